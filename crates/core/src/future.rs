@@ -1,0 +1,206 @@
+//! The answer that is on its way.
+//!
+//! [`InferFuture`] is one concrete type, so that the plain path (a queue's slot) boxes nothing, whatever layers the
+//! request passed through.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::{InferResponse, Reason, Refusal};
+
+/// What a servable gives in the end.
+pub type InferResult = Result<InferResponse, Refusal>;
+
+/// The answer to one request. Dropping it cancels the request: work that has not begun never will.
+#[must_use = "dropping it cancels the request"]
+pub struct InferFuture(Kind);
+
+enum Kind {
+    Ready(Option<Box<InferResult>>),
+    Slot(Arc<Cell>),
+    Boxed(Pin<Box<dyn Future<Output = InferResult> + Send + 'static>>),
+}
+
+impl InferFuture {
+    /// An answer that is there already.
+    pub fn ready(result: InferResult) -> Self {
+        Self(Kind::Ready(Some(Box::new(result))))
+    }
+
+    /// A refusal that is there already.
+    pub fn refused(refusal: Refusal) -> Self {
+        Self::ready(Err(refusal))
+    }
+
+    /// Any future. Costs a box; meant for layers that do more than pass a request on.
+    pub fn boxed(future: impl Future<Output = InferResult> + Send + 'static) -> Self {
+        Self(Kind::Boxed(Box::pin(future)))
+    }
+
+    /// An answer that another thread will give through the [`Slot`].
+    pub fn slot() -> (Slot, Self) {
+        let cell = Arc::new(Cell { cancelled: AtomicBool::new(false), state: Mutex::new(State::Waiting(None)) });
+        (Slot(Some(Arc::clone(&cell))), Self(Kind::Slot(cell)))
+    }
+}
+
+impl Future for InferFuture {
+    type Output = InferResult;
+
+    /// # Panics
+    /// When polled again after it was ready, as futures may.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<InferResult> {
+        match &mut self.0 {
+            Kind::Ready(result) => Poll::Ready(*result.take().expect("polled after it was ready")),
+            Kind::Slot(cell) => cell.poll(context),
+            Kind::Boxed(future) => future.as_mut().poll(context),
+        }
+    }
+}
+
+impl Drop for InferFuture {
+    fn drop(&mut self) {
+        if let Kind::Slot(cell) = &self.0 {
+            cell.cancelled.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for InferFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Ready(_) => "InferFuture::Ready",
+            Kind::Slot(_) => "InferFuture::Slot",
+            Kind::Boxed(_) => "InferFuture::Boxed",
+        })
+    }
+}
+
+struct Cell {
+    cancelled: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one allocation holds the whole cell; a box would be a second")]
+enum State {
+    Waiting(Option<Waker>),
+    Answered(InferResult),
+    Taken,
+}
+
+impl Cell {
+    fn poll(&self, context: &Context<'_>) -> Poll<InferResult> {
+        let mut state = self.state.lock();
+        match &mut *state {
+            State::Waiting(Some(waker)) if waker.will_wake(context.waker()) => return Poll::Pending,
+            State::Waiting(waker) => {
+                *waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            State::Answered(_) | State::Taken => {}
+        }
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Answered(result) => Poll::Ready(result),
+            State::Waiting(_) | State::Taken => panic!("polled after it was ready"),
+        }
+    }
+
+    fn answer(&self, result: InferResult) -> Option<Waker> {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut *state, State::Answered(result)) {
+            State::Waiting(waker) => waker,
+            State::Answered(_) | State::Taken => None,
+        }
+    }
+}
+
+/// The end of an [`InferFuture`] that gives the answer, once. Dropped without one, the caller gets `BackendBroken`.
+#[must_use = "dropping it fails the request"]
+pub struct Slot(Option<Arc<Cell>>);
+
+impl Slot {
+    /// Whether the caller has gone. An answer would reach nobody.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.as_ref().is_none_or(|cell| cell.cancelled.load(Ordering::Acquire))
+    }
+
+    /// Gives the answer and wakes the caller.
+    pub fn answer(mut self, result: InferResult) {
+        if let Some(waker) = self.0.take().and_then(|cell| cell.answer(result)) {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            let lost = Refusal::new(Reason::BackendBroken, "the request was dropped before it was answered");
+            if let Some(waker) = cell.answer(Err(lost)) {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("cancelled", &self.is_cancelled()).finish()
+    }
+}
+
+/// A sequence of answers to one request. Today's servables give exactly one; decoupled models will give more.
+#[derive(Debug)]
+pub struct InferStream(Option<InferFuture>);
+
+impl InferStream {
+    /// A stream of the one answer.
+    pub fn once(future: InferFuture) -> Self {
+        Self(Some(future))
+    }
+
+    /// The next answer, or `None` when there is no more.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<InferResult>> {
+        let Some(future) = &mut self.0 else { return Poll::Ready(None) };
+        let result = std::task::ready!(Pin::new(future).poll(context));
+        self.0 = None;
+        Poll::Ready(Some(result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::InferFuture;
+    use crate::{Reason, Refusal};
+
+    #[test]
+    fn an_answer_from_another_thread_arrives() {
+        let (slot, future) = InferFuture::slot();
+        let thread = thread::spawn(move || slot.answer(Err(Refusal::new(Reason::Late, "late"))));
+        assert_eq!(pollster::block_on(future).unwrap_err().reason(), Reason::Late);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_dropped_future_is_seen_as_cancelled() {
+        let (slot, future) = InferFuture::slot();
+        assert!(!slot.is_cancelled());
+        drop(future);
+        assert!(slot.is_cancelled());
+    }
+
+    #[test]
+    fn a_dropped_slot_is_an_error_and_not_a_hang() {
+        let (slot, future) = InferFuture::slot();
+        drop(slot);
+        assert_eq!(pollster::block_on(future).unwrap_err().reason(), Reason::BackendBroken);
+    }
+}

@@ -1,0 +1,46 @@
+//! The words and the seams of millrace.
+//!
+//! Every other crate speaks in these types: [`Tensor`]s with a [`DType`] and a [`Shape`], [`Signature`]s with
+//! symbolic dimensions, [`InferRequest`] in, [`InferResponse`] or [`Refusal`] out. The traits are the places where
+//! parts meet: [`Backend`] → [`Model`] → [`Instance`] below, [`Resolver`] → [`Servable`] above, [`Catalog`] and
+//! [`Control`] beside them, [`Compute`] for CPU work.
+//!
+//! What is absent on purpose: I/O, clocks, threads, async runtimes and serialisation. Instants are handed in.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod batch;
+mod catalog;
+mod compute;
+mod dim;
+mod dtype;
+mod future;
+mod name;
+mod quote;
+mod reason;
+mod request;
+mod servable;
+mod shape;
+mod signature;
+mod source;
+mod tensor;
+
+pub use backend::{Backend, Instance, LoadError, LoadErrorKind, Model, ModelFacts, Prepared, RunContext, RunError};
+pub use batch::{Batch, BatchOutputs, ContractError, Part, PartOutputs};
+pub use catalog::{
+    Catalog, Control, ControlFuture, ModelStatus, VersionFailure, VersionState, VersionStatistics, VersionStatus,
+};
+pub use compute::{Compute, Job};
+pub use dim::{Dim, DimExpr, DimExprError};
+pub use dtype::{DType, Element, UnknownDType};
+pub use future::{InferFuture, InferResult, InferStream, Slot};
+pub use name::{Alias, ModelName, ModelRef, NameError, VersionChoice};
+pub use quote::Quoted;
+pub use reason::{Code, Reason, Refusal};
+pub use request::{CallerId, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted};
+pub use servable::{Resolver, Servable};
+pub use shape::{MAX_RANK, Shape, ShapeError};
+pub use signature::{Admission, Group, InputError, SERVING_DEFAULT, Signature, SignatureError, Signatures, TensorSpec};
+pub use source::{MemoryFiles, ModelFiles, ModelSource};
+pub use tensor::{Strings, Tensor, TensorError, TensorList};

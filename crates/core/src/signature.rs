@@ -1,0 +1,449 @@
+//! What a model takes and gives: named tensors with symbolic shapes, and the check that a request fits.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::{DType, Dim, DimExprError, ModelName, Quoted, Reason, Refusal, Shape, Tensor, TensorList};
+
+/// The signature that a request means when it names none.
+pub const SERVING_DEFAULT: &str = "serving_default";
+
+/// One input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The name that requests and answers use.
+    pub name: Arc<str>,
+    /// The element type.
+    pub dtype: DType,
+    /// The axes, outermost first.
+    pub shape: Vec<Dim>,
+    /// The axis along which independent rows lie, if any. [`Signature::new`] sets it.
+    pub batch_axis: Option<usize>,
+}
+
+impl TensorSpec {
+    /// An input or output without a batch axis yet.
+    pub fn new(name: impl AsRef<str>, dtype: DType, shape: impl Into<Vec<Dim>>) -> Self {
+        Self { name: Arc::from(name.as_ref()), dtype, shape: shape.into(), batch_axis: None }
+    }
+}
+
+/// Written as `x FP32[N,4]`.
+impl fmt::Display for TensorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.name, self.dtype, Axes(&self.shape))
+    }
+}
+
+struct Axes<'a>(&'a [Dim]);
+
+impl fmt::Display for Axes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (axis, dim) in self.0.iter().enumerate() {
+            if axis > 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{dim}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// Named inputs and outputs of one entry point of a model.
+///
+/// A signature is *batched* when the first axis of every input and every output is one and the same symbol, which
+/// stands nowhere else: then rows of different requests may share a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    /// Every symbol of the inputs but the batch one, in order of first appearance; a [`Group`] has a value for each.
+    symbols: Vec<Arc<str>>,
+    batch: Option<Arc<str>>,
+}
+
+/// Inputs and outputs that do not make a signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// Two inputs or two outputs of one name.
+    #[error("the name `{0}` stands for two tensors")]
+    Duplicate(Arc<str>),
+    /// An input axis that is an expression or unknown.
+    #[error("input `{0}`: an axis must be a number or a symbol")]
+    InputAxis(Arc<str>),
+    /// An output axis over a symbol that no input fixes.
+    #[error("output `{output}`: the symbol `{symbol}` stands in no input")]
+    Unbound {
+        /// The output.
+        output: Arc<str>,
+        /// The symbol.
+        symbol: Arc<str>,
+    },
+}
+
+/// The value of every symbol but the batch one, in the order of [`Signature::symbols`]. Requests of one group can share
+/// a run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct Group(pub SmallVec<[usize; 4]>);
+
+/// What checking a request against a signature found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Rows along the batch axis; 1 where the signature is not batched.
+    pub rows: usize,
+    /// The values of the other symbols.
+    pub group: Group,
+}
+
+impl Signature {
+    /// Builds a signature and finds its batch axis.
+    ///
+    /// # Errors
+    /// [`SignatureError`] when a name stands twice, an input axis is neither number nor symbol, or an output axis uses a
+    /// symbol that no input has.
+    pub fn new(mut inputs: Vec<TensorSpec>, mut outputs: Vec<TensorSpec>) -> Result<Self, SignatureError> {
+        for specs in [&inputs, &outputs] {
+            let mut seen = HashSet::new();
+            if let Some(twice) = specs.iter().find(|spec| !seen.insert(&spec.name)) {
+                return Err(SignatureError::Duplicate(Arc::clone(&twice.name)));
+            }
+        }
+        let mut symbols: Vec<Arc<str>> = Vec::new();
+        for input in &inputs {
+            for dim in &input.shape {
+                match dim {
+                    Dim::Symbol(symbol) if !symbols.contains(symbol) => symbols.push(Arc::clone(symbol)),
+                    Dim::Symbol(_) | Dim::Fixed(_) => {}
+                    Dim::Expr(_) | Dim::Unknown => return Err(SignatureError::InputAxis(Arc::clone(&input.name))),
+                }
+            }
+        }
+        for output in &outputs {
+            if let Some(symbol) = symbols_of(&output.shape).into_iter().find(|symbol| !symbols.contains(symbol)) {
+                return Err(SignatureError::Unbound { output: Arc::clone(&output.name), symbol });
+            }
+        }
+        let batch = batch_symbol(&inputs, &outputs);
+        let axis = batch.is_some().then_some(0);
+        for spec in inputs.iter_mut().chain(&mut outputs) {
+            spec.batch_axis = axis;
+        }
+        symbols.retain(|symbol| Some(symbol) != batch.as_ref());
+        Ok(Self { inputs, outputs, symbols, batch })
+    }
+
+    /// The same signature, never batched: for a model whose rows are not independent although its shapes look so.
+    #[must_use]
+    pub fn unbatched(mut self) -> Self {
+        if let Some(batch) = self.batch.take() {
+            self.symbols.insert(0, batch);
+        }
+        for spec in self.inputs.iter_mut().chain(&mut self.outputs) {
+            spec.batch_axis = None;
+        }
+        self
+    }
+
+    /// The inputs in order.
+    pub fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    /// The outputs in order.
+    pub fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    /// The input symbols other than the batch one, in the order of a [`Group`]'s values.
+    pub fn symbols(&self) -> &[Arc<str>] {
+        &self.symbols
+    }
+
+    /// The symbol of the batch axis where the signature is batched.
+    pub fn batch_symbol(&self) -> Option<&Arc<str>> {
+        self.batch.as_ref()
+    }
+
+    /// Whether rows of several requests may share a run.
+    pub fn is_batched(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// The position of input `name`.
+    pub fn input_index(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|spec| &*spec.name == name)
+    }
+
+    /// The position of output `name`.
+    pub fn output_index(&self, name: &str) -> Option<usize> {
+        self.outputs.iter().position(|spec| &*spec.name == name)
+    }
+
+    /// The value of `symbol` in a request of `admission`.
+    pub fn symbol_value(&self, admission: &Admission, symbol: &str) -> Option<usize> {
+        if self.batch.as_deref() == Some(symbol) {
+            return Some(admission.rows);
+        }
+        let index = self.symbols.iter().position(|known| &**known == symbol)?;
+        admission.group.0.get(index).copied()
+    }
+
+    /// Puts named tensors into the signature's order.
+    ///
+    /// # Errors
+    /// [`InputError`] when a name is unknown or given twice, or an input is missing.
+    pub fn arrange<N: AsRef<str>>(
+        &self,
+        named: impl IntoIterator<Item = (N, Tensor)>,
+    ) -> Result<TensorList, InputError> {
+        let mut slots: SmallVec<[Option<Tensor>; 4]> = SmallVec::from_elem(None, self.inputs.len());
+        for (name, tensor) in named {
+            let name = name.as_ref();
+            let index = self.input_index(name).ok_or_else(|| self.unknown_input(name))?;
+            if slots[index].replace(tensor).is_some() {
+                return Err(InputError::Duplicate { input: Arc::clone(&self.inputs[index].name) });
+            }
+        }
+        let take = |(slot, spec): (Option<Tensor>, &TensorSpec)| {
+            slot.ok_or_else(|| InputError::Missing { input: Arc::clone(&spec.name) })
+        };
+        slots.into_iter().zip(&self.inputs).map(take).collect()
+    }
+
+    /// The error for an input that the signature does not have.
+    pub fn unknown_input(&self, name: &str) -> InputError {
+        let known = self.inputs.iter().map(|spec| spec.name.as_ref()).collect::<Vec<_>>().join(", ");
+        InputError::Unknown { input: Quoted(name).to_string(), known }
+    }
+
+    /// Checks a request's inputs, in the signature's order: count, dtypes, ranks, sizes, symbols that must agree, and
+    /// that every output's size comes out as a size. Costs no allocation where shapes are short.
+    ///
+    /// # Errors
+    /// [`InputError`], naming the input, what was expected and what was given.
+    pub fn check(&self, inputs: &[Tensor]) -> Result<Admission, InputError> {
+        if inputs.len() != self.inputs.len() {
+            return Err(InputError::Count { expected: self.inputs.len(), got: inputs.len() });
+        }
+        let mut rows = None;
+        let mut group: SmallVec<[Option<usize>; 4]> = SmallVec::from_elem(None, self.symbols.len());
+        for (spec, tensor) in self.inputs.iter().zip(inputs) {
+            if spec.dtype != tensor.dtype() {
+                let input = Arc::clone(&spec.name);
+                return Err(InputError::DType { input, expected: spec.dtype, got: tensor.dtype() });
+            }
+            if spec.shape.len() != tensor.shape().len() {
+                return Err(InputError::shape(spec, tensor));
+            }
+            for (dim, &size) in spec.shape.iter().zip(tensor.shape().iter()) {
+                let slot = match dim {
+                    Dim::Fixed(expected) if *expected == size => continue,
+                    Dim::Fixed(_) | Dim::Expr(_) | Dim::Unknown => return Err(InputError::shape(spec, tensor)),
+                    Dim::Symbol(symbol) if self.batch.as_ref() == Some(symbol) => &mut rows,
+                    Dim::Symbol(symbol) => match self.symbols.iter().position(|known| known == symbol) {
+                        Some(index) => &mut group[index],
+                        None => return Err(InputError::shape(spec, tensor)),
+                    },
+                };
+                let first = *slot.get_or_insert(size);
+                if first != size {
+                    let symbol = dim.to_string();
+                    return Err(InputError::Symbol {
+                        input: Arc::clone(&spec.name),
+                        symbol,
+                        expected: first,
+                        got: size,
+                    });
+                }
+            }
+        }
+        let rows = if self.is_batched() { rows.unwrap_or(0) } else { 1 };
+        if rows == 0 {
+            return Err(InputError::NoRows);
+        }
+        let group = Group(group.into_iter().map(Option::unwrap_or_default).collect());
+        let admission = Admission { rows, group };
+        for output in &self.outputs {
+            self.output_shape(output, &admission)?;
+        }
+        Ok(admission)
+    }
+
+    /// The shape of `output` for a request of `admission`, or `None` where it is known only after the run.
+    ///
+    /// # Errors
+    /// [`InputError::OutputSize`] when a size comes out negative or the whole does not fit in memory.
+    pub fn output_shape(&self, output: &TensorSpec, admission: &Admission) -> Result<Option<Shape>, InputError> {
+        let lookup = |symbol: &str| self.symbol_value(admission, symbol);
+        let failed = |detail: String| InputError::OutputSize { output: Arc::clone(&output.name), detail };
+        let mut sizes: SmallVec<[usize; 8]> = SmallVec::new();
+        for dim in &output.shape {
+            let size = match dim {
+                Dim::Fixed(size) => *size,
+                Dim::Symbol(symbol) => {
+                    lookup(symbol).ok_or_else(|| failed(DimExprError::Unbound(Arc::clone(symbol)).to_string()))?
+                }
+                Dim::Expr(expr) => {
+                    let value = expr.evaluate(&lookup).map_err(|error| failed(error.to_string()))?;
+                    usize::try_from(value).map_err(|_| failed(format!("the axis {expr} would be {value}")))?
+                }
+                Dim::Unknown => return Ok(None),
+            };
+            sizes.push(size);
+        }
+        Shape::new(&sizes).map(Some).map_err(|error| failed(error.to_string()))
+    }
+}
+
+fn symbols_of(shape: &[Dim]) -> Vec<Arc<str>> {
+    let mut found = Vec::new();
+    for dim in shape {
+        match dim {
+            Dim::Symbol(symbol) => found.push(Arc::clone(symbol)),
+            Dim::Expr(expr) => expr.for_each_symbol(&mut |symbol| found.push(Arc::clone(symbol))),
+            Dim::Fixed(_) | Dim::Unknown => {}
+        }
+    }
+    found
+}
+
+/// The symbol that is the first axis of every tensor and stands nowhere else.
+fn batch_symbol(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Option<Arc<str>> {
+    let Dim::Symbol(candidate) = inputs.first()?.shape.first()? else { return None };
+    let fits = |spec: &TensorSpec| match spec.shape.split_first() {
+        Some((Dim::Symbol(first), rest)) => first == candidate && !symbols_of(rest).contains(candidate),
+        _ => false,
+    };
+    let all = !outputs.is_empty() && inputs.iter().chain(outputs).all(fits);
+    all.then(|| Arc::clone(candidate))
+}
+
+/// The named signatures of a servable. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signatures(Vec<(Arc<str>, Signature)>);
+
+impl Signatures {
+    /// One signature, under the name [`SERVING_DEFAULT`].
+    pub fn single(signature: Signature) -> Self {
+        Self(vec![(Arc::from(SERVING_DEFAULT), signature)])
+    }
+
+    /// Adds a signature under another name; a name that exists is replaced.
+    #[must_use]
+    pub fn with(mut self, name: impl AsRef<str>, signature: Signature) -> Self {
+        let name = name.as_ref();
+        match self.0.iter_mut().find(|(known, _)| &**known == name) {
+            Some((_, old)) => *old = signature,
+            None => self.0.push((Arc::from(name), signature)),
+        }
+        self
+    }
+
+    /// The position and signature called `name`; an empty name means [`SERVING_DEFAULT`].
+    pub fn find(&self, name: &str) -> Option<(usize, &Signature)> {
+        let name = if name.is_empty() { SERVING_DEFAULT } else { name };
+        self.iter().enumerate().find_map(|(index, (known, signature))| (known == name).then_some((index, signature)))
+    }
+
+    /// The signature at `index`, as an [`InferRequest`](crate::InferRequest) carries it.
+    pub fn get(&self, index: usize) -> Option<&Signature> {
+        self.0.get(index).map(|(_, signature)| signature)
+    }
+
+    /// Names and signatures, [`SERVING_DEFAULT`] first.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Signature)> {
+        self.0.iter().map(|(name, signature)| (name.as_ref(), signature))
+    }
+}
+
+/// Why a request's inputs do not fit a signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InputError {
+    /// An input is not there.
+    #[error("input `{input}` is missing")]
+    Missing {
+        /// The input.
+        input: Arc<str>,
+    },
+    /// An input that the model does not have; `input` is quoted already.
+    #[error("unknown input {input}; expected: {known}")]
+    Unknown {
+        /// The name given, quoted.
+        input: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// An input was given twice.
+    #[error("input `{input}` was given twice")]
+    Duplicate {
+        /// The input.
+        input: Arc<str>,
+    },
+    /// Another number of inputs than the signature has.
+    #[error("expected {expected} inputs, got {got}")]
+    Count {
+        /// The signature's.
+        expected: usize,
+        /// The request's.
+        got: usize,
+    },
+    /// The wrong element type.
+    #[error("input `{input}`: expected {expected}, got {got}")]
+    DType {
+        /// The input.
+        input: Arc<str>,
+        /// The signature's dtype.
+        expected: DType,
+        /// The request's.
+        got: DType,
+    },
+    /// The wrong rank or a fixed size that differs.
+    #[error("input `{input}`: expected shape {expected}, got {got}")]
+    Shape {
+        /// The input.
+        input: Arc<str>,
+        /// The signature's shape.
+        expected: String,
+        /// The request's.
+        got: Shape,
+    },
+    /// Two axes that share a symbol differ in size.
+    #[error("input `{input}`: axis {symbol} is {got}, but another axis {symbol} of this request is {expected}")]
+    Symbol {
+        /// The input with the second value.
+        input: Arc<str>,
+        /// The symbol.
+        symbol: String,
+        /// The first value.
+        expected: usize,
+        /// The second.
+        got: usize,
+    },
+    /// A batch of zero rows.
+    #[error("the batch has 0 rows; expected at least 1")]
+    NoRows,
+    /// The inputs are so small or so large that an output has no size.
+    #[error("the inputs are too small or too large for output `{output}`: {detail}")]
+    OutputSize {
+        /// The output.
+        output: Arc<str>,
+        /// The axis and its value.
+        detail: String,
+    },
+}
+
+impl InputError {
+    fn shape(spec: &TensorSpec, tensor: &Tensor) -> Self {
+        let expected = Axes(&spec.shape).to_string();
+        Self::Shape { input: Arc::clone(&spec.name), expected, got: tensor.shape().clone() }
+    }
+
+    /// The refusal for a caller of `model`.
+    pub fn refusal(&self, model: &ModelName) -> Refusal {
+        Refusal::new(Reason::InvalidInput, format!("model `{model}`: {self}"))
+    }
+}
