@@ -1,1 +1,17 @@
-//! Skeleton.
+//! Test helpers that every crate of the workspace shares. For tests only: helpers panic where a test should fail.
+//!
+//! - [`FakeBackend`], [`FakeModel`]: a real, tiny engine whose misbehaviour a test chooses.
+//! - [`Gate`]: holds threads until the test lets them go, so that no test sleeps.
+//! - [`Case`]: the neutral golden cases under `fixtures/cases`.
+
+#![forbid(unsafe_code)]
+
+mod case;
+mod fake;
+mod fixture;
+mod gate;
+
+pub use case::{Case, assert_close};
+pub use fake::{FakeBackend, FakeModel, FakeModelBuilder, Misbehaviour};
+pub use fixture::{fixture, fixture_source, fixtures};
+pub use gate::Gate;
