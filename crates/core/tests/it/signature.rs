@@ -1,0 +1,115 @@
+use millrace_core::{DType, Dim, DimExpr, InputError, Signature, SignatureError, Signatures, Tensor, TensorSpec};
+
+fn zeros(sizes: &[usize]) -> Tensor {
+    Tensor::from_vec(sizes, vec![0.0_f32; sizes.iter().product()]).unwrap()
+}
+
+fn spec(name: &str, shape: &[Dim]) -> TensorSpec {
+    TensorSpec::new(name, DType::Fp32, shape)
+}
+
+fn n() -> Dim {
+    Dim::symbol("N")
+}
+
+#[test]
+fn a_shared_symbolic_first_axis_is_the_batch() {
+    let signature = Signature::new(
+        vec![spec("a", &[n(), Dim::Fixed(2)]), spec("b", &[n(), Dim::symbol("L")])],
+        vec![spec("y", &[n(), Dim::symbol("L")])],
+    )
+    .unwrap();
+    assert!(signature.is_batched());
+    assert_eq!(signature.inputs()[0].batch_axis, Some(0));
+    let admission = signature.check(&[zeros(&[3, 2]), zeros(&[3, 7])]).unwrap();
+    assert_eq!((admission.rows, admission.group.0.as_slice()), (3, &[7][..]));
+}
+
+#[test]
+fn without_a_shared_first_axis_nothing_is_batched() {
+    let fixed = [Dim::Fixed(4)];
+    let unbatched = [
+        Signature::new(vec![spec("x", &fixed)], vec![spec("y", &fixed)]),
+        Signature::new(vec![spec("x", &[n()])], vec![spec("y", &fixed)]),
+        Signature::new(vec![spec("x", &[n()]), spec("threshold", &[])], vec![spec("y", &[n()])]),
+        Signature::new(vec![spec("x", &[n(), n()])], vec![spec("y", &[n()])]),
+        Signature::new(vec![spec("x", &[n()])], vec![]),
+        Ok(Signature::new(vec![spec("x", &[n()])], vec![spec("y", &[n()])]).unwrap().unbatched()),
+    ];
+    for signature in unbatched {
+        assert!(!signature.unwrap().is_batched());
+    }
+}
+
+#[test]
+fn an_unbatched_signature_still_binds_its_first_symbol() {
+    let signature = Signature::new(vec![spec("x", &[n()])], vec![spec("y", &[n()])]).unwrap().unbatched();
+    let admission = signature.check(&[zeros(&[5])]).unwrap();
+    assert_eq!((admission.rows, admission.group.0.as_slice()), (1, &[5][..]));
+}
+
+#[test]
+fn every_misfit_names_the_input_and_both_sides() {
+    let signature = Signature::new(
+        vec![
+            spec("a", &[n(), Dim::Fixed(2)]),
+            spec("b", &[n(), Dim::symbol("L")]),
+            spec("c", &[n(), Dim::symbol("L")]),
+        ],
+        vec![spec("y", &[n()])],
+    )
+    .unwrap();
+    let ok = || zeros(&[1, 2]);
+    let text = |inputs: &[Tensor]| signature.check(inputs).unwrap_err().to_string();
+    assert_eq!(text(&[ok()]), "expected 3 inputs, got 1");
+    assert_eq!(text(&[zeros(&[1, 3]), ok(), ok()]), "input `a`: expected shape [N,2], got [1,3]");
+    assert_eq!(text(&[zeros(&[2]), ok(), ok()]), "input `a`: expected shape [N,2], got [2]");
+    assert_eq!(text(&[ok(), ok(), zeros(&[1, 3])]), "input `c`: axis L is 3, but another axis L of this request is 2");
+    assert_eq!(text(&[ok(), zeros(&[2, 2]), ok()]), "input `b`: axis N is 2, but another axis N of this request is 1");
+    let integers = Tensor::from_vec(&[1, 2], vec![1_i32, 2]).unwrap();
+    assert_eq!(text(&[integers, ok(), ok()]), "input `a`: expected FP32, got INT32");
+    let none = || zeros(&[0, 2]);
+    assert_eq!(signature.check(&[none(), none(), none()]), Err(InputError::NoRows));
+}
+
+#[test]
+fn named_inputs_are_put_in_order_or_refused() {
+    let signature = Signature::new(vec![spec("a", &[n()]), spec("b", &[n()])], vec![spec("y", &[n()])]).unwrap();
+    let arranged = signature.arrange([("b", zeros(&[2])), ("a", zeros(&[1]))]).unwrap();
+    assert_eq!(arranged[0].shape().rows(), Some(1));
+    let text = |named: Vec<(&str, Tensor)>| signature.arrange(named).unwrap_err().to_string();
+    assert_eq!(text(vec![("a", zeros(&[1]))]), "input `b` is missing");
+    assert_eq!(text(vec![("a", zeros(&[1])), ("a", zeros(&[1]))]), "input `a` was given twice");
+    assert_eq!(text(vec![("a\n", zeros(&[1]))]), "unknown input `a\\n`; expected: a, b");
+}
+
+#[test]
+fn an_output_that_would_be_negative_is_refused_before_the_run() {
+    let height = DimExpr::Sum(vec![DimExpr::Symbol("H".into()), DimExpr::Number(-10)]);
+    let signature =
+        Signature::new(vec![spec("image", &[n(), Dim::symbol("H")])], vec![spec("map", &[n(), Dim::Expr(height)])])
+            .unwrap();
+    assert!(signature.check(&[zeros(&[1, 10])]).is_ok());
+    let text = signature.check(&[zeros(&[1, 8])]).unwrap_err().to_string();
+    assert!(text.contains("output `map`") && text.contains("(H+-10) would be -2"), "{text}");
+}
+
+#[test]
+fn contradictory_signatures_are_refused() {
+    let twice = Signature::new(vec![spec("x", &[]), spec("x", &[])], vec![]);
+    assert_eq!(twice, Err(SignatureError::Duplicate("x".into())));
+    let unbound = Signature::new(vec![spec("x", &[n()])], vec![spec("y", &[Dim::symbol("M")])]);
+    assert_eq!(unbound, Err(SignatureError::Unbound { output: "y".into(), symbol: "M".into() }));
+    let unknown = Signature::new(vec![spec("x", &[Dim::Unknown])], vec![]);
+    assert_eq!(unknown, Err(SignatureError::InputAxis("x".into())));
+}
+
+#[test]
+fn an_empty_signature_name_means_serving_default() {
+    let signature = Signature::new(vec![spec("x", &[n()])], vec![spec("y", &[n()])]).unwrap();
+    let signatures = Signatures::single(signature.clone()).with("other", signature.unbatched());
+    assert_eq!(signatures.find("").map(|(index, _)| index), Some(0));
+    assert_eq!(signatures.find("serving_default").map(|(index, _)| index), Some(0));
+    assert_eq!(signatures.find("other").map(|(index, _)| index), Some(1));
+    assert!(signatures.find("missing").is_none());
+}
