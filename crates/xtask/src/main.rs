@@ -1,2 +1,104 @@
-//! Skeleton.
-fn main() {}
+//! The project's own checks beside the tests: `cargo xtask check` is the whole list, the other commands are parts of it.
+//!
+//! The list stands here and nowhere else; continuous integration runs it, then `cargo test --workspace`.
+
+#![forbid(unsafe_code)]
+
+mod layers;
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::process::{Command, ExitCode};
+use std::time::SystemTime;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  check    everything but the tests that must hold before a commit lands, stopping at the first failure
+  layers   no crate knows a higher one, and core and the backends never reach an async runtime
+  deny     licences, bans and sources of dependencies; advisories where their database is at hand
+";
+
+/// The steps of `check`: a title, and a command line or one of this program's own checks.
+const STEPS: &[(&str, &[&str])] = &[
+    ("formatting", &["cargo", "fmt", "--all", "--check"]),
+    ("layers", &["layers"]),
+    ("lints", &["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]),
+    (
+        "each feature alone: server without a backend",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features"],
+    ),
+    (
+        "each feature alone: server with tract",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "tract"],
+    ),
+    ("documentation", &["cargo", "doc", "--workspace", "--no-deps", "--locked"]),
+    ("dependencies", &["deny"]),
+];
+
+fn main() -> ExitCode {
+    let command = env::args().nth(1).unwrap_or_default();
+    let done = match command.as_str() {
+        "check" => check(),
+        "layers" => layers::check(),
+        "deny" => deny(),
+        _ => Err(HELP.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            say(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check() -> Result<(), String> {
+    for (title, command) in STEPS {
+        say(&format!("== {title}"));
+        let began = SystemTime::now();
+        match *command {
+            ["layers"] => layers::check()?,
+            ["deny"] => deny()?,
+            [program, arguments @ ..] => run(program, arguments)?,
+            [] => {}
+        }
+        let took = began.elapsed().unwrap_or_default();
+        say(&format!("== {title}: ok, {} s", took.as_secs()));
+    }
+    Ok(())
+}
+
+/// Runs `cargo deny`. Its advisory database lives on the network: where it cannot be had, that is said loudly and the
+/// other checks still count.
+fn deny() -> Result<(), String> {
+    run(
+        "cargo",
+        &["deny", "--workspace", "--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"],
+    )?;
+    if run("cargo", &["deny", "--workspace", "--locked", "check", "--disable-fetch", "advisories"]).is_err()
+        && run("cargo", &["deny", "fetch", "db"]).is_ok()
+    {
+        return run("cargo", &["deny", "--workspace", "--locked", "check", "advisories"]);
+    }
+    Ok(())
+}
+
+fn run(program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<(), String> {
+    let shown = || {
+        let words = arguments.iter().map(|argument| argument.as_ref().to_string_lossy().into_owned());
+        std::iter::once(program.to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    };
+    let status = Command::new(program)
+        .args(arguments)
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .status()
+        .map_err(|error| format!("cannot run `{}`: {error}", shown()))?;
+    if status.success() { Ok(()) } else { Err(format!("failed: `{}` ({status})", shown())) }
+}
+
+fn say(line: &str) {
+    // Nobody to tell when standard error is gone.
+    let _ = writeln!(io::stderr(), "{line}");
+}
