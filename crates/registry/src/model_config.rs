@@ -1,0 +1,214 @@
+//! `model.toml`: what a model says about itself, in typed form.
+//!
+//! Only reading and judging the text is done here. Which versions that means is decided in `desired`.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use millrace_core::Alias;
+use toml::de::DeTable;
+
+use crate::toml_reader::{ModelConfigError, Table, Value};
+use crate::{BatchOverrides, units};
+
+/// Which of the versions on disk are wanted. TensorFlow Serving's policies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// So many of the highest.
+    Latest(NonZeroUsize),
+    /// Every one.
+    All,
+    /// These, as far as they are there.
+    Specific(Vec<u64>),
+}
+
+impl Default for VersionPolicy {
+    /// The highest version alone.
+    fn default() -> Self {
+        Self::Latest(NonZeroUsize::MIN)
+    }
+}
+
+/// A model's `model.toml`, every key of it optional:
+///
+/// | key | default | meaning |
+/// |---|---|---|
+/// | `kind` | `"model"` | what the folder holds; nothing but a model is known yet |
+/// | `backend` | `"auto"` | the engine's name, or the first that recognises the files |
+/// | `versions` | `{ latest = 1 }` | `"all"`, `{ latest = 2 }` or `[1, 3]` |
+/// | `[aliases]` | none | `stable = 1`: names for versions; `default` decides which answers where none is asked for |
+/// | `[batching]` | the server's | see [`BatchOverrides`] for each key |
+/// | `[warmup] enabled` | `true` | whether a version runs before it serves |
+/// | `[warmup] rows` | `[1, 8]` | the batch sizes to run |
+/// | `[warmup] runs` | `1` | how often each |
+/// | `[limits] memory` | none | the most that loading one version may take, such as `"512MiB"` |
+/// | `[options]` | none | passed to the engine as it stands: strings, numbers, true or false |
+///
+/// Durations are written `"20ms"` or `"5s"`. An unknown key is an error with line, column and a suggestion.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ModelConfig {
+    /// The engine's name; `None` is `"auto"`.
+    pub backend: Option<String>,
+    /// The versions wanted; `None` where the file does not say.
+    pub versions: Option<VersionPolicy>,
+    /// Names for versions.
+    pub aliases: BTreeMap<Alias, u64>,
+    /// What goes before the server's batching.
+    pub batching: BatchOverrides,
+    /// Runs before serving.
+    pub warmup: WarmupConfig,
+    /// The most bytes that loading one version may take; `None` where the file does not say.
+    pub memory_limit: Option<u64>,
+    /// The engine's own options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Runs made with invented inputs before a version serves, so that its first caller does not pay for first-time work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmupConfig {
+    /// Whether to run at all.
+    pub enabled: bool,
+    /// The batch sizes; a model that is not batched runs with one row whatever stands here.
+    pub rows: Vec<NonZeroUsize>,
+    /// How often each.
+    pub runs: NonZeroUsize,
+}
+
+impl Default for WarmupConfig {
+    fn default() -> Self {
+        let rows = [1, 8].into_iter().filter_map(NonZeroUsize::new).collect();
+        Self { enabled: true, rows, runs: NonZeroUsize::MIN }
+    }
+}
+
+impl ModelConfig {
+    /// Reads the text of a `model.toml`.
+    ///
+    /// # Errors
+    /// [`ModelConfigError`] with line and column: broken TOML, an unknown key, a value of the wrong kind or out of range,
+    /// settings that contradict each other.
+    pub fn parse(text: &str) -> Result<Self, ModelConfigError> {
+        let document = DeTable::parse(text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            ModelConfigError::at(text, &span, error.message())
+        })?;
+        let root = Table::root(text, document.get_ref());
+        root.only(&["kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options"])?;
+        if let Some(kind) = root.get("kind")
+            && kind.str()? != "model"
+        {
+            return Err(kind.error("expected \"model\"; no other kind is known"));
+        }
+        let mut config = Self::default();
+        if let Some(backend) = root.get("backend") {
+            config.backend = Some(backend.str()?).filter(|name| *name != "auto").map(str::to_owned);
+        }
+        if let Some(versions) = root.get("versions") {
+            config.versions = Some(policy(versions)?);
+        }
+        if let Some(aliases) = root.get("aliases") {
+            config.aliases = read_aliases(aliases.table()?)?;
+        }
+        if let Some(batching) = root.get("batching") {
+            config.batching = read_batching(batching)?;
+        }
+        if let Some(warmup) = root.get("warmup") {
+            config.warmup = read_warmup(warmup.table()?)?;
+        }
+        if let Some(limits) = root.get("limits") {
+            let limits = limits.table()?;
+            limits.only(&["memory"])?;
+            config.memory_limit = limits.get("memory").map(size).transpose()?;
+        }
+        if let Some(options) = root.get("options") {
+            let read = |(key, value): (&str, Value<'_>)| Ok((key.to_owned(), value.scalar()?));
+            config.options = options.table()?.entries().map(read).collect::<Result<_, ModelConfigError>>()?;
+        }
+        Ok(config)
+    }
+}
+
+fn policy(value: Value<'_>) -> Result<VersionPolicy, ModelConfigError> {
+    let expected = "expected \"all\", { latest = 2 } or a list such as [1, 3]";
+    if value.is_list() {
+        return value.list(Value::u64).map(VersionPolicy::Specific);
+    }
+    if value.is_table() {
+        let table = value.table()?;
+        table.only(&["latest"])?;
+        let latest = table.get("latest").ok_or_else(|| value.error(expected))?;
+        return latest.count().map(VersionPolicy::Latest);
+    }
+    match value.as_str() {
+        Some("all") => Ok(VersionPolicy::All),
+        _ => Err(value.error(expected)),
+    }
+}
+
+fn read_aliases(table: Table<'_>) -> Result<BTreeMap<Alias, u64>, ModelConfigError> {
+    let mut aliases = BTreeMap::new();
+    for (name, value) in table.entries() {
+        let alias: Alias = name.parse().map_err(|error| value.error(format!("{error}")))?;
+        if alias.as_str() == Alias::LATEST {
+            return Err(value.error("this alias is reserved: it always means the highest available version"));
+        }
+        aliases.insert(alias, value.u64()?);
+    }
+    Ok(aliases)
+}
+
+fn read_batching(value: Value<'_>) -> Result<BatchOverrides, ModelConfigError> {
+    let table = value.table()?;
+    table.only(&[
+        "enabled",
+        "max_batch_size",
+        "batch_timeout_micros",
+        "max_enqueued_batches",
+        "num_batch_threads",
+        "allowed_batch_sizes",
+        "preferred_batch_size",
+        "max_queue_delay_microseconds",
+        "latency_goal",
+        "enable_large_batch_splitting",
+    ])?;
+    let duration = |value: Value<'_>| units::duration(value.str()?).map_err(|error| value.error(error.to_string()));
+    let batching = BatchOverrides {
+        enabled: table.get("enabled").map(Value::bool).transpose()?,
+        max_batch_size: table.get("max_batch_size").map(Value::count).transpose()?,
+        batch_timeout_micros: table.get("batch_timeout_micros").map(Value::u64).transpose()?,
+        max_enqueued_batches: table.get("max_enqueued_batches").map(Value::count).transpose()?,
+        num_batch_threads: table.get("num_batch_threads").map(Value::count).transpose()?,
+        allowed_batch_sizes: table.get("allowed_batch_sizes").map(|list| list.list(Value::count)).transpose()?,
+        preferred_batch_size: table.get("preferred_batch_size").map(|list| list.list(Value::count)).transpose()?,
+        max_queue_delay_microseconds: table.get("max_queue_delay_microseconds").map(Value::u64).transpose()?,
+        latency_goal: table.get("latency_goal").map(duration).transpose()?,
+        enable_large_batch_splitting: table.get("enable_large_batch_splitting").map(Value::bool).transpose()?,
+    };
+    batching.check().map_err(|error| value.error(error.to_string()))?;
+    Ok(batching)
+}
+
+fn read_warmup(table: Table<'_>) -> Result<WarmupConfig, ModelConfigError> {
+    table.only(&["enabled", "rows", "runs"])?;
+    let mut warmup = WarmupConfig::default();
+    if let Some(enabled) = table.get("enabled") {
+        warmup.enabled = enabled.bool()?;
+    }
+    if let Some(rows) = table.get("rows") {
+        warmup.rows = rows.list(Value::count)?;
+    }
+    if let Some(runs) = table.get("runs") {
+        warmup.runs = runs.count()?;
+    }
+    Ok(warmup)
+}
+
+fn size(value: Value<'_>) -> Result<u64, ModelConfigError> {
+    match value.as_str() {
+        Some(text) => units::bytes(text).map_err(|error| value.error(error.to_string())),
+        None => value.u64(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

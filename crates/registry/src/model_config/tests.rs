@@ -1,0 +1,103 @@
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::{ModelConfig, VersionPolicy};
+
+fn size(rows: usize) -> NonZeroUsize {
+    NonZeroUsize::new(rows).unwrap()
+}
+
+/// Checks that `text` is refused at `line:column` with a message that contains `part`.
+fn refused(text: &str, line: usize, column: usize, part: &str) {
+    let error = ModelConfig::parse(text).unwrap_err();
+    assert!(error.message.contains(part), "{error}");
+    assert_eq!((error.line, error.column), (line, column), "{error}");
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    let config = ModelConfig::parse("").unwrap();
+    assert_eq!(config, ModelConfig::default());
+    assert_eq!(config.warmup.rows, [size(1), size(8)]);
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = ModelConfig::parse(
+        r#"
+        kind = "model"
+        backend = "tract"
+        versions = { latest = 2 }
+        [aliases]
+        stable = 1
+        default = 2
+        [batching]
+        enabled = true
+        max_batch_size = 32
+        max_enqueued_batches = 100
+        num_batch_threads = 8
+        allowed_batch_sizes = [8, 32]
+        latency_goal = "5ms"
+        enable_large_batch_splitting = true
+        [warmup]
+        enabled = false
+        rows = [4]
+        runs = 3
+        [limits]
+        memory = "512MiB"
+        [options]
+        threads = 2
+        fast = true
+        mode = "x"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.backend.as_deref(), Some("tract"));
+    assert_eq!(config.versions, Some(VersionPolicy::Latest(size(2))));
+    assert_eq!(config.aliases.values().copied().collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(config.batching.max_batch_size, Some(size(32)));
+    assert_eq!(config.batching.latency_goal, Some(Duration::from_millis(5)));
+    assert_eq!(config.batching.enable_large_batch_splitting, Some(true));
+    assert_eq!((config.warmup.enabled, config.warmup.runs), (false, size(3)));
+    assert_eq!(config.memory_limit, Some(512 << 20));
+    let options: Vec<_> = config.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["fast=true", "mode=x", "threads=2"]);
+}
+
+#[test]
+fn every_form_of_versions_is_read() {
+    let policy = |text: &str| ModelConfig::parse(text).unwrap().versions.unwrap();
+    assert_eq!(policy("versions = \"all\""), VersionPolicy::All);
+    assert_eq!(policy("versions = [1, 3]"), VersionPolicy::Specific(vec![1, 3]));
+    assert_eq!(policy("[versions]\nlatest = 3"), VersionPolicy::Latest(size(3)));
+}
+
+#[test]
+fn auto_is_no_choice() {
+    assert_eq!(ModelConfig::parse("backend = \"auto\"").unwrap().backend, None);
+}
+
+#[test]
+fn unknown_keys_are_errors_with_place_and_suggestion() {
+    refused("\nverisons = \"all\"", 2, 1, "unknown key `verisons`; did you mean `versions`?");
+    refused("[batching]\n  max_batchsize = 3", 2, 3, "in [batching]; did you mean `max_batch_size`?");
+    refused("[limits]\nquux = 3", 2, 1, "expected one of memory");
+    refused("[sparkling]", 1, 2, "expected one of kind, backend");
+    refused(&format!("{} = 1", "k".repeat(100_000)), 1, 1, "expected one of kind");
+}
+
+#[test]
+fn wrong_values_say_what_would_be_right() {
+    refused("kind = \"pipeline\"", 1, 8, "expected \"model\"");
+    refused("versions = \"newest\"", 1, 12, "{ latest = 2 }");
+    refused("versions = { latest = 0 }", 1, 23, "above zero");
+    refused("versions = [-1]", 1, 13, "zero or more");
+    refused("[aliases]\nlatest = 3", 2, 10, "reserved");
+    refused("[aliases]\n\"../x\" = 3", 2, 10, "not usable");
+    refused("[batching]\nlatency_goal = \"5\"", 2, 16, "\"20ms\"");
+    refused("[batching]\nbatch_timeout_micros = 1\nlatency_goal = \"5ms\"", 1, 1, "keep one");
+    refused("[warmup]\nenabled = 1", 2, 11, "expected true or false, got a number");
+    refused("[limits]\nmemory = \"lots\"", 2, 10, "\"512MiB\"");
+    refused("backend = [", 1, 12, "");
+    refused("[options]\na = [1]", 2, 5, "expected a string");
+}
