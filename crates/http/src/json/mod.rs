@@ -1,0 +1,81 @@
+//! TensorFlow Serving's JSON, straight into tensors and straight out of them.
+//!
+//! Nothing here builds a tree of values: a request's numbers go from the text into the vectors that become its tensors,
+//! an answer's elements from the tensors into one buffer. Nothing recurses on what a client sends. Memory stays within a
+//! small multiple of the body, whatever shapes a signature declares.
+//!
+//! The dialect is TensorFlow Serving's, so some things are looser than JSON: the tokens `NaN`, `Inf`, `Infinity`, `-Inf`
+//! and `-Infinity` are numbers, bytes after the document are not looked at, and the first of equal keys counts. In two
+//! places this reader is stricter on purpose, as the alternative is a wrong answer: an integer that does not fit `INT8`,
+//! `INT16` or `UINT8` is refused where TensorFlow Serving cuts it, and so is a finite number that `FP32` cannot hold,
+//! which TensorFlow Serving turns into an infinity.
+//!
+//! Left to others: whether shapes fit the signature ([`Signature::check`]), compression, HTTP.
+
+mod column;
+mod cursor;
+mod error;
+mod number;
+mod predict;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use millrace_core::{Signature, Signatures, Tensor, TensorList};
+
+pub use error::{Index, JsonError};
+
+/// The nesting that is allowed unless configured otherwise, the outermost object included.
+pub const DEFAULT_MAX_DEPTH: usize = 64;
+
+/// How inputs are laid out; the answer follows the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `instances` → `predictions`: a list with an entry for each row.
+    Rows,
+    /// `inputs` → `outputs`: a whole tensor for each name.
+    Columns,
+}
+
+/// What a predict body says.
+#[derive(Debug)]
+pub struct PredictBody {
+    /// The position of the signature it names, or of the default one.
+    pub signature: usize,
+    /// The form it has.
+    pub form: Form,
+    /// The inputs, in the order of the signature. Shapes are those of the text and not yet checked.
+    pub inputs: TensorList,
+}
+
+/// Reads the body of a predict request.
+///
+/// # Errors
+/// [`JsonError`], naming the input and the place in it. Where several things are wrong, the first of these is reported:
+/// the syntax, nested at most `max_depth` deep; the signature's name; the keys; the values.
+pub fn decode_predict(body: &[u8], signatures: &Signatures, max_depth: usize) -> Result<PredictBody, JsonError> {
+    if let Some(body) = predict::straight(body, signatures, max_depth) {
+        return Ok(body);
+    }
+    predict::Document::scan(body, max_depth)?.predict(signatures, max_depth)
+}
+
+/// Checks the body of a classify or regress request: its syntax, and that it has examples. No signature here takes
+/// examples, so nothing is read from them.
+///
+/// # Errors
+/// [`JsonError`] when the syntax is broken, nesting is deeper than `max_depth`, or `examples` is no non-empty list.
+pub fn check_examples(body: &[u8], max_depth: usize) -> Result<(), JsonError> {
+    predict::Document::scan(body, max_depth)?.has_examples()
+}
+
+/// Writes the body of a predict answer. `outputs` are all those of `signature`, in its order.
+///
+/// A signature with one output gives its value alone; one with several gives objects with the outputs' names.
+///
+/// # Errors
+/// [`JsonError`] when an output's dtype has no JSON form, a string of an output not named `…_bytes` is not UTF-8, the
+/// outputs are not those of the signature, or rows are asked for and the outputs have none or differ in their number.
+pub fn encode_predict(form: Form, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
+    write::body(form, signature, outputs)
+}

@@ -1,0 +1,314 @@
+//! Answers as JSON text: one buffer, written front to back, nothing allocated per element.
+//!
+//! Floats are the shortest text that reads back as the same number, and always look like floats: `3.0`, never `3`. Not
+//! a number and the infinities are the bare tokens `NaN`, `Infinity` and `-Infinity`, as TensorFlow Serving writes them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use millrace_core::{DType, Element, Signature, Strings, Tensor, TensorSpec};
+use smallvec::SmallVec;
+
+use super::Form;
+use super::error::JsonError;
+
+/// Writes the whole body.
+pub(super) fn body(form: Form, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
+    let specs = signature.outputs();
+    if specs.len() != outputs.len() {
+        return Err(JsonError::Outputs { expected: specs.len(), got: outputs.len() });
+    }
+    let columns = specs.iter().zip(outputs).map(Column::new).collect::<Result<SmallVec<[_; 2]>, _>>()?;
+    let n_rows = match form {
+        Form::Rows => rows(&columns)?,
+        Form::Columns => 0,
+    };
+    let names = columns.iter().map(|column| column.spec.name.len() + 8).sum::<usize>() * n_rows.max(1);
+    let mut text = Vec::with_capacity(32 + names + columns.iter().map(Column::text_len).sum::<usize>());
+    text.extend_from_slice(match form {
+        Form::Rows => b"{\"predictions\":",
+        Form::Columns => b"{\"outputs\":",
+    });
+    match (form, &*columns) {
+        (_, [only]) => only.write(&mut text)?,
+        (Form::Columns, several) => object(&mut text, several, |column, text| column.write(text))?,
+        (Form::Rows, several) => {
+            list(&mut text, n_rows, |text, row| object(text, several, |column, text| column.write_row(text, row)))?
+        }
+    }
+    text.push(b'}');
+    Ok(text)
+}
+
+/// The number of rows that all outputs share.
+fn rows(columns: &[Column<'_>]) -> Result<usize, JsonError> {
+    let mut shared = None;
+    for column in columns {
+        let output = || Arc::clone(&column.spec.name);
+        let got = *column.sizes.first().ok_or_else(|| JsonError::NoRows { output: output() })?;
+        let expected = *shared.get_or_insert(got);
+        if got != expected {
+            return Err(JsonError::Rows { output: output(), expected, got });
+        }
+    }
+    Ok(shared.unwrap_or(0))
+}
+
+/// One output: its elements in their own type, looked up once rather than at each row.
+struct Column<'a> {
+    spec: &'a TensorSpec,
+    sizes: &'a [usize],
+    elements: Elements<'a>,
+}
+
+enum Elements<'a> {
+    Bool(Cow<'a, [bool]>),
+    Uint8(Cow<'a, [u8]>),
+    Uint16(Cow<'a, [u16]>),
+    Uint32(Cow<'a, [u32]>),
+    Uint64(Cow<'a, [u64]>),
+    Int8(Cow<'a, [i8]>),
+    Int16(Cow<'a, [i16]>),
+    Int32(Cow<'a, [i32]>),
+    Int64(Cow<'a, [i64]>),
+    Fp32(Cow<'a, [f32]>),
+    Fp64(Cow<'a, [f64]>),
+    Text(&'a Strings),
+    Base64(&'a Strings),
+}
+
+impl<'a> Column<'a> {
+    fn new((spec, tensor): (&'a TensorSpec, &'a Tensor)) -> Result<Self, JsonError> {
+        let unwritable = || JsonError::OutputType { output: Arc::clone(&spec.name), dtype: tensor.dtype() };
+        let elements = match tensor.dtype() {
+            DType::Bool => tensor.elements().map(Elements::Bool),
+            DType::Uint8 => tensor.elements().map(Elements::Uint8),
+            DType::Uint16 => tensor.elements().map(Elements::Uint16),
+            DType::Uint32 => tensor.elements().map(Elements::Uint32),
+            DType::Uint64 => tensor.elements().map(Elements::Uint64),
+            DType::Int8 => tensor.elements().map(Elements::Int8),
+            DType::Int16 => tensor.elements().map(Elements::Int16),
+            DType::Int32 => tensor.elements().map(Elements::Int32),
+            DType::Int64 => tensor.elements().map(Elements::Int64),
+            DType::Fp32 => tensor.elements().map(Elements::Fp32),
+            DType::Fp64 => tensor.elements().map(Elements::Fp64),
+            DType::Fp16 | DType::Bf16 => return Err(unwritable()),
+            DType::Bytes => {
+                let strings = tensor.strings().ok_or_else(unwritable)?;
+                let is_base64 = spec.name.ends_with("_bytes");
+                Ok(if is_base64 { Elements::Base64(strings) } else { Elements::Text(strings) })
+            }
+        };
+        Ok(Self { spec, sizes: tensor.shape(), elements: elements.map_err(|_| unwritable())? })
+    }
+
+    /// A guess at the length of the text, on the high side of what values between 0 and 1 take.
+    fn text_len(&self) -> usize {
+        let n_elements: usize = self.sizes.iter().product();
+        let payload = |strings: &Strings| strings.payload().len();
+        let width = match &self.elements {
+            Elements::Uint8(_) | Elements::Int8(_) => 5,
+            Elements::Bool(_) | Elements::Uint16(_) | Elements::Int16(_) => 7,
+            Elements::Uint32(_) | Elements::Int32(_) => 8,
+            Elements::Uint64(_) | Elements::Int64(_) => 12,
+            Elements::Fp32(_) => 13,
+            Elements::Fp64(_) => 22,
+            Elements::Text(strings) => return 3 * n_elements + payload(strings) + payload(strings) / 8,
+            Elements::Base64(strings) => return 16 * n_elements + payload(strings) / 3 * 4,
+        };
+        width * n_elements + 2 * n_elements / self.sizes.last().copied().unwrap_or(1).max(1) + 2
+    }
+
+    fn write(&self, text: &mut Vec<u8>) -> Result<(), JsonError> {
+        self.nested(text, self.sizes, 0)
+    }
+
+    fn write_row(&self, text: &mut Vec<u8>, row: usize) -> Result<(), JsonError> {
+        let sizes = self.sizes.get(1..).unwrap_or_default();
+        self.nested(text, sizes, row * sizes.iter().product::<usize>())
+    }
+
+    fn nested(&self, text: &mut Vec<u8>, sizes: &[usize], from: usize) -> Result<(), JsonError> {
+        match &self.elements {
+            Elements::Bool(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Uint8(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Uint16(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Uint32(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Uint64(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Int8(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Int16(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Int32(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Int64(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Fp32(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Fp64(elements) => numbers(text, sizes, &elements[from..]),
+            Elements::Text(strings) => return self.strings(text, sizes, strings, from),
+            Elements::Base64(strings) => nest(text, sizes, from, &mut |text, at, n| {
+                list_of(text, (at..at + n).filter_map(|index| strings.get(index)), base64);
+            }),
+        }
+        Ok(())
+    }
+
+    fn strings(&self, text: &mut Vec<u8>, sizes: &[usize], strings: &Strings, from: usize) -> Result<(), JsonError> {
+        let mut is_text = true;
+        nest(text, sizes, from, &mut |text, at, n| {
+            list_of(
+                text,
+                (at..at + n).filter_map(|index| strings.get(index)),
+                |text, bytes| match std::str::from_utf8(bytes) {
+                    Ok(value) => string(text, value),
+                    Err(_) => is_text = false,
+                },
+            );
+        });
+        if is_text { Ok(()) } else { Err(JsonError::OutputText { output: Arc::clone(&self.spec.name) }) }
+    }
+}
+
+fn numbers<T: Number>(text: &mut Vec<u8>, sizes: &[usize], elements: &[T]) {
+    nest(text, sizes, 0, &mut |text, at, n| {
+        list_of(text, &elements[at..at + n], |text, element| element.write(text));
+    });
+}
+
+/// Writes the brackets of a tensor of `sizes`, outermost first. `innermost(text, at, n)` writes the `n` elements from
+/// `at` on with commas between them. As deep as the tensor's rank, which is bounded.
+fn nest(text: &mut Vec<u8>, sizes: &[usize], at: usize, innermost: &mut dyn FnMut(&mut Vec<u8>, usize, usize)) {
+    match sizes {
+        [] => innermost(text, at, 1),
+        [n] => {
+            text.push(b'[');
+            innermost(text, at, *n);
+            text.push(b']');
+        }
+        [n, inner @ ..] => {
+            let width = inner.iter().product::<usize>();
+            text.push(b'[');
+            list_of(text, 0..*n, |text, index| nest(text, inner, at + index * width, innermost));
+            text.push(b']');
+        }
+    }
+}
+
+/// Writes items with commas between them.
+#[inline]
+fn list_of<I: IntoIterator>(text: &mut Vec<u8>, items: I, mut write: impl FnMut(&mut Vec<u8>, I::Item)) {
+    let mut is_first = true;
+    for item in items {
+        if !is_first {
+            text.push(b',');
+        }
+        is_first = false;
+        write(text, item);
+    }
+}
+
+/// Writes `n` items in brackets.
+fn list(
+    text: &mut Vec<u8>,
+    n: usize,
+    mut write: impl FnMut(&mut Vec<u8>, usize) -> Result<(), JsonError>,
+) -> Result<(), JsonError> {
+    text.push(b'[');
+    for index in 0..n {
+        if index > 0 {
+            text.push(b',');
+        }
+        write(text, index)?;
+    }
+    text.push(b']');
+    Ok(())
+}
+
+/// Writes an object with a key for each output.
+fn object(
+    text: &mut Vec<u8>,
+    columns: &[Column<'_>],
+    write: impl Fn(&Column<'_>, &mut Vec<u8>) -> Result<(), JsonError>,
+) -> Result<(), JsonError> {
+    text.push(b'{');
+    for (index, column) in columns.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        string(text, &column.spec.name);
+        text.push(b':');
+        write(column, text)?;
+    }
+    text.push(b'}');
+    Ok(())
+}
+
+/// An element that is written without quotes.
+trait Number: Element + Copy {
+    fn write(self, text: &mut Vec<u8>);
+}
+
+impl Number for bool {
+    fn write(self, text: &mut Vec<u8>) {
+        text.extend_from_slice(if self { b"true" } else { b"false" });
+    }
+}
+
+macro_rules! numbers {
+    (integers: $($integer:ty),*; floats: $($float:ty),*) => {
+        $(impl Number for $integer {
+            #[inline]
+            fn write(self, text: &mut Vec<u8>) {
+                text.extend_from_slice(itoa::Buffer::new().format(self).as_bytes());
+            }
+        })*
+        $(impl Number for $float {
+            #[inline]
+            fn write(self, text: &mut Vec<u8>) {
+                if self.is_finite() {
+                    text.extend_from_slice(zmij::Buffer::new().format_finite(self).as_bytes());
+                } else {
+                    text.extend_from_slice(token(self.is_nan(), self > 0.0));
+                }
+            }
+        })*
+    };
+}
+
+numbers!(integers: u8, u16, u32, u64, i8, i16, i32, i64; floats: f32, f64);
+
+#[cold]
+fn token(is_nan: bool, is_positive: bool) -> &'static [u8] {
+    match (is_nan, is_positive) {
+        (true, _) => b"NaN",
+        (false, true) => b"Infinity",
+        (false, false) => b"-Infinity",
+    }
+}
+
+/// Writes a quoted and escaped string.
+pub(super) fn string(text: &mut Vec<u8>, value: &str) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    text.push(b'"');
+    let mut rest = value.as_bytes();
+    while let Some(plain) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        text.extend_from_slice(&rest[..plain]);
+        match rest[plain] {
+            b'\n' => text.extend_from_slice(b"\\n"),
+            b'\r' => text.extend_from_slice(b"\\r"),
+            b'\t' => text.extend_from_slice(b"\\t"),
+            byte @ (b'"' | b'\\') => text.extend_from_slice(&[b'\\', byte]),
+            byte => {
+                text.extend_from_slice(b"\\u00");
+                text.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+        rest = &rest[plain + 1..];
+    }
+    text.extend_from_slice(rest);
+    text.push(b'"');
+}
+
+fn base64(text: &mut Vec<u8>, bytes: &[u8]) {
+    text.extend_from_slice(b"{\"b64\":\"");
+    // Doubling, as the encoder itself asks for exactly what it needs.
+    text.reserve(bytes.len() / 3 * 4 + 8);
+    base64_simd::STANDARD.encode_append(bytes, text);
+    text.extend_from_slice(b"\"}");
+}
