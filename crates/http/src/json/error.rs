@@ -356,7 +356,7 @@ pub(super) fn value_here(cursor: &Cursor<'_>) -> (String, &'static str) {
 }
 
 /// TensorFlow's name of a dtype, as its messages have it.
-fn tensorflow_name(dtype: DType) -> &'static str {
+pub(super) fn tensorflow_name(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "bool",
         DType::Uint8 => "uint8",
