@@ -1,1 +1,33 @@
-//! Skeleton.
+//! ONNX models on the CPU through tract, for millrace.
+//!
+//! [`TractBackend`] loads a version directory that holds one `*.onnx` file (`model.onnx` where there are several) and
+//! the files of its external data. Everything about the file that could hurt the process is checked before the engine
+//! sees it, and whatever panics inside the engine comes out as an error:
+//!
+//! - sizes of initializers and of folded constants, names, cycles, operators, nesting, external paths: at load;
+//! - sizes of every tensor inside the model, under the sizes of a request: [`Model::admit`](millrace_core::Model::admit);
+//! - indices into tables, such as token ids: at the beginning of a run.
+//!
+//! Inputs and outputs may be `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `FP32`, `FP64` and `BYTES` (UTF-8
+//! only). `BF16` is refused at load.
+//!
+//! The first axis is the batch where it is one symbol in every input and output. Rows that are not independent although
+//! the shapes look so (a reduction over the batch, a quantisation whose scale comes from all rows) are found and such a
+//! model is never batched; `facts()` says why. One plan with symbolic sizes runs every batch; plans for exact row counts
+//! are faster and are made by [`Model::prepare`](millrace_core::Model::prepare), for one row already at load.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod convert;
+mod dims;
+mod guard;
+mod instance;
+mod model;
+mod plans;
+mod rows;
+mod scan;
+mod signature;
+mod tokens;
+
+pub use backend::{TractBackend, TractConfig};

@@ -1,0 +1,162 @@
+//! From files to a loaded model: find the file, check it, let the engine read it, describe what came out.
+
+use std::sync::Arc;
+
+use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource};
+use tract_onnx::prelude::{Framework, InferenceModelExt, TypedModel};
+use tract_onnx::tract_hir::infer::InferenceModel;
+
+use crate::dims::Sizes;
+use crate::guard::guarded;
+use crate::model::{Loaded, TractModel};
+use crate::plans::{Plans, flatten, weight_bytes};
+use crate::scan::{self, Scanned};
+use crate::signature::signature;
+use crate::tokens;
+
+/// Limits of the engine. The defaults suit a server that loads files it did not write itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TractConfig {
+    /// Plans for exact sizes that one model keeps beside its symbolic plan; at least 1.
+    pub max_plans: usize,
+    /// The most bytes of any one tensor, in the file or while a request runs.
+    pub max_tensor_bytes: u64,
+    /// The most nodes of a file, subgraphs included.
+    pub max_nodes: usize,
+    /// The deepest nesting of graphs inside operators such as `If`.
+    pub max_subgraph_depth: usize,
+}
+
+impl Default for TractConfig {
+    fn default() -> Self {
+        Self { max_plans: 16, max_tensor_bytes: 4 << 30, max_nodes: 100_000, max_subgraph_depth: 16 }
+    }
+}
+
+/// The engine: ONNX on the CPU.
+#[derive(Debug, Clone, Default)]
+pub struct TractBackend {
+    config: TractConfig,
+}
+
+impl TractBackend {
+    /// The engine with other limits than the default ones.
+    pub fn new(config: TractConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl Backend for TractBackend {
+    fn name(&self) -> &'static str {
+        "tract"
+    }
+
+    fn recognises(&self, source: &ModelSource) -> bool {
+        model_file(source).is_ok()
+    }
+
+    fn load(&self, source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
+        let file = model_file(source)?;
+        let outcome = guarded(|| load(file, source, &self.config));
+        let loaded = outcome.map_err(|panicked| {
+            LoadError::new(LoadErrorKind::Engine, format!("{file}: {panicked}")).with_cause(panicked)
+        })?;
+        Ok(Arc::new(TractModel(Arc::new(loaded?))))
+    }
+}
+
+/// The one ONNX file of the version.
+fn model_file(source: &ModelSource) -> Result<&str, LoadError> {
+    let names: Vec<&str> = source.files.list().iter().map(|(name, _)| name.as_str()).collect();
+    let found: Vec<&str> =
+        names.iter().copied().filter(|name| name.ends_with(".onnx") && !name.contains('/')).collect();
+    match found.as_slice() {
+        [file] => Ok(file),
+        [] => {
+            let there = listed(&names);
+            let text = format!("no model file: expected model.onnx in the version's folder, which holds {there}");
+            Err(LoadError::new(LoadErrorKind::Missing, text))
+        }
+        several => several.iter().copied().find(|name| *name == "model.onnx").ok_or_else(|| {
+            let text =
+                format!("which model file? expected one .onnx file or one called model.onnx, got {}", listed(several));
+            LoadError::new(LoadErrorKind::Invalid, text)
+        }),
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    const MOST: usize = 5;
+    match names.len() {
+        0 => "nothing".to_owned(),
+        count if count > MOST => format!("{} and {} more", names[..MOST].join(", "), count - MOST),
+        _ => names.join(", "),
+    }
+}
+
+fn load(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Loaded, LoadError> {
+    let scanned = scan::scan(file, source, config)?;
+    let model = typed(file, &scanned).map_err(|error| explained(file, error, &scanned))?;
+    let (signature, mixing) =
+        signature(&model, &scanned.inputs, &scanned.outputs).map_err(|error| named(file, error))?;
+    let sizes = Sizes::new(&model, &signature, config.max_tensor_bytes);
+    let smallest = millrace_core::Admission {
+        rows: 1,
+        group: millrace_core::Group(signature.symbols().iter().map(|_| SOME_SIZE).collect()),
+    };
+    if signature.symbols().is_empty() {
+        // Without symbols beside the batch every request has these sizes, so a model that cannot run is refused now.
+        sizes
+            .check(&smallest)
+            .map_err(|error| LoadError::new(LoadErrorKind::TooLarge, format!("{file}: no request can run: {error}")))?;
+    }
+    let lookups = tokens::lookups(&model);
+    let weights = weight_bytes(&model);
+    let plans = Plans::new(model, &signature, config.max_plans).map_err(|error| named(file, error))?;
+    let mut facts: ModelFacts = scanned.facts;
+    facts.nodes_optimised = plans.symbolic().map(|plan| plan.model().nodes().len());
+    facts.weight_bytes = Some(weights);
+    if let Some(mixing) = mixing {
+        facts.properties.insert("not batched".to_owned(), mixing);
+    }
+    if plans.symbolic().is_none() {
+        let text = "the engine has no symbolic plan for this model: each new size is planned when it first comes";
+        facts.properties.insert("fixed plans only".to_owned(), text.to_owned());
+    }
+    Ok(Loaded { signature, plans, sizes, lookups, facts })
+}
+
+/// Stands for every symbol but the batch where a size is needed and no request is there to give one.
+const SOME_SIZE: usize = 1;
+
+/// Lets the engine read the graph and infer every type. Shapes noted in the file are hints of its exporter that may be
+/// wrong or may name other symbols than the inputs do, so a second attempt leaves them out.
+fn typed(file: &str, scanned: &Scanned) -> Result<TypedModel, LoadError> {
+    let attempt = |ignore_hints: bool| {
+        let outcome = guarded(|| {
+            let engine = tract_onnx::onnx().with_ignore_value_info(ignore_hints);
+            let model: InferenceModel = engine.model_for_proto_model(&scanned.proto)?;
+            model.into_typed()?.into_decluttered()
+        });
+        flatten(outcome, file)
+    };
+    attempt(false).or_else(|first| attempt(true).map_err(|_| first))
+}
+
+fn named(file: &str, error: LoadError) -> LoadError {
+    LoadError::new(error.kind(), format!("{file}: {error}")).with_cause(error)
+}
+
+/// Adds what is known about a failure that the engine words badly.
+fn explained(file: &str, error: LoadError, scanned: &Scanned) -> LoadError {
+    let recurrent = ["LSTM", "GRU", "RNN"].into_iter().find(|op| scanned.facts.operators.contains_key(*op));
+    match recurrent {
+        Some(operator) if scanned.is_symbolic => {
+            let text = format!(
+                "{file}: the engine does not run {operator} with a symbolic axis; give every input a fixed shape ({error})"
+            );
+            LoadError::new(LoadErrorKind::Unsupported, text).with_cause(error)
+        }
+        _ => error,
+    }
+}
