@@ -1,0 +1,112 @@
+//! Models as the admin port shows them: everything that is known, for people and scripts.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use millrace_core::{Catalog, ModelStatus, TensorSpec, VersionStatus};
+use serde::Serialize;
+
+use crate::response::{Answer, json};
+
+#[derive(Serialize)]
+struct Models<'a> {
+    models: Vec<Model<'a>>,
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    name: &'a str,
+    ready: bool,
+    default_version: Option<u64>,
+    aliases: BTreeMap<&'a str, u64>,
+    overrides: &'a [String],
+    versions: Vec<Version<'a>>,
+}
+
+#[derive(Serialize)]
+struct Version<'a> {
+    version: u64,
+    state: &'static str,
+    error: Option<Error<'a>>,
+    backend: Option<&'a str>,
+    signatures: BTreeMap<&'a str, Signature>,
+    load_seconds: Option<f64>,
+    memory_bytes: u64,
+    statistics: Statistics,
+}
+
+#[derive(Serialize)]
+struct Error<'a> {
+    code: &'static str,
+    message: &'a str,
+}
+
+/// Tensors in the words of the serve table, such as `x FP32[N,4]`.
+#[derive(Serialize)]
+struct Signature {
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Statistics {
+    answered: u64,
+    refused: u64,
+    rows: u64,
+    batches: u64,
+    queue_seconds: f64,
+    compute_seconds: f64,
+}
+
+/// `{"models": […]}`.
+pub(super) fn models(catalog: &dyn Catalog) -> Answer {
+    let models = catalog.models();
+    document(&Models { models: models.iter().map(view).collect() })
+}
+
+/// One model.
+pub(super) fn model(status: &ModelStatus) -> Answer {
+    document(&view(status))
+}
+
+fn view(status: &ModelStatus) -> Model<'_> {
+    Model {
+        name: status.name.as_str(),
+        ready: status.is_ready(),
+        default_version: status.default_version,
+        aliases: status.aliases.iter().map(|(alias, version)| (alias.as_str(), *version)).collect(),
+        overrides: &status.overrides,
+        versions: status.versions.iter().map(version).collect(),
+    }
+}
+
+fn version(status: &VersionStatus) -> Version<'_> {
+    let texts = |specs: &[TensorSpec]| specs.iter().map(TensorSpec::to_string).collect();
+    let signatures = status.signatures.iter().flat_map(|signatures| signatures.iter());
+    let statistics = status.statistics;
+    Version {
+        version: status.version,
+        state: status.state.name(),
+        error: status.failure.as_ref().map(|failure| Error { code: failure.code.name(), message: &failure.message }),
+        backend: status.backend.as_deref(),
+        signatures: signatures
+            .map(|(name, signature)| {
+                (name, Signature { inputs: texts(signature.inputs()), outputs: texts(signature.outputs()) })
+            })
+            .collect(),
+        load_seconds: status.load_time.map(|time| time.as_secs_f64()),
+        memory_bytes: status.memory_bytes,
+        statistics: Statistics {
+            answered: statistics.answered,
+            refused: statistics.refused,
+            rows: statistics.rows,
+            batches: statistics.batches,
+            queue_seconds: statistics.queue.as_secs_f64(),
+            compute_seconds: statistics.compute.as_secs_f64(),
+        },
+    }
+}
+
+fn document(body: &impl Serialize) -> Answer {
+    json(StatusCode::OK, serde_json::to_vec(body).expect("strings and numbers always become JSON"))
+}

@@ -1,0 +1,175 @@
+//! Bodies from a script, with tokio's clock paused: what is read, what is refused, and when.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::{Bounds, check_length, read};
+use crate::error::Failure;
+
+/// One step of a body: some bytes after some time, or a broken connection.
+enum Step {
+    Data(Duration, &'static [u8]),
+    Broken,
+}
+
+struct Scripted {
+    steps: VecDeque<Step>,
+    declared: u64,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+fn body(steps: impl IntoIterator<Item = Step>) -> Scripted {
+    Scripted { steps: steps.into_iter().collect(), declared: 0, sleep: None }
+}
+
+fn at_once(data: &'static [u8]) -> Step {
+    Step::Data(Duration::ZERO, data)
+}
+
+impl Body for Scripted {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        let wait = match self.steps.front() {
+            None => return Poll::Ready(None),
+            Some(Step::Broken) => return Poll::Ready(Some(Err("the connection is gone"))),
+            Some(Step::Data(wait, _)) => *wait,
+        };
+        if !wait.is_zero() {
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
+            std::task::ready!(sleep.as_mut().poll(context));
+            self.sleep = None;
+        }
+        let Some(Step::Data(_, data)) = self.steps.pop_front() else { unreachable!("it was looked at") };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(data)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.declared);
+        hint
+    }
+}
+
+const BOUNDS: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024 };
+
+fn paused<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+}
+
+fn status(result: Result<Bytes, Failure>) -> StatusCode {
+    result.unwrap_err().status()
+}
+
+#[test]
+fn a_body_in_one_frame_is_not_copied() {
+    paused(async {
+        static DATA: &[u8] = b"{\"instances\": [1]}";
+        let read = read(body([at_once(DATA)]), BOUNDS).await.unwrap();
+        assert_eq!(read.as_ptr(), DATA.as_ptr());
+        assert_eq!(super::read(body([]), BOUNDS).await.unwrap(), "");
+    });
+}
+
+#[test]
+fn frames_are_joined_in_order() {
+    paused(async {
+        let frames = [at_once(b""), at_once(b"ab"), at_once(b"c"), at_once(b""), at_once(b"def")];
+        assert_eq!(read(body(frames), BOUNDS).await.unwrap(), "abcdef");
+    });
+}
+
+#[test]
+fn a_declared_length_over_the_limit_is_413_before_any_byte_is_read() {
+    let mut claims = body([Step::Broken]);
+    assert!(check_length(Some(1 << 20), &claims, 1 << 20).is_ok());
+    assert_eq!(check_length(Some((1 << 20) + 1), &claims, 1 << 20).unwrap_err().status(), 413);
+    claims.declared = 10_000_000_000_000;
+    assert_eq!(check_length(None, &claims, 1 << 20).unwrap_err().status(), 413);
+}
+
+#[test]
+fn one_byte_over_the_limit_is_413_even_without_a_declared_length() {
+    paused(async {
+        let bounds = Bounds { bytes: 5, ..BOUNDS };
+        assert_eq!(read(body([at_once(b"abc"), at_once(b"de")]), bounds).await.unwrap(), "abcde");
+        assert_eq!(status(read(body([at_once(b"abc"), at_once(b"def")]), bounds).await), 413);
+        assert_eq!(status(read(body([at_once(b"abcdef")]), bounds).await), 413);
+    });
+}
+
+#[test]
+fn a_huge_claim_reserves_nothing() {
+    paused(async {
+        let mut claims = body([at_once(b"ab"), at_once(b"cd")]);
+        claims.declared = u64::MAX;
+        let read = read(claims, BOUNDS).await.unwrap();
+        assert_eq!(read, "abcd");
+        assert!(read.try_into_mut().unwrap().capacity() <= 2 << 20);
+    });
+}
+
+#[test]
+fn a_million_chunks_of_one_byte_are_refused_early() {
+    paused(async {
+        let chunks = (0..1_000_000).map(|_| at_once(b"["));
+        let failure = read(body(chunks), BOUNDS).await.unwrap_err();
+        assert_eq!(failure.status(), 400);
+        assert!(failure.refusal().message().contains("chunk limit"));
+        let empty = (0..1_000_000).map(|_| at_once(b""));
+        assert_eq!(status(read(body(empty), BOUNDS).await), 400);
+    });
+}
+
+#[test]
+fn many_chunks_of_a_fair_size_are_fine() {
+    paused(async {
+        let chunks = (0..10_000).map(|_| at_once(&[b' '; 64]));
+        assert_eq!(read(body(chunks), BOUNDS).await.unwrap().len(), 640_000);
+    });
+}
+
+#[test]
+fn a_body_that_stops_is_408_when_its_time_is_over() {
+    paused(async {
+        let started = Instant::now();
+        let stuck = body([at_once(b"{"), Step::Data(Duration::from_secs(3600), b"}")]);
+        assert_eq!(status(read(stuck, BOUNDS).await), 408);
+        let waited = started.elapsed();
+        assert!((30..31).contains(&waited.as_secs()), "{waited:?}");
+    });
+}
+
+#[test]
+fn a_body_above_the_minimum_rate_may_take_longer_than_the_time_out() {
+    paused(async {
+        static SECOND: [u8; 2048] = [b' '; 2048];
+        let steady = (0..60).map(|_| Step::Data(Duration::from_secs(1), &SECOND));
+        assert_eq!(read(body(steady), BOUNDS).await.unwrap().len(), 60 * 2048);
+        let slow = (0..3600).map(|_| Step::Data(Duration::from_secs(1), &SECOND[..100]));
+        let started = Instant::now();
+        assert_eq!(status(read(body(slow), BOUNDS).await), 408);
+        assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_is_400_and_its_cause_stays_private() {
+    paused(async {
+        let failure = read(body([at_once(b"{"), Step::Broken]), BOUNDS).await.unwrap_err();
+        assert_eq!(failure.status(), 400);
+        assert!(!failure.refusal().message().contains("gone"));
+        assert_eq!(failure.refusal().cause().unwrap().to_string(), "the connection is gone");
+    });
+}

@@ -1,0 +1,7 @@
+//! The one place that reads the clock. It is tokio's, so that tests can pause it.
+
+use std::time::Instant;
+
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,210 @@
+//! Names, help texts and buckets of the front-end's metrics, and the handles that requests record through.
+//!
+//! Rendering the page is the exporter's, which the server installs. Label values come from resolved models only, and
+//! only so many of them: a client cannot make a series by inventing a name.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics::{Counter, Histogram, Unit, describe_counter, describe_histogram};
+use millrace_core::{Code, Protocol, Reason, Servable};
+use millrace_protocol::tfs::{Verb, code_label};
+
+mod series;
+
+pub(crate) use series::Table;
+
+/// Histogram, seconds from the first byte of a request to its encoded answer; labels `model`, `version`, `protocol`.
+pub const REQUEST_SECONDS: &str = "millrace_http_request_seconds";
+/// Histogram, seconds spent decoding a request's body; same labels.
+pub const DECODE_SECONDS: &str = "millrace_http_decode_seconds";
+/// Histogram, seconds spent encoding an answer; same labels.
+pub const ENCODE_SECONDS: &str = "millrace_http_encode_seconds";
+/// Counter of inference requests; the same labels and `code`, the HTTP status.
+pub const REQUESTS_TOTAL: &str = "millrace_http_requests_total";
+/// Counter of bytes of request bodies; labels `model`, `version`, `protocol`.
+pub const REQUEST_BYTES_TOTAL: &str = "millrace_http_request_bytes_total";
+/// Counter of bytes of answer bodies; same labels.
+pub const RESPONSE_BYTES_TOTAL: &str = "millrace_http_response_bytes_total";
+/// Counter of refused inference requests; label `reason`.
+pub const REFUSED_TOTAL: &str = "millrace_http_refused_total";
+/// TensorFlow Serving's counter of requests; labels `model_name`, `status`.
+pub const TFS_REQUEST_COUNT: &str = ":tensorflow:serving:request_count";
+/// TensorFlow Serving's histogram of microseconds per successful request; labels `model_name`, `API`, `entrypoint`.
+pub const TFS_REQUEST_LATENCY: &str = ":tensorflow:serving:request_latency";
+/// TensorFlow Serving's histogram of microseconds that the model ran; labels `model_name`, `API`, `runtime`.
+pub const TFS_RUNTIME_LATENCY: &str = ":tensorflow:serving:runtime_latency";
+
+/// What stands for models and versions that have no series of their own.
+pub const OTHER: &str = "other";
+
+/// The bucket limits of every histogram of this crate, by family. The exporter's owner configures them.
+pub fn histogram_buckets() -> Vec<(&'static str, Vec<f64>)> {
+    // 25 µs to 42 s, four limits to each factor of ten: fine enough for a p99, few enough for every model.
+    let seconds: Vec<f64> = (0..26).map(|step| 25e-6 * 10_f64.powf(f64::from(step) / 4.0)).collect();
+    // TensorFlow Serving's own 33 limits, in microseconds.
+    let microseconds: Vec<f64> = (0..33).map(|power| 10.0 * 1.8_f64.powi(power)).collect();
+    vec![
+        (REQUEST_SECONDS, seconds.clone()),
+        (DECODE_SECONDS, seconds.clone()),
+        (ENCODE_SECONDS, seconds),
+        (TFS_REQUEST_LATENCY, microseconds.clone()),
+        (TFS_RUNTIME_LATENCY, microseconds),
+    ]
+}
+
+/// Registers the help texts. Call it once the recorder is installed.
+pub fn describe_metrics() {
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's first byte to its encoded answer");
+    describe_histogram!(DECODE_SECONDS, Unit::Seconds, "Decoding request bodies");
+    describe_histogram!(ENCODE_SECONDS, Unit::Seconds, "Encoding answers");
+    describe_counter!(REQUESTS_TOTAL, Unit::Count, "Inference requests by HTTP status");
+    describe_counter!(REQUEST_BYTES_TOTAL, Unit::Bytes, "Bytes of request bodies");
+    describe_counter!(RESPONSE_BYTES_TOTAL, Unit::Bytes, "Bytes of answer bodies");
+    describe_counter!(REFUSED_TOTAL, Unit::Count, "Refused inference requests by reason");
+    describe_counter!(
+        TFS_REQUEST_COUNT,
+        Unit::Count,
+        "Requests by model and status, as TensorFlow Serving counts them"
+    );
+    describe_histogram!(TFS_REQUEST_LATENCY, Unit::Microseconds, "Successful requests, in microseconds");
+    describe_histogram!(TFS_RUNTIME_LATENCY, Unit::Microseconds, "Time in the model, in microseconds");
+}
+
+/// How long each stage of an answered request took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) total: Duration,
+    pub(crate) decode: Duration,
+    pub(crate) encode: Duration,
+    pub(crate) compute: Duration,
+}
+
+/// The handles of one version, or of all that share `other`. Made once; recording looks nothing up.
+pub(crate) struct Series {
+    model: Arc<str>,
+    version: Arc<str>,
+    request_seconds: Histogram,
+    decode_seconds: Histogram,
+    encode_seconds: Histogram,
+    request_bytes: Counter,
+    response_bytes: Counter,
+    /// By position in [`STATUSES`].
+    requests: [OnceLock<Counter>; STATUSES.len()],
+    /// By number; 0 is OK.
+    tfs_requests: [OnceLock<Counter>; 17],
+    tfs_latency: [OnceLock<(Histogram, Histogram)>; 3],
+}
+
+/// Every status that an inference request can end with.
+const STATUSES: [u16; 15] = [200, 400, 401, 403, 404, 408, 409, 413, 429, 499, 500, 501, 503, 504, 0];
+
+impl Series {
+    fn new(model: &str, version: &str) -> Self {
+        let (model, version): (Arc<str>, Arc<str>) = (Arc::from(model), Arc::from(version));
+        let labels = [
+            metrics::Label::new("model", Arc::clone(&model)),
+            metrics::Label::new("version", Arc::clone(&version)),
+            metrics::Label::new("protocol", Protocol::TfsRest.name()),
+        ];
+        Self {
+            request_seconds: metrics::histogram!(REQUEST_SECONDS, labels.iter()),
+            decode_seconds: metrics::histogram!(DECODE_SECONDS, labels.iter()),
+            encode_seconds: metrics::histogram!(ENCODE_SECONDS, labels.iter()),
+            request_bytes: metrics::counter!(REQUEST_BYTES_TOTAL, labels.iter()),
+            response_bytes: metrics::counter!(RESPONSE_BYTES_TOTAL, labels.iter()),
+            requests: Default::default(),
+            tfs_requests: Default::default(),
+            tfs_latency: Default::default(),
+            model,
+            version,
+        }
+    }
+
+    /// Those of a request to no model that is known.
+    pub(crate) fn other() -> Self {
+        Self::new(OTHER, OTHER)
+    }
+
+    fn of(servable: &dyn Servable) -> Self {
+        Self::new(servable.model().as_str(), &servable.version().to_string())
+    }
+
+    /// Records an answer, with how large its two bodies were.
+    pub(crate) fn answered(&self, verb: Verb, timing: &Timing, request_bytes: usize, response_bytes: usize) {
+        self.count(200, None);
+        self.request_seconds.record(timing.total);
+        self.decode_seconds.record(timing.decode);
+        self.encode_seconds.record(timing.encode);
+        self.request_bytes.increment(request_bytes as u64);
+        self.response_bytes.increment(response_bytes as u64);
+        let (latency, runtime) = self.tfs_latency[verb as usize].get_or_init(|| {
+            let model = || Arc::clone(&self.model);
+            let latency = metrics::histogram!(TFS_REQUEST_LATENCY,
+                "model_name" => model(), "API" => verb.name(), "entrypoint" => "REST");
+            let runtime = metrics::histogram!(TFS_RUNTIME_LATENCY,
+                "model_name" => model(), "API" => verb.name(), "runtime" => "millrace");
+            (latency, runtime)
+        });
+        latency.record(timing.total.as_secs_f64() * 1e6);
+        runtime.record(timing.compute.as_secs_f64() * 1e6);
+    }
+
+    /// Records a refusal.
+    pub(crate) fn refused(&self, status: u16, code: Code, total: Duration, request_bytes: usize) {
+        self.count(status, Some(code));
+        self.request_seconds.record(total);
+        self.request_bytes.increment(request_bytes as u64);
+    }
+
+    fn count(&self, status: u16, code: Option<Code>) {
+        let known = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
+        let register = || {
+            metrics::counter!(REQUESTS_TOTAL,
+                "model" => Arc::clone(&self.model), "version" => Arc::clone(&self.version),
+                "protocol" => Protocol::TfsRest.name(), "code" => STATUSES[known].to_string())
+        };
+        self.requests[known].get_or_init(register).increment(1);
+        let register = || {
+            metrics::counter!(TFS_REQUEST_COUNT,
+                "model_name" => Arc::clone(&self.model), "status" => code_label(code))
+        };
+        self.tfs_requests[code.map_or(0, |code| usize::from(code.number()))].get_or_init(register).increment(1);
+    }
+}
+
+/// Refusals by reason, whatever the model.
+#[derive(Default)]
+pub(crate) struct Refusals([OnceLock<Counter>; Reason::ALL.len()]);
+
+impl Refusals {
+    pub(crate) fn count(&self, reason: Reason) {
+        let register = || metrics::counter!(REFUSED_TOTAL, "reason" => reason.name());
+        self.0[reason as usize].get_or_init(register).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::Reason;
+    use millrace_protocol::tfs::rest_status;
+
+    use super::{STATUSES, TFS_REQUEST_LATENCY, histogram_buckets};
+
+    #[test]
+    fn every_status_of_the_table_has_a_series() {
+        for reason in Reason::ALL {
+            assert!(STATUSES.contains(&rest_status(reason)), "{}", reason.name());
+            assert!((reason as usize) < Reason::ALL.len());
+        }
+    }
+
+    #[test]
+    fn buckets_ascend_and_tensorflow_servings_are_its_own() {
+        for (family, limits) in histogram_buckets() {
+            assert!(limits.is_sorted_by(|a, b| a < b), "{family}");
+        }
+        let (_, limits) = histogram_buckets().into_iter().find(|(family, _)| *family == TFS_REQUEST_LATENCY).unwrap();
+        assert_eq!((limits.len(), limits[0], limits[1]), (33, 10.0, 18.0));
+    }
+}

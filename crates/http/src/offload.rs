@@ -1,0 +1,102 @@
+//! Keeps CPU work off the I/O threads and its panics inside.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use millrace_core::{Compute, Reason, Refusal};
+use tokio::sync::oneshot;
+
+/// Runs `work` on a compute thread. Dropping the future skips work that has not begun.
+///
+/// # Errors
+/// The pool's refusal, or `BackendBroken` when the work panicked or was thrown away.
+pub(crate) async fn on_compute<T: Send + 'static>(
+    compute: &dyn Compute,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let (sender, receiver) = oneshot::channel();
+    compute.run(Box::new(move || {
+        if !sender.is_closed() {
+            // A caller that leaves just now is no error.
+            let _gone = sender.send(contained(work));
+        }
+    }))?;
+    receiver
+        .await
+        .unwrap_or_else(|_| Err(Refusal::new(Reason::BackendBroken, "the work was dropped before it was done")))
+}
+
+/// Runs `work` here and now.
+///
+/// # Errors
+/// `BackendBroken` when it panicked: one request dies, not its connection.
+pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
+    // Unwind safety: everything that `work` could have left half-done belongs to this request and is dropped with it.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        let refusal = Refusal::new(Reason::BackendBroken, "the server failed on this request");
+        let cause: Box<dyn std::error::Error + Send + Sync> =
+            text.unwrap_or_else(|| "a panic without a text".to_owned()).into();
+        refusal.with_cause(cause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use millrace_core::{Compute, Job, Reason, Refusal};
+    use parking_lot::Mutex;
+
+    use super::{contained, on_compute};
+
+    /// Keeps jobs until told to run or drop them.
+    #[derive(Default)]
+    struct Held(Mutex<Vec<Job>>);
+
+    impl std::fmt::Debug for Held {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Held")
+        }
+    }
+
+    impl Compute for Held {
+        fn run(&self, job: Job) -> Result<(), Refusal> {
+            self.0.lock().push(job);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_a_refusal_whose_text_stays_private() {
+        let refusal = contained(|| panic!("secret {}", 1)).unwrap_err();
+        assert_eq!(refusal.reason(), Reason::BackendBroken);
+        assert!(!refusal.message().contains("secret"));
+        assert_eq!(refusal.cause().unwrap().to_string(), "secret 1");
+    }
+
+    #[test]
+    fn thrown_away_work_is_an_answer_and_not_a_hang() {
+        let held = Held::default();
+        let mut future = std::pin::pin!(on_compute(&held, || 1));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(future.as_mut().poll(&mut context).is_pending());
+        held.0.lock().clear();
+        assert_eq!(pollster::block_on(future).unwrap_err().reason(), Reason::BackendBroken);
+    }
+
+    #[test]
+    fn work_of_a_caller_that_left_is_skipped() {
+        let held = Held::default();
+        let ran = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&ran);
+        {
+            let mut future = std::pin::pin!(on_compute(&held, move || mark.store(true, Ordering::SeqCst)));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(future.as_mut().poll(&mut context).is_pending());
+        }
+        held.0.lock().drain(..).for_each(|job| job());
+        assert!(!ran.load(Ordering::SeqCst));
+    }
+}

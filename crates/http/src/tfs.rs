@@ -1,0 +1,301 @@
+//! TensorFlow Serving's REST verbs: predict, classify, regress. Status and metadata are in the files below.
+//!
+//! Paths are read before and JSON is read below; here is the order of things: limits, body, version, inputs, answer.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, VARY};
+use http::{HeaderValue, StatusCode};
+use http_body::Body;
+use millrace_core::{
+    CallerId, Code, InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Servable,
+    Signature, Tensor, Wanted,
+};
+use millrace_protocol::tfs::{Bare, Verb, code, resolve, rest_status};
+use tokio::time::timeout_at;
+
+mod metadata;
+mod status;
+
+pub(crate) use metadata::metadata;
+pub(crate) use status::{list, status};
+
+use crate::body::{self, Bounds};
+use crate::clock::now;
+use crate::error::Failure;
+use crate::gzip::{Unpacked, gunzip, gzip};
+use crate::head::Head;
+use crate::json::{self, JsonError, PredictBody};
+use crate::metrics::{Series, Timing};
+use crate::offload::{contained, on_compute};
+use crate::response::{self, Answer};
+use crate::route::{Target, VersionTooLarge};
+use crate::service::Shared;
+
+/// An inference request as its head puts it.
+pub(crate) struct Asked<'a> {
+    pub(crate) target: &'a Target<'a>,
+    pub(crate) verb: Verb,
+    pub(crate) head: &'a Head<'a>,
+    pub(crate) caller: CallerId,
+}
+
+/// Answers `…:predict`, `…:classify` or `…:regress` and records how that went.
+///
+/// # Errors
+/// A [`Failure`] for the caller, recorded, not yet logged.
+pub(crate) async fn infer<B>(shared: &Shared, asked: Asked<'_>, body: B) -> Result<Answer, Failure>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut record = Record { shared, series: None, received: now(), request_bytes: 0, ended: false };
+    let result = attempt(&mut record, &asked, body).await;
+    record.ended = true;
+    match result {
+        Ok(done) => {
+            let timing = Timing {
+                total: done.encoded.saturating_duration_since(record.received),
+                decode: done.decode,
+                encode: done.encode,
+                compute: done.compute,
+            };
+            record.series().answered(asked.verb, &timing, record.request_bytes, done.answer.body().len());
+            Ok(done.answer)
+        }
+        Err(failure) => {
+            record.failed(failure.status().as_u16(), failure.code(), failure.refusal().reason());
+            Err(failure)
+        }
+    }
+}
+
+/// What is known of a request for the metrics, whenever it ends.
+struct Record<'a> {
+    shared: &'a Shared,
+    series: Option<Arc<Series>>,
+    received: Instant,
+    request_bytes: usize,
+    ended: bool,
+}
+
+impl Record<'_> {
+    fn series(&self) -> Arc<Series> {
+        self.series.clone().unwrap_or_else(|| self.shared.table.other())
+    }
+
+    fn failed(&self, status: u16, code: Code, reason: Reason) {
+        self.shared.refusals.count(reason);
+        let total = now().saturating_duration_since(self.received);
+        self.series().refused(status, code, total, self.request_bytes);
+    }
+}
+
+impl Drop for Record<'_> {
+    /// Dropped before it ended: the client has left.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.failed(rest_status(Reason::Cancelled), code(Reason::Cancelled), Reason::Cancelled);
+        }
+    }
+}
+
+/// A request that was answered.
+struct Done {
+    answer: Answer,
+    encoded: Instant,
+    decode: Duration,
+    encode: Duration,
+    compute: Duration,
+}
+
+async fn attempt<B>(record: &mut Record<'_>, asked: &Asked<'_>, body: B) -> Result<Done, Failure>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let parts = &record.shared.parts;
+    let config = &parts.config;
+    if parts.readiness.is_refusing() {
+        return Err(Failure::from(Refusal::new(Reason::Draining, "the server is shutting down")).closing());
+    }
+    body::check_length(asked.head.content_length, &body, config.max_body_bytes)?;
+    // Its body is still unread, and a client that cannot write a number is not waited for.
+    let patience = asked.head.timeout().map_err(|refusal| Failure::from(refusal).closing())?;
+    let bounds = Bounds { bytes: config.max_body_bytes, time: config.body_timeout, rate: config.min_body_rate };
+    let body = body::read(body, bounds).await?;
+    record.request_bytes = body.len();
+
+    // A large body may rightly take longer than a request may; a client's own limit counts from its first byte.
+    let arrived = now();
+    let ours = arrived + config.request_timeout;
+    let deadline =
+        patience.and_then(|patience| record.received.checked_add(patience)).map_or(ours, |its| its.min(ours));
+    let context = RequestContext {
+        received: record.received,
+        deadline: Some(deadline),
+        priority: Priority::default(),
+        caller: asked.caller,
+        protocol: Protocol::TfsRest,
+        depth: 0,
+    };
+    let model = asked.target.model().map_err(|error| version_too_large(&error))?;
+    let servable = resolve(&*parts.resolver, &model, &context)?;
+    record.series = Some(record.shared.table.of(&*servable));
+    match timeout_at(deadline.into(), run(record.shared, asked, servable, body, context, arrived)).await {
+        Ok(result) => result.map_err(Failure::from),
+        Err(_) => Err(late(deadline.saturating_duration_since(record.received)).into()),
+    }
+}
+
+/// From a whole body to a whole answer.
+async fn run(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    servable: Arc<dyn Servable>,
+    body: Bytes,
+    context: RequestContext,
+    arrived: Instant,
+) -> Result<Done, Refusal> {
+    let (compute, config) = (&*shared.parts.compute, &shared.parts.config);
+    let decoding = Decoding {
+        verb: asked.verb,
+        gzip: asked.head.gzip,
+        max_bytes: config.max_decompressed_bytes,
+        max_depth: config.max_json_depth,
+    };
+    // A gzipped body is small whatever it holds, so its size says nothing about the work.
+    let body = if asked.head.gzip || body.len() > config.offload_bytes {
+        let lease = Arc::clone(&servable);
+        on_compute(compute, move || decoding.decode(&*lease, &body)).await??
+    } else {
+        contained(|| decoding.decode(&*servable, &body))??
+    };
+    let decoded = now();
+    let (index, form) = (body.signature, body.form);
+    let request = InferRequest { signature: index, inputs: body.inputs, wanted: Wanted::All, context };
+    let InferResponse { outputs, stages } = contained(|| servable.infer(request))?.await?;
+    let answered = now();
+
+    let gzip_from = config.gzip_min_bytes.filter(|_| asked.head.accepts_gzip);
+    let encoding = Encoding { signature: index, form, gzip_from };
+    let (body, packed) = if encoding.is_long(&outputs, config.offload_bytes) {
+        on_compute(compute, move || encoding.encode(&*servable, &outputs)).await??
+    } else {
+        contained(|| encoding.encode(&*servable, &outputs))??
+    };
+    let mut answer = response::json(StatusCode::OK, body);
+    if packed {
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        answer.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    let encoded = now();
+    Ok(Done {
+        answer,
+        encoded,
+        decode: decoded.saturating_duration_since(arrived),
+        encode: encoded.saturating_duration_since(answered),
+        compute: stages.compute(),
+    })
+}
+
+/// How to read a body.
+#[derive(Debug, Clone, Copy)]
+struct Decoding {
+    verb: Verb,
+    gzip: bool,
+    max_bytes: u64,
+    max_depth: usize,
+}
+
+impl Decoding {
+    fn decode(&self, servable: &dyn Servable, body: &[u8]) -> Result<PredictBody, Refusal> {
+        if !self.gzip {
+            return self.read(servable, body);
+        }
+        match gunzip(body, self.max_bytes) {
+            Unpacked::Bytes(body) => self.read(servable, &body),
+            Unpacked::TooLarge => {
+                let text =
+                    format!("the decompressed request body is larger than the limit of {} bytes", self.max_bytes);
+                Err(Refusal::new(Reason::TooLarge, text))
+            }
+            // TensorFlow Serving goes on with an empty body; so its words, and the truth after them.
+            Unpacked::Broken => {
+                let text = format!("{}: the gzip body is damaged or cut", JsonError::Empty);
+                Err(Refusal::new(Reason::InvalidInput, text))
+            }
+        }
+    }
+
+    fn read(&self, servable: &dyn Servable, body: &[u8]) -> Result<PredictBody, Refusal> {
+        match self.verb {
+            Verb::Predict => json::decode_predict(body, servable.signatures(), self.max_depth)
+                .map_err(|error| error.refusal(servable.model())),
+            Verb::Classify | Verb::Regress => {
+                json::check_examples(body, self.max_depth).map_err(|error| error.refusal(servable.model()))?;
+                Err(no_examples(servable, self.verb))
+            }
+        }
+    }
+}
+
+/// Why `verb` is refused on a model whose signatures take tensors.
+fn no_examples(servable: &dyn Servable, verb: Verb) -> Refusal {
+    let kind = match verb {
+        Verb::Predict | Verb::Classify => "classification",
+        Verb::Regress => "regression",
+    };
+    let inputs = servable.signatures().get(0).map_or(&[][..], Signature::inputs);
+    let text = match inputs {
+        [input] if &*input.name == "inputs" => "its signature takes tensors and not examples".to_owned(),
+        [_] => format!("No {kind} inputs found in SignatureDef"),
+        _ => "Expected one input Tensor.".to_owned(),
+    };
+    Refusal::new(Reason::InvalidInput, format!("model `{}`: {text}; ask it with :predict", servable.model()))
+}
+
+/// How to write an answer.
+#[derive(Debug, Clone, Copy)]
+struct Encoding {
+    signature: usize,
+    form: json::Form,
+    gzip_from: Option<usize>,
+}
+
+impl Encoding {
+    /// Whether writing `outputs` would keep an I/O thread too long. Text is about four times the size of its tensors.
+    fn is_long(&self, outputs: &[Tensor], offload_bytes: usize) -> bool {
+        let limit = self.gzip_from.map_or(offload_bytes, |gzip_from| gzip_from.min(offload_bytes));
+        outputs.iter().map(Tensor::n_bytes).sum::<usize>() > limit / 4
+    }
+
+    /// The body, and whether it is gzipped.
+    fn encode(&self, servable: &dyn Servable, outputs: &[Tensor]) -> Result<(Bytes, bool), Refusal> {
+        let signature = servable.signatures().get(self.signature).ok_or_else(|| {
+            Refusal::new(Reason::BackendBroken, format!("model `{}` changed its signatures", servable.model()))
+        })?;
+        let body =
+            json::encode_predict(self.form, signature, outputs).map_err(|error| error.refusal(servable.model()))?;
+        if self.gzip_from.is_none_or(|least| body.len() < least) {
+            return Ok((Bytes::from(body), false));
+        }
+        let failed = |error: std::io::Error| {
+            let cause: Box<dyn Error + Send + Sync> = error.into();
+            Refusal::new(Reason::BackendBroken, "the answer could not be compressed").with_cause(cause)
+        };
+        Ok((gzip(&body).map_err(failed)?, true))
+    }
+}
+
+fn late(waited: Duration) -> Refusal {
+    Refusal::new(Reason::Late, format!("deadline exceeded: no answer within {} ms", waited.as_millis()))
+}
+
+fn version_too_large(error: &VersionTooLarge<'_>) -> Failure {
+    let text = format!("Failed to convert version: {} to numeric.", Bare(error.0));
+    Refusal::new(Reason::InvalidInput, text).into()
+}
