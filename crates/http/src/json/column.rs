@@ -92,7 +92,7 @@ impl<'s> Column<'s> {
     pub(super) fn finish(self, rows: Option<usize>) -> Result<Tensor, JsonError> {
         let mut sizes = SmallVec::<[usize; 8]>::new();
         sizes.extend(rows);
-        sizes.extend_from_slice(self.nest.sizes());
+        sizes.extend(self.nest.sizes());
         let tensor = match self.elements {
             Elements::Bool(elements) => Tensor::from_vec(&sizes, elements),
             Elements::Uint8(elements) => Tensor::from_vec(&sizes, elements),
@@ -112,7 +112,7 @@ impl<'s> Column<'s> {
     #[cold]
     fn error(&self, cursor: &Cursor<'_>, fault: Fault, row: Option<usize>) -> JsonError {
         let input = Arc::clone(&self.spec.name);
-        let index = Index(row.into_iter().chain(self.nest.place().iter().copied()).collect());
+        let index = Index(row.into_iter().chain(self.nest.place()).collect());
         let (value, kind) = value_here(cursor);
         match fault {
             Fault::Type | Fault::Range => {
@@ -158,14 +158,19 @@ fn capacity(spec: &TensorSpec, cursor: &Cursor<'_>) -> usize {
 struct Nest {
     /// The number of axes, known from the first leaf or empty array on.
     rank: Option<usize>,
-    /// The size of each axis; [`UNKNOWN`] until its first array has ended.
-    sizes: [usize; MAX_RANK],
-    /// Elements read so far in each open array, outermost first.
-    counts: [usize; MAX_RANK],
+    /// For each axis its size, [`UNKNOWN`] until its first array has ended, and how many elements have been read of
+    /// the array that is or was open there last.
+    axes: SmallVec<[Axis; 4]>,
     /// How many arrays are open.
     depth: usize,
     /// The most that may be.
     levels: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    size: usize,
+    count: usize,
 }
 
 const UNKNOWN: usize = usize::MAX;
@@ -178,20 +183,22 @@ trait Sink {
 
 impl Nest {
     fn new(levels: usize) -> Self {
-        Self { rank: None, sizes: [UNKNOWN; MAX_RANK], counts: [0; MAX_RANK], depth: 0, levels }
+        Self { rank: None, axes: SmallVec::new(), depth: 0, levels }
     }
 
-    fn sizes(&self) -> &[usize] {
-        &self.sizes[..self.rank.unwrap_or(0)]
+    fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.axes.iter().map(|axis| axis.size)
     }
 
-    fn place(&self) -> &[usize] {
-        &self.counts[..self.depth]
+    /// The indices of the element that is being read.
+    fn place(&self) -> impl Iterator<Item = usize> {
+        self.axes[..self.depth].iter().map(|axis| axis.count)
     }
 
     /// The size that the array which has just ended should have had, and the one it has.
     fn disagreement(&self) -> (usize, usize) {
-        (self.sizes[self.depth], self.counts[self.depth])
+        let axis = self.axes[self.depth];
+        (axis.size, axis.count)
     }
 
     /// Reads one value. An open array costs a counter, not a stack frame.
@@ -212,7 +219,7 @@ impl Nest {
             }
             loop {
                 let Some(axis) = self.depth.checked_sub(1) else { return Ok(()) };
-                self.counts[axis] += 1;
+                self.axes[axis].count += 1;
                 if cursor.another(b']')? {
                     break;
                 }
@@ -233,7 +240,10 @@ impl Nest {
             return Err(Fault::Rank);
         }
         let has_elements = cursor.open(b'[', b']')?;
-        self.counts[self.depth] = 0;
+        match self.axes.get_mut(self.depth) {
+            Some(axis) => axis.count = 0,
+            None => self.axes.push(Axis { size: UNKNOWN, count: 0 }),
+        }
         self.depth += 1;
         if !has_elements {
             // Nothing inside says how many axes there are, so there are as many as there are brackets.
@@ -246,11 +256,11 @@ impl Nest {
     /// Leaves the innermost open array, whose elements have been counted.
     fn close(&mut self) -> Result<(), Fault> {
         self.depth -= 1;
-        let (size, count) = (&mut self.sizes[self.depth], self.counts[self.depth]);
-        if *size == UNKNOWN {
-            *size = count;
+        let axis = &mut self.axes[self.depth];
+        if axis.size == UNKNOWN {
+            axis.size = axis.count;
         }
-        if *size == count { Ok(()) } else { Err(Fault::Ragged) }
+        if axis.size == axis.count { Ok(()) } else { Err(Fault::Ragged) }
     }
 
     /// Reads the elements of an innermost array and its closing bracket: the loop that all the time is spent in.
@@ -268,7 +278,7 @@ impl Nest {
                 Err(fault) => break Err(fault),
             }
         };
-        self.counts[self.depth - 1] = count;
+        self.axes[self.depth - 1].count = count;
         end
     }
 }

@@ -115,7 +115,7 @@ impl Cursor<'_> {
 }
 
 /// Splits the number at `at` into its parts. [`Fault::Type`] where there is none, [`Fault::Number`] where it is broken.
-#[inline]
+#[inline(always)]
 fn token(text: &[u8], at: usize) -> Result<Token, Fault> {
     let negative = text.get(at) == Some(&b'-');
     let first = at + usize::from(negative);
@@ -160,7 +160,7 @@ fn token(text: &[u8], at: usize) -> Result<Token, Fault> {
 ///
 /// Eight bytes are looked at in one word, however many of them are digits: where numbers differ in length, a loop over
 /// digits spends most of its time on guessing wrongly when it ends.
-#[inline]
+#[inline(always)]
 fn digits(text: &[u8], mut at: usize, mut mantissa: u64) -> (u64, usize) {
     const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
