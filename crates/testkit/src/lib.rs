@@ -3,10 +3,12 @@
 //! - [`FakeBackend`], [`FakeModel`]: a real, tiny engine whose misbehaviour a test chooses.
 //! - [`Gate`]: holds threads until the test lets them go, so that no test sleeps.
 //! - [`Case`]: the neutral golden cases under `fixtures/cases`.
+//! - [`conformance`]: what every backend must do.
 
 #![forbid(unsafe_code)]
 
 mod case;
+pub mod conformance;
 mod fake;
 mod fixture;
 mod gate;
