@@ -1,31 +1,98 @@
-//! One version's queue: requests in, answers out.
+//! One version's queue, seen from outside: requests are checked and admitted here, or refused at the door.
+//!
+//! What happens to admitted ones is in `lead`; which of them run together is decided by `former`.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use millrace_core::{
-    Batch, Compute, InferFuture, InferRequest, InferResponse, LoadError, Model, ModelName, Reason, Refusal, RunContext,
-    RunError, Stages, VersionStatistics,
+    Admission, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Reason, Refusal, Tensor,
+    TensorList, VersionStatistics, Wanted,
 };
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::{BatchConfig, ComputePool, Learned, clock};
+use crate::failure::{Failure, Hush};
+use crate::fair::Account;
+use crate::former::{Arrival, BatchFormer, Dropped, FormerConfig};
+use crate::lead::UnderWay;
+use crate::metric::Metrics;
+use crate::poison::PoisonBook;
+use crate::pool::{Led, Pool};
+use crate::reply::Reply;
+use crate::statistics::Statistics;
+use crate::{BatchConfig, ComputePool, Instances, Learned, Oversized, Sizes, clock};
+
+/// How often callers that have gone are looked for while the queue is full.
+const SWEEP: Duration = Duration::from_millis(1);
+/// Predictions are not so good that a request is refused for a wait shorter than this.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+/// When a refused caller should come back where nothing has been learned yet.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A handle to the queue of one version of one model. Dropping the last one closes it.
 #[derive(Clone)]
-pub struct BatchQueue(Arc<Shared>);
+pub struct BatchQueue(Arc<Handle>);
 
-struct Shared {
-    model: Arc<dyn Model>,
-    name: ModelName,
-    version: u64,
-    pool: ComputePool,
-    closed: AtomicBool,
-    answered: AtomicU64,
+struct Handle(Arc<Queue>);
+
+/// The queue itself: shared by handles, workers and the timer.
+pub(crate) struct Queue {
+    pub(crate) model: Arc<dyn Model>,
+    pub(crate) name: ModelName,
+    pub(crate) version: u64,
+    pub(crate) config: BatchConfig,
+    /// How many runs go on at once.
+    pub(crate) workers: usize,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) statistics: Statistics,
+    pub(crate) metrics: Metrics,
+    pub(crate) account: Account,
+    pub(crate) hush: Hush,
+    pub(crate) is_quarantined: AtomicBool,
+    pub(crate) is_closed: AtomicBool,
+    /// Batches in a row of which nothing succeeded.
+    pub(crate) failed_batches: AtomicU32,
+    pub(crate) this: Weak<Self>,
+}
+
+/// What the lock guards. It is held for bookkeeping only: never during a run, an answer or a call into the model.
+pub(crate) struct State {
+    pub(crate) former: BatchFormer<Pending>,
+    pub(crate) under_way: Vec<Option<UnderWay>>,
+    pub(crate) running: usize,
+    /// Whether the pool knows that there is work.
+    pub(crate) is_listed: bool,
+    pub(crate) instances: Vec<Box<dyn Instance>>,
+    /// The instant at which the timer will call.
+    pub(crate) alarm: Option<Instant>,
+    pub(crate) poison: PoisonBook,
+    swept: Option<Instant>,
+}
+
+/// A queued request or piece.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) rider: Rider,
+    pub(crate) inputs: TensorList,
+}
+
+/// All of a request but its inputs.
+#[derive(Debug)]
+pub(crate) struct Rider {
+    pub(crate) reply: Reply,
+    pub(crate) wanted: Wanted,
+    pub(crate) caller: millrace_core::CallerId,
+    pub(crate) queued: Instant,
 }
 
 impl BatchQueue {
     /// A queue in front of `model`. Makes the first instance, so that a model without a usable one fails here.
+    ///
+    /// Metrics go to whatever recorder is installed now.
     ///
     /// # Errors
     /// [`LoadError`] when the model gives no instance.
@@ -33,81 +100,342 @@ impl BatchQueue {
         model: Arc<dyn Model>,
         name: ModelName,
         version: u64,
-        _config: BatchConfig,
+        config: BatchConfig,
         pool: &ComputePool,
     ) -> Result<Self, LoadError> {
-        drop(model.instance()?);
-        let pool = pool.clone();
-        Ok(Self(Arc::new(Shared { model, name, version, pool, closed: false.into(), answered: 0.into() })))
+        let first = model.instance()?;
+        let pool = Arc::clone(pool.shared());
+        let threads = pool.config().threads.get();
+        let workers = match config.instances {
+            Instances::PerThread => threads,
+            Instances::Exactly(count) => count.get().min(threads),
+        };
+        let former = BatchFormer::new(FormerConfig {
+            is_batched: config.enabled && model.signature().is_batched(),
+            max_rows: config.max_batch_size.get(),
+            waiting: config.waiting,
+            sizes: config.sizes.clone(),
+            max_groups: config.max_groups,
+            workers,
+        });
+        let state = State {
+            former,
+            under_way: Vec::new(),
+            running: 0,
+            is_listed: false,
+            instances: vec![first],
+            alarm: None,
+            poison: PoisonBook::new(config.poison_budget),
+            swept: None,
+        };
+        let metrics = Metrics::new(&name, version);
+        let queue = Arc::new_cyclic(|this| Queue {
+            model,
+            name,
+            version,
+            config,
+            workers,
+            pool,
+            state: Mutex::new(state),
+            statistics: Statistics::default(),
+            metrics,
+            account: Account::default(),
+            hush: Hush::default(),
+            is_quarantined: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            failed_batches: AtomicU32::new(0),
+            this: Weak::clone(this),
+        });
+        queue.pool.register(queue.led());
+        Ok(Self(Arc::new(Handle(queue))))
     }
 
-    /// Checks the inputs, then queues the request. Never blocks.
+    /// Checks the inputs, then queues the request. Never blocks. Dropping the future takes the request back.
     pub fn infer(&self, request: InferRequest) -> InferFuture {
-        let shared = Arc::clone(&self.0);
-        if shared.closed.load(Ordering::Acquire) {
-            return InferFuture::refused(Refusal::new(Reason::Draining, "the version is being unloaded"));
-        }
-        let queued = clock::now();
-        let admitted = shared.model.signature().check(&request.inputs);
-        let admission = match admitted.and_then(|a| shared.model.admit(&a).map(|()| a)) {
-            Ok(admission) => admission,
-            Err(error) => return InferFuture::refused(error.refusal(&shared.name)),
-        };
-        let (slot, future) = InferFuture::slot();
-        let pool = shared.pool.clone();
-        let job = move || {
-            if slot.is_cancelled() {
-                return;
-            }
-            let failed = |error: RunError| {
-                Refusal::new(Reason::BackendFailed, "the backend failed").with_cause(Arc::new(error) as Arc<_>)
-            };
-            let run = || {
-                let mut instance = shared.model.instance().map_err(|error| RunError::Failed(Box::new(error)))?;
-                let batch = Batch::single(request.inputs, admission.rows);
-                let started = clock::now();
-                let outputs = instance.run(&batch, &RunContext { wanted: &request.wanted, ..RunContext::plain() })?;
-                let parts = batch.split(&outputs, shared.model.signature())?;
-                let outputs = parts.into_iter().flatten().flatten().collect();
-                let stages =
-                    Stages { queued, formed: started, started, finished: clock::now(), batch_rows: admission.rows };
-                Ok(InferResponse { outputs, stages })
-            };
-            shared.answered.fetch_add(1, Ordering::Relaxed);
-            slot.answer(run().map_err(failed));
-        };
-        match pool.run(Box::new(job)) {
-            Ok(()) => future,
-            Err(refusal) => InferFuture::refused(refusal),
-        }
+        let queue = &self.0.0;
+        queue.admit(request).unwrap_or_else(|refusal| {
+            queue.statistics.refused();
+            queue.metrics.refused(refusal.reason());
+            InferFuture::refused(refusal)
+        })
     }
 
     /// What it has done so far.
     pub fn statistics(&self) -> VersionStatistics {
-        VersionStatistics { answered: self.0.answered.load(Ordering::Relaxed), ..VersionStatistics::default() }
+        self.0.0.statistics.read()
     }
 
     /// Whether a run hung, so that the version takes no more requests.
     pub fn is_quarantined(&self) -> bool {
-        false
+        self.0.0.is_quarantined.load(Ordering::Acquire)
     }
 
     /// Refuses new requests from now on; queued ones still run.
     pub fn close(&self) {
-        self.0.closed.store(true, Ordering::Release);
+        self.0.0.is_closed.store(true, Ordering::Release);
     }
 
-    /// What was learned about run times, one entry per group.
+    /// What was learned about run times, one entry per group, by group.
     pub fn learned(&self) -> Vec<Learned> {
-        Vec::new()
+        self.0.0.state.lock().former.learned()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::Release);
     }
 }
 
 impl fmt::Debug for BatchQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = &self.0.0;
         f.debug_struct("BatchQueue")
-            .field("model", &self.0.name)
-            .field("version", &self.0.version)
+            .field("model", &queue.name)
+            .field("version", &queue.version)
+            .field("is_quarantined", &self.is_quarantined())
             .finish_non_exhaustive()
     }
+}
+
+/// A checked request, about to be queued.
+struct Checked {
+    admission: Admission,
+    bytes: usize,
+    now: Instant,
+}
+
+impl Queue {
+    /// This queue as the pool knows it.
+    pub(crate) fn led(&self) -> Weak<dyn Led> {
+        Weak::clone(&self.this) as Weak<dyn Led>
+    }
+
+    fn admit(&self, request: InferRequest) -> Result<InferFuture, Refusal> {
+        self.check_open()?;
+        let admission = self.check(&request)?;
+        let now = clock::now();
+        if request.context.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(self.late());
+        }
+        let bytes = request.inputs.iter().map(Tensor::n_bytes).sum();
+        let checked = Checked { admission, bytes, now };
+        let mut state = self.state.lock();
+        if !state.former.is_admitted(&checked.admission.group, checked.admission.rows) {
+            drop(state);
+            state = self.admit_stranger(&checked.admission)?;
+        }
+        let mut gone = Vec::new();
+        let room = self.make_room(&mut state, &checked, &request, &mut gone);
+        if let Err(refusal) = room {
+            drop(state);
+            self.finish_dropped(gone);
+            return Err(refusal);
+        }
+        let (slot, future) = InferFuture::slot();
+        let deadline = request.context.deadline;
+        let is_news = self.push(&mut state, checked, request, slot);
+        let alarm = deadline.filter(|at| state.alarm.is_none_or(|alarm| *at < alarm));
+        if alarm.is_some() {
+            state.alarm = alarm;
+        }
+        let lists = is_news && !state.is_listed && state.running < self.workers;
+        state.is_listed |= lists;
+        drop(state);
+        if let Some(at) = alarm {
+            self.pool.at(at, self.led());
+        }
+        if lists && let Some(this) = self.this.upgrade() {
+            self.list(this, true);
+        } else if self.pool.is_stopping() {
+            self.drain();
+        }
+        self.finish_dropped(gone);
+        Ok(future)
+    }
+
+    /// Tells the pool that there is work. Should the pool be stopping, everything queued is answered.
+    pub(crate) fn list(&self, this: Arc<Self>, wakes: bool) {
+        if !self.pool.add(this, wakes) {
+            self.drain();
+        }
+    }
+
+    fn check_open(&self) -> Result<(), Refusal> {
+        if self.is_quarantined.load(Ordering::Acquire) {
+            return Err(self.quarantined());
+        }
+        if self.is_closed.load(Ordering::Acquire) {
+            let message = format!("model `{}` version {} is being unloaded", self.name, self.version);
+            return Err(Refusal::new(Reason::Draining, message));
+        }
+        if self.pool.is_stopping() {
+            return Err(draining());
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &InferRequest) -> Result<Admission, Refusal> {
+        let signature = self.model.signature();
+        if request.signature != 0 {
+            let message = format!("model `{}` has no signature number {}", self.name, request.signature);
+            return Err(Refusal::new(Reason::SignatureUnknown, message));
+        }
+        let admission = signature.check(&request.inputs).map_err(|error| error.refusal(&self.name))?;
+        if let Wanted::Only(indices) = &request.wanted
+            && let Some(unknown) = indices.iter().find(|index| **index >= signature.outputs().len())
+        {
+            let message = format!("model `{}` has no output number {unknown}", self.name);
+            return Err(Refusal::new(Reason::InvalidInput, message));
+        }
+        let (rows, most) = (admission.rows, self.config.max_batch_size.get());
+        if rows > most && self.config.oversized == Oversized::Refuse {
+            // TensorFlow Serving's words: its clients look for them.
+            let message = format!("Task size {rows} is larger than maximum input batch size {most}");
+            return Err(Refusal::new(Reason::InvalidInput, message));
+        }
+        Ok(admission)
+    }
+
+    /// Asks the model about the first request of a group or of a range of row counts.
+    fn admit_stranger(&self, admission: &Admission) -> Result<MutexGuard<'_, State>, Refusal> {
+        let ask = || -> Result<_, InputError> {
+            self.model.admit(admission)?;
+            Ok(self.model.prepared(&admission.group))
+        };
+        let prepared = match catch_unwind(AssertUnwindSafe(ask)) {
+            Ok(answer) => answer.map_err(|error| error.refusal(&self.name))?,
+            Err(payload) => return Err(self.report(&Failure::panicked(&*payload), 1)),
+        };
+        let mut state = self.state.lock();
+        let is_new = state.former.set_admitted(&admission.group, admission.rows);
+        state.former.set_prepared(&admission.group, prepared, None);
+        if is_new && let Sizes::Allowed(sizes) = &self.config.sizes {
+            for size in sizes {
+                // Should the background thread be too busy, such runs go the slower way, as any other size does.
+                self.ask_to_prepare(&admission.group, size.get());
+            }
+        }
+        Ok(state)
+    }
+
+    /// Refuses what does not fit into the queue's limits. Requests whose callers have gone make room first.
+    fn make_room(
+        &self,
+        state: &mut State,
+        checked: &Checked,
+        request: &InferRequest,
+        gone: &mut Vec<Dropped<Pending>>,
+    ) -> Result<(), Refusal> {
+        let Err(refusal) = self.fits(&state.former, checked, request) else { return Ok(()) };
+        let now = checked.now;
+        if state.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
+            return Err(refusal);
+        }
+        state.swept = Some(now);
+        state.former.sweep(&mut |pending| pending.rider.reply.is_cancelled(), gone);
+        state.former.expire(now, gone);
+        if gone.is_empty() { Err(refusal) } else { self.fits(&state.former, checked, request) }
+    }
+
+    fn fits(&self, former: &BatchFormer<Pending>, checked: &Checked, request: &InferRequest) -> Result<(), Refusal> {
+        let config = &self.config;
+        let most_rows =
+            config.max_enqueued_batches.saturating_mul(config.max_batch_size.get()).min(config.max_queue_rows);
+        for (what, used, new, most) in [
+            ("rows", former.rows(), checked.admission.rows, most_rows),
+            ("bytes", former.bytes(), checked.bytes, config.max_queue_bytes),
+        ] {
+            if new > most {
+                let message =
+                    format!("a request of {new} {what} to model `{}` does not fit its queue of {most}", self.name);
+                return Err(Refusal::new(Reason::TooLarge, message));
+            }
+            if used.saturating_add(new) > most {
+                return Err(self.full(former, &format!("{used} {what} wait, the limit is {most}")));
+            }
+        }
+        let (backlog, most) = (former.backlog(), config.max_queue_time);
+        if backlog > most {
+            let message = format!("{} ms of work wait, the limit is {} ms", backlog.as_millis(), most.as_millis());
+            return Err(self.full(former, &message));
+        }
+        let Some(deadline) = request.context.deadline else { return Ok(()) };
+        let wait = former.wait_of(request.context.priority, request.context.caller);
+        if wait < SHORT_WAIT {
+            return Ok(());
+        }
+        let own = former.predict(&checked.admission.group, checked.admission.rows).unwrap_or_default();
+        let left = deadline.saturating_duration_since(checked.now);
+        if wait + own <= left {
+            return Ok(());
+        }
+        let message =
+            format!("the wait would be {} ms, the deadline is in {} ms", (wait + own).as_millis(), left.as_millis());
+        Err(self.full(former, &message))
+    }
+
+    fn full(&self, former: &BatchFormer<Pending>, which: &str) -> Refusal {
+        let backlog = former.backlog();
+        let wait = if backlog.is_zero() { RETRY } else { backlog };
+        let message = format!("the queue of model `{}` version {} is full: {which}", self.name, self.version);
+        Refusal::new(Reason::QueueFull, message).with_retry_after(wait)
+    }
+
+    /// Queues a request, in pieces where one run cannot or should not hold it. Returns whether a worker should look.
+    fn push(&self, state: &mut State, checked: Checked, request: InferRequest, slot: millrace_core::Slot) -> bool {
+        let Checked { admission, bytes, now } = checked;
+        let InferRequest { inputs, wanted, context, .. } = request;
+        let rows = admission.rows;
+        let is_batched = self.model.signature().is_batched();
+        let piece = if is_batched { state.former.piece_rows(&admission.group, rows) } else { rows };
+        let arrival = Arrival {
+            group: &admission.group,
+            rows,
+            bytes,
+            caller: context.caller,
+            priority: context.priority,
+            deadline: context.deadline,
+            is_alone: state.poison.runs_alone(context.caller, now),
+        };
+        let rider = |reply, wanted| Rider { reply, wanted, caller: context.caller, queued: now };
+        if piece >= rows {
+            let pending = Pending { rider: rider(Reply::Direct(slot), wanted), inputs };
+            return state.former.push(pending, arrival, now).is_news;
+        }
+        let count = rows.div_ceil(piece);
+        let mut is_news = false;
+        for (index, reply) in Reply::pieces(slot, count).enumerate() {
+            let range = index * piece..rows.min((index + 1) * piece);
+            let inputs: TensorList = inputs.iter().map(|input| input.rows(range.clone())).collect();
+            let arrival = Arrival { rows: range.len(), bytes: inputs.iter().map(Tensor::n_bytes).sum(), ..arrival };
+            let pending = Pending { rider: rider(reply, wanted.clone()), inputs };
+            is_news |= state.former.push(pending, arrival, now).is_news;
+        }
+        is_news
+    }
+
+    pub(crate) fn quarantined(&self) -> Refusal {
+        let message = format!("model `{}` version {} is quarantined: a run of it hangs", self.name, self.version);
+        Refusal::new(Reason::NotReady, message)
+    }
+
+    pub(crate) fn late(&self) -> Refusal {
+        Refusal::new(Reason::Late, format!("model `{}`: the deadline passed before the request ran", self.name))
+    }
+
+    /// Logs a failure, but not too often, and says what its callers are told.
+    pub(crate) fn report(&self, failure: &Failure, requests: usize) -> Refusal {
+        let refusal = failure.refusal(&self.name);
+        if let Some(held_back) = self.hush.passes(clock::now()) {
+            let cause = refusal.cause().map(tracing::field::display);
+            let (model, version, reason) = (self.name.as_str(), self.version, refusal.reason().name());
+            tracing::warn!(model, version, reason, cause, requests, held_back, "{}", refusal.message());
+        }
+        refusal
+    }
+}
+
+pub(crate) fn draining() -> Refusal {
+    Refusal::new(Reason::Draining, "the server is shutting down")
 }

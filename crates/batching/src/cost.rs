@@ -1,0 +1,287 @@
+//! What runs cost, learned from how long they took: t(n) ≈ a + b·n, with spread. Pure: times are handed in.
+//!
+//! Run times are noisy, the first is cold, a specialised plan has a price of its own, and in some engines a batch costs
+//! more than its rows apart. So each row count keeps its own robust estimate; a line through those stands in for counts
+//! that never ran. Which groups exist and what is done about the costs is `groups`' matter.
+
+use std::time::Duration;
+
+/// The most row counts with an estimate of their own.
+const MOST_SAMPLES: usize = 32;
+/// So many runs of one row count are evidence.
+const EVIDENCE: u32 = 3;
+/// A gain below this share is noise.
+const MARGIN: f64 = 1.05;
+/// Batches must lose by this much before an operator's batches are run row by row.
+const LOSS: f64 = 1.15;
+/// The estimate forgets at this rate.
+const FORGET: f64 = 1.0 / 16.0;
+/// So many outliers in a row are no outliers but a new level.
+const LEVEL_SHIFT: u32 = 4;
+/// What a plan specialised for a row count is hoped to cost, next to the general plan, until it has run.
+const HOPE: f64 = 0.7;
+/// A run of a size that never ran may be expected to take this long, whatever the sizes that did run.
+const SAFE_SECONDS: f64 = 0.02;
+/// How many rows a first run may have.
+const FIRST_ROWS: usize = 32;
+
+/// How long a run will take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Prediction {
+    /// Seconds, on average.
+    pub(crate) mean: f64,
+    /// Seconds that few runs exceed.
+    pub(crate) high: f64,
+}
+
+/// The run times of one group.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CostModel {
+    samples: Vec<Sample>,
+    runs: u64,
+    line: Option<Line>,
+    best: Best,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    bucket: usize,
+    is_prepared: bool,
+    /// The mean of the row counts that fell into this bucket.
+    rows: f64,
+    mean: f64,
+    spread: f64,
+    count: u32,
+    outliers: u32,
+}
+
+/// t(n) = a + b·n, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Line {
+    pub(crate) a: f64,
+    pub(crate) b: f64,
+    /// Whether at least two row counts with evidence stand behind it.
+    pub(crate) is_learned: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Best {
+    rows: usize,
+    row_seconds: f64,
+    is_row_by_row: bool,
+}
+
+impl Default for Best {
+    fn default() -> Self {
+        Self { rows: usize::MAX, row_seconds: 0.0, is_row_by_row: false }
+    }
+}
+
+impl CostModel {
+    /// Learns that a run of `rows` rows, padding included, took so many seconds. `is_prepared` says whether the model was
+    /// specialised for just that count.
+    pub(crate) fn observe(&mut self, rows: usize, is_prepared: bool, seconds: f64) {
+        let bucket = if is_prepared { rows } else { bucket(rows) };
+        let known = self.samples.iter_mut().find(|s| s.bucket == bucket && s.is_prepared == is_prepared);
+        match known {
+            Some(sample) => sample.observe(rows, seconds),
+            None => {
+                self.forget_one();
+                self.samples.push(Sample::new(bucket, is_prepared, rows, seconds));
+            }
+        }
+        self.runs += 1;
+        // Looking at all samples costs microseconds; a settled model need not pay that for every run.
+        if self.runs < 64 || self.runs.is_multiple_of(16) {
+            self.settle();
+        }
+    }
+
+    /// How long a run of `rows` rows will take, or `None` before anything ran.
+    pub(crate) fn predict(&self, rows: usize, is_prepared: bool) -> Option<Prediction> {
+        let line = self.line?;
+        if let Some(sample) = self.sample(rows, is_prepared) {
+            let mean = (sample.mean + line.b * (rows as f64 - sample.rows)).max(sample.mean / 2.0);
+            return Some(Prediction { mean, high: mean * 1.1 + 3.0 * sample.spread });
+        }
+        let mut mean = (line.a + line.b * rows as f64).max(self.floor() * rows as f64);
+        if is_prepared {
+            mean *= HOPE;
+        }
+        // A size that never ran: the spread is anybody's guess, so half of the mean.
+        Some(Prediction { mean, high: mean * 1.5 })
+    }
+
+    /// The smallest row count beyond which more rows in one run do not pay; `usize::MAX` while nothing is known.
+    pub(crate) fn best_rows(&self) -> usize {
+        self.best.rows
+    }
+
+    /// Seconds per row in runs of the best size; zero while nothing is known.
+    pub(crate) fn row_seconds(&self) -> f64 {
+        self.best.row_seconds
+    }
+
+    /// Whether runs of several rows were seen to lose against single ones.
+    pub(crate) fn is_row_by_row(&self) -> bool {
+        self.best.is_row_by_row
+    }
+
+    /// How many runs this rests on.
+    pub(crate) fn runs(&self) -> u64 {
+        self.runs
+    }
+
+    /// The line, once anything ran.
+    pub(crate) fn line(&self) -> Option<Line> {
+        self.line
+    }
+
+    /// The most rows that a run may have without being a leap in the dark: twice the most that ran, or whatever is
+    /// surely short. A convolution that takes seconds for 64 rows is found out at 8.
+    pub(crate) fn reach(&self) -> usize {
+        let tried = self.samples.iter().map(|sample| sample.rows).fold(0.0, f64::max);
+        if tried < 1.0 {
+            return FIRST_ROWS;
+        }
+        let row = self.samples.iter().map(Sample::row_seconds).fold(0.0, f64::max);
+        // Three times the worst row seen: batches that lose, lose by about that much.
+        let short = SAFE_SECONDS / (3.0 * row).max(1e-9);
+        whole(short.max(2.0 * tried)).max(8)
+    }
+
+    /// Forgets what the specialised plan for `rows` cost: it was made anew.
+    pub(crate) fn forget_prepared(&mut self, rows: usize) {
+        self.samples.retain(|sample| !(sample.is_prepared && sample.bucket == rows));
+    }
+
+    fn sample(&self, rows: usize, is_prepared: bool) -> Option<&Sample> {
+        let bucket = if is_prepared { rows } else { bucket(rows) };
+        self.samples.iter().find(|sample| sample.bucket == bucket && sample.is_prepared == is_prepared)
+    }
+
+    /// No run of the line can be cheaper per row than half the cheapest seen: a line with a < 0 would say so.
+    fn floor(&self) -> f64 {
+        let cheapest = self.samples.iter().map(Sample::row_seconds).fold(f64::INFINITY, f64::min);
+        if cheapest.is_finite() { cheapest / 2.0 } else { 0.0 }
+    }
+
+    fn forget_one(&mut self) {
+        if self.samples.len() < MOST_SAMPLES {
+            return;
+        }
+        // The single row stays: every comparison starts from it.
+        let weakest = self.samples.iter().enumerate().filter(|(_, sample)| sample.bucket != 1);
+        if let Some((index, _)) = weakest.min_by_key(|(_, sample)| sample.count) {
+            self.samples.swap_remove(index);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.line = self.fit(true).or_else(|| self.fit(false));
+        self.best = self.find_best();
+    }
+
+    /// Weighted least squares of the relative error, over the general plan's samples or over all.
+    fn fit(&self, general_only: bool) -> Option<Line> {
+        let (mut w, mut n, mut t, mut nn, mut nt) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut evident, mut smallest, mut largest) = (0, f64::INFINITY, 0.0_f64);
+        for sample in self.samples.iter().filter(|sample| !(general_only && sample.is_prepared)) {
+            let weight = f64::from(sample.count.min(32)) / (sample.mean * sample.mean).max(1e-18);
+            w += weight;
+            n += weight * sample.rows;
+            t += weight * sample.mean;
+            nn += weight * sample.rows * sample.rows;
+            nt += weight * sample.rows * sample.mean;
+            evident += usize::from(sample.count >= EVIDENCE);
+            (smallest, largest) = (smallest.min(sample.rows), largest.max(sample.rows));
+        }
+        if w <= 0.0 {
+            return None;
+        }
+        let (mean_n, mean_t) = (n / w, t / w);
+        if largest < smallest * 1.01 {
+            // One size says nothing about the slope. Half and half makes trying a larger size look worth it.
+            return Some(Line { a: mean_t / 2.0, b: mean_t / 2.0 / mean_n, is_learned: false });
+        }
+        let b = (w * nt - n * t) / (w * nn - n * n);
+        let line = if b > 0.0 { (mean_t - b * mean_n, b) } else { (mean_t, 0.0) };
+        Some(Line { a: line.0, b: line.1, is_learned: evident >= 2 })
+    }
+
+    fn find_best(&self) -> Best {
+        let reach = self.reach();
+        let powers = std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(|size| *size <= reach);
+        let guessed = powers.filter(|size| self.sample(*size, false).is_none());
+        let guessed = guessed.filter_map(|size| Some((size, self.predict(size, false)?.mean / size as f64)));
+        let seen = self.samples.iter().map(|sample| (whole(sample.rows.round()), sample.row_seconds()));
+        let all = || seen.clone().chain(guessed.clone());
+        let cheapest = all().map(|(_, row)| row).fold(f64::INFINITY, f64::min);
+        let Some((rows, row_seconds)) =
+            all().filter(|(_, row)| *row <= cheapest * MARGIN).min_by_key(|(size, _)| *size)
+        else {
+            return Best::default();
+        };
+        let evident = |sample: &&Sample| sample.count >= EVIDENCE;
+        let row_of = |several: bool| {
+            let wanted = self.samples.iter().filter(evident).filter(move |sample| (sample.bucket > 1) == several);
+            wanted.map(Sample::row_seconds).fold(f64::INFINITY, f64::min)
+        };
+        let (single, several) = (row_of(false), row_of(true));
+        let is_row_by_row = rows == 1 && several.is_finite() && several > single * LOSS;
+        Best { rows, row_seconds, is_row_by_row }
+    }
+}
+
+impl Sample {
+    fn new(bucket: usize, is_prepared: bool, rows: usize, seconds: f64) -> Self {
+        let rows = rows as f64;
+        Self { bucket, is_prepared, rows, mean: seconds, spread: seconds / 4.0, count: 1, outliers: 0 }
+    }
+
+    fn row_seconds(&self) -> f64 {
+        self.mean / self.rows.max(1.0)
+    }
+
+    fn observe(&mut self, rows: usize, seconds: f64) {
+        let limit = self.mean + 4.0 * self.spread.max(self.mean / 10.0);
+        let mut value = seconds;
+        if seconds > limit {
+            self.outliers += 1;
+            if self.outliers >= LEVEL_SHIFT {
+                (self.mean, self.spread, self.count, self.outliers) = (seconds, seconds / 4.0, 1, 0);
+            }
+            value = limit;
+        } else {
+            self.outliers = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        if self.count == 2 && value < self.mean {
+            // The first run is cold. What came second is the better guess.
+            (self.mean, self.spread) = (value, value / 4.0);
+        }
+        let rate = (1.0 / f64::from(self.count)).max(FORGET);
+        self.rows += rate * (rows as f64 - self.rows);
+        self.spread += rate * ((value - self.mean).abs() - self.spread);
+        self.mean += rate * (value - self.mean);
+    }
+}
+
+/// Small counts apart, larger ones four to the octave.
+fn bucket(rows: usize) -> usize {
+    let shift = rows.checked_ilog2().unwrap_or(0).saturating_sub(2);
+    (rows >> shift) << shift
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, as it should")]
+fn whole(value: f64) -> usize {
+    value as usize
+}
+
+/// Seconds as a duration; what is no time at all is zero, what is too long is the longest.
+pub(crate) fn duration(seconds: f64) -> Duration {
+    if seconds > 0.0 { Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX) } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests;

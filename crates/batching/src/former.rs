@@ -1,0 +1,587 @@
+//! Decides what runs together, and when. Pure: arrivals, completions and the instant go in; a batch or an instant at
+//! which to ask again comes out.
+//!
+//! It alone holds what was learned about run times. Who is next is kept by `order`; threads, clocks, tensors and answers
+//! are the driver's.
+
+use std::time::{Duration, Instant};
+
+use millrace_core::{CallerId, Group, Prepared, Priority};
+
+use crate::cost::duration;
+use crate::groups::Groups;
+use crate::order::{Entry, Load, Order, Ticket};
+use crate::{Learned, Sizes, Waiting};
+
+/// Waiting must promise at least this much more throughput per doubling of the batch.
+const GAIN: f64 = 1.1;
+
+/// The part of a queue's configuration that the decision needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FormerConfig {
+    /// Whether items may share a run at all.
+    pub is_batched: bool,
+    /// The most rows in one run, padding included.
+    pub max_rows: usize,
+    /// How long an idle worker may wait for more rows.
+    pub waiting: Waiting,
+    /// Which row counts runs should have.
+    pub sizes: Sizes,
+    /// How many groups are remembered.
+    pub max_groups: usize,
+    /// How many runs go on at once.
+    pub workers: usize,
+}
+
+/// What the decision needs to know about an item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Arrival<'a> {
+    /// Only items of one group share a run.
+    pub group: &'a Group,
+    /// Rows, at least one. More than `max_rows` run alone.
+    pub rows: usize,
+    /// Bytes that it holds while queued.
+    pub bytes: usize,
+    /// Who asks.
+    pub caller: CallerId,
+    /// How urgent.
+    pub priority: Priority,
+    /// When it stops being of use.
+    pub deadline: Option<Instant>,
+    /// Whether it must not share its run.
+    pub is_alone: bool,
+}
+
+/// What to do now.
+#[derive(Debug, PartialEq)]
+pub enum Decision<T> {
+    /// Run these.
+    Run(Formed<T>),
+    /// Waiting until then may bring a better batch; an arrival may make it sooner (see [`BatchFormer::push`]).
+    Ask(Instant),
+    /// Nothing is queued.
+    Empty,
+}
+
+/// Items that run together.
+#[derive(Debug, PartialEq)]
+pub struct Formed<T> {
+    /// The items with their rows, in the order of their turns. At least one.
+    pub items: Vec<(T, usize)>,
+    /// Rows of all items.
+    pub rows: usize,
+    /// Rows to add so that a specialised size is met.
+    pub padding: usize,
+    /// The most rows in one run. Where `rows` is more, the rows run in several runs, without padding.
+    pub run_rows: usize,
+    /// How long it will take in all, where anything is known.
+    pub predicted: Option<Duration>,
+    /// The earliest deadline among the items.
+    pub deadline: Option<Instant>,
+    /// Why the batch is not larger.
+    pub closed_by: ClosedBy,
+    /// Names the group in [`BatchFormer::complete`].
+    pub key: GroupKey,
+}
+
+/// Names a group for as long as a batch of it is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GroupKey(usize);
+
+/// Why a batch closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClosedBy {
+    /// More rows do not fit or do not pay.
+    Full,
+    /// Everything of the group that was queued is in it.
+    Drained,
+    /// The time to wait for more was over.
+    Timeout,
+    /// More rows would not be done by the earliest deadline.
+    Deadline,
+    /// Its item does not share a run.
+    Alone,
+}
+
+impl ClosedBy {
+    /// Every cause.
+    pub const ALL: [Self; 5] = [Self::Full, Self::Drained, Self::Timeout, Self::Deadline, Self::Alone];
+
+    /// A stable name for metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Drained => "drained",
+            Self::Timeout => "timeout",
+            Self::Deadline => "deadline",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+/// An item that leaves without a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped<T> {
+    /// Its deadline has passed.
+    Late(T),
+    /// Its caller has gone.
+    Gone(T),
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// For [`BatchFormer::cancel`].
+    pub ticket: Ticket,
+    /// Whether [`BatchFormer::take`] may now say something else than it last said.
+    pub is_news: bool,
+}
+
+/// The state of the decision for one queue.
+#[derive(Debug)]
+pub struct BatchFormer<T> {
+    config: FormerConfig,
+    order: Order<T>,
+    groups: Groups,
+    /// After [`Decision::Ask`]: until when, and how many rows of which lane group would end the waiting.
+    asked: Option<Asked>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    until: Instant,
+    group: usize,
+    rows: usize,
+}
+
+/// How a batch of some group would be formed now.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    limit: usize,
+    run_rows: usize,
+    has_waited: bool,
+    wait: Option<(Instant, usize)>,
+}
+
+impl<T> BatchFormer<T> {
+    /// An empty queue that knows nothing yet.
+    pub fn new(config: FormerConfig) -> Self {
+        let groups = Groups::new(config.max_groups);
+        Self { config, order: Order::default(), groups, asked: None }
+    }
+
+    /// Queues an item.
+    pub fn push(&mut self, item: T, arrival: Arrival<'_>, now: Instant) -> Pushed {
+        let number = self.groups.intern(arrival.group);
+        if let Some(known) = self.groups.get_mut(number) {
+            known.join();
+            known.arrive(arrival.rows, now);
+        }
+        let group = 2 * number + usize::from(arrival.is_alone);
+        let seconds = self.groups.cost(number).row_seconds() * arrival.rows as f64;
+        let Arrival { rows, bytes, caller, priority, deadline, .. } = arrival;
+        let entry = Entry { item, rows, bytes, seconds, group, priority, caller, queued: now, deadline };
+        let ticket = self.order.insert(entry);
+        let is_news = match self.asked {
+            None => true,
+            Some(asked) => {
+                let is_full = self.order.group_load(group).rows >= asked.rows;
+                group != asked.group || is_full || deadline.is_some_and(|deadline| deadline <= asked.until)
+            }
+        };
+        Pushed { ticket, is_news }
+    }
+
+    /// Takes an item back, unless it has left.
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<T> {
+        let id = self.order.find(ticket)?;
+        self.drop_entry(id)
+    }
+
+    /// Chooses what an idle worker runs now. Items whose deadline has passed or for which `is_gone` holds are put into
+    /// `dropped` and never run.
+    ///
+    /// Order: the most urgent priority; within it the caller that was served longest ago leads with its earliest
+    /// deadline, and the other callers of that item's group follow in turn.
+    pub fn take(
+        &mut self,
+        now: Instant,
+        is_gone: &mut dyn FnMut(&T) -> bool,
+        dropped: &mut Vec<Dropped<T>>,
+    ) -> Decision<T> {
+        self.asked = None;
+        self.expire(now, dropped);
+        let Some(leader) = self.leader(is_gone, dropped) else { return Decision::Empty };
+        let Some(group) = self.order.get(leader).map(|entry| entry.group) else { return Decision::Empty };
+        let plan = self.plan(group, now);
+        let Some((until, rows)) = plan.wait else {
+            self.order.lead_with(leader);
+            return self.collect(group, plan, now, is_gone, dropped);
+        };
+        // While the leader's group waits, another may be ready.
+        let others: Vec<usize> = self.order.groups().filter(|&other| other != group).collect();
+        let mut asked = Asked { until, group, rows };
+        for other in others {
+            let plan = self.plan(other, now);
+            match plan.wait {
+                None => match self.collect(other, plan, now, is_gone, dropped) {
+                    Decision::Run(formed) => return Decision::Run(formed),
+                    Decision::Ask(_) | Decision::Empty => {}
+                },
+                Some((until, _)) => asked.until = asked.until.min(until),
+            }
+        }
+        self.asked = Some(asked);
+        Decision::Ask(asked.until)
+    }
+
+    /// Takes out every item whose deadline has passed.
+    pub fn expire(&mut self, now: Instant, dropped: &mut Vec<Dropped<T>>) {
+        while let Some(id) = self.order.expired(now) {
+            dropped.extend(self.drop_entry(id).map(Dropped::Late));
+        }
+    }
+
+    /// Takes out every item for which `is_gone` holds. Looks at all of them.
+    pub fn sweep(&mut self, is_gone: &mut dyn FnMut(&T) -> bool, dropped: &mut Vec<Dropped<T>>) {
+        let gone: Vec<usize> =
+            self.order.ids().filter(|&id| self.order.get(id).is_some_and(|entry| is_gone(&entry.item))).collect();
+        for id in gone {
+            dropped.extend(self.drop_entry(id).map(Dropped::Gone));
+        }
+    }
+
+    /// Takes out everything.
+    pub fn drain(&mut self) -> Vec<T> {
+        let ids: Vec<usize> = self.order.ids().collect();
+        ids.into_iter().filter_map(|id| self.drop_entry(id)).collect()
+    }
+
+    /// Learns how long a run of `rows` rows, padding included, took. Returns a size that the model should be asked to
+    /// prepare for.
+    pub fn observe(&mut self, key: GroupKey, rows: usize, took: Duration) -> Option<usize> {
+        let may_wish = match &self.config.sizes {
+            Sizes::Learned => true,
+            Sizes::Allowed(sizes) | Sizes::Preferred(sizes) => sizes.iter().any(|size| size.get() == rows),
+        };
+        self.groups.observe(key.0, rows, took.as_secs_f64(), may_wish)
+    }
+
+    /// Ends a batch: its group may be forgotten when nobody else uses it.
+    pub fn complete(&mut self, key: GroupKey) {
+        if let Some(known) = self.groups.get_mut(key.0) {
+            known.leave();
+        }
+    }
+
+    /// Says for which row counts of `group` the model is specialised now, and how long that took, if just done.
+    pub fn set_prepared(&mut self, group: &Group, prepared: Prepared, took: Option<Duration>) {
+        let number = self.groups.intern(group);
+        self.groups.set_prepared(number, prepared, took);
+    }
+
+    /// The group behind `key`.
+    pub fn group(&self, key: GroupKey) -> Option<&Group> {
+        self.groups.get(key.0).map(crate::groups::Known::group)
+    }
+
+    /// Whether the model has admitted about so many rows of `group` before; see
+    /// [`Model::admit`](millrace_core::Model::admit).
+    pub fn is_admitted(&self, group: &Group, rows: usize) -> bool {
+        self.groups.find(group).and_then(|number| self.groups.get(number)).is_some_and(|known| known.is_admitted(rows))
+    }
+
+    /// Remembers that the model admitted so many rows of `group`. Returns whether the group is a stranger.
+    pub fn set_admitted(&mut self, group: &Group, rows: usize) -> bool {
+        let is_new = self.groups.find(group).is_none();
+        let number = self.groups.intern(group);
+        if let Some(known) = self.groups.get_mut(number) {
+            known.set_admitted(rows);
+        }
+        is_new
+    }
+
+    /// How many rows a piece of a request of `rows` rows should have: all of them, unless more than one run may hold, or
+    /// unless rows run one by one anyway and other workers can share them.
+    pub fn piece_rows(&self, group: &Group, rows: usize) -> usize {
+        let most = rows.min(self.config.max_rows).max(1);
+        match self.groups.find(group).and_then(|number| self.groups.get(number)) {
+            Some(_) if self.config.sizes != Sizes::Learned => most,
+            Some(_) if self.row_by_row(group) => rows.div_ceil(self.config.workers.max(1)).min(most),
+            _ => most,
+        }
+    }
+
+    /// When [`BatchFormer::expire`] has work to do.
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        self.order.first_deadline().map(|(deadline, _)| deadline)
+    }
+
+    /// When [`BatchFormer::take`] wants to be asked again after it said [`Decision::Ask`].
+    pub fn next(&self) -> Option<Instant> {
+        self.asked.map(|asked| asked.until)
+    }
+
+    /// Whether nothing is queued.
+    pub fn is_empty(&self) -> bool {
+        self.order.load().entries == 0
+    }
+
+    /// Items queued.
+    pub fn len(&self) -> usize {
+        self.order.load().entries
+    }
+
+    /// Rows queued.
+    pub fn rows(&self) -> usize {
+        self.order.load().rows
+    }
+
+    /// Bytes queued.
+    pub fn bytes(&self) -> usize {
+        self.order.load().bytes
+    }
+
+    /// How long the workers will be busy with what is queued.
+    pub fn backlog(&self) -> Duration {
+        self.shared(self.order.load().seconds)
+    }
+
+    /// How long an item of `caller` would wait before its run: until its turn, or until everything as urgent is done.
+    pub fn wait_of(&self, priority: Priority, caller: CallerId) -> Duration {
+        let Load { entries, seconds, .. } = self.order.load_before(priority);
+        if entries == 0 {
+            return Duration::ZERO;
+        }
+        let (callers, own) = self.order.turns(priority, caller);
+        let in_turn = (own + 1).saturating_mul(callers.max(1)).min(entries);
+        self.shared(seconds / entries as f64 * in_turn as f64)
+    }
+
+    /// How long a run of `rows` rows of `group` will take, where anything is known.
+    pub fn predict(&self, group: &Group, rows: usize) -> Option<Duration> {
+        let number = self.groups.find(group).unwrap_or(usize::MAX);
+        self.groups.predict(number, rows).map(|prediction| duration(prediction.mean))
+    }
+
+    /// What was learned, by group.
+    pub fn learned(&self) -> Vec<Learned> {
+        self.groups.learned()
+    }
+
+    fn shared(&self, seconds: f64) -> Duration {
+        duration(seconds / self.config.workers.max(1) as f64)
+    }
+
+    fn row_by_row(&self, group: &Group) -> bool {
+        self.groups.find(group).is_some_and(|number| self.groups.cost(number).is_row_by_row())
+    }
+
+    fn drop_entry(&mut self, id: usize) -> Option<T> {
+        let entry = self.order.remove(id)?;
+        self.complete(GroupKey(entry.group / 2));
+        Some(entry.item)
+    }
+
+    fn leader(&mut self, is_gone: &mut dyn FnMut(&T) -> bool, dropped: &mut Vec<Dropped<T>>) -> Option<usize> {
+        loop {
+            let id = self.order.leader()?;
+            if !self.order.get(id).is_some_and(|entry| is_gone(&entry.item)) {
+                return Some(id);
+            }
+            dropped.extend(self.drop_entry(id).map(Dropped::Gone));
+        }
+    }
+
+    /// How many rows a batch of `group` should have now, and whether more are worth waiting for.
+    fn plan(&mut self, group: usize, now: Instant) -> Plan {
+        let (number, is_alone) = (group / 2, group % 2 == 1);
+        let most = self.config.max_rows;
+        let queued = self.order.group_load(group).rows;
+        let cost = self.groups.cost(number);
+        let (best, reach, loses) = (cost.best_rows(), cost.reach(), cost.is_row_by_row());
+        if is_alone || !self.config.is_batched {
+            let run_rows = if loses { best.min(most) } else { most };
+            return Plan { limit: 0, run_rows, has_waited: false, wait: None };
+        }
+        // An operator who says how long to wait, or which sizes to run, has the say in how many rows ride together;
+        // what was learned then only cuts batches that lose into several runs.
+        let (limit, run_rows) = match (self.config.waiting, &self.config.sizes) {
+            (Waiting::Learned | Waiting::LearnedWithin(_), Sizes::Learned | Sizes::Preferred(_)) => {
+                let mut limit = best.min(reach).min(most).max(1);
+                if limit < queued.min(most)
+                    && best < reach
+                    && self.groups.get_mut(number).is_some_and(crate::groups::Known::tries_again)
+                {
+                    limit = (2 * limit).min(most);
+                }
+                (limit, limit)
+            }
+            (Waiting::Fixed(_), Sizes::Learned | Sizes::Preferred(_)) => {
+                (most, if loses { best.min(most) } else { most })
+            }
+            (_, Sizes::Allowed(sizes)) => {
+                let largest = sizes.iter().map(|size| size.get()).filter(|size| *size <= most).max().unwrap_or(most);
+                (largest, largest)
+            }
+        };
+        let rows = queued.min(limit);
+        let wait = if queued < limit { self.wait(group, rows, limit, now) } else { None };
+        let has_waited = wait.is_some_and(|(until, _)| until <= now);
+        let wait = wait.filter(|(until, _)| *until > now);
+        let limit = match &self.config.sizes {
+            Sizes::Learned if rows > 0 => {
+                let target = self.groups.get(number).map(|known| known.target(self.groups.cost(number), rows));
+                // All that is queued fits: whoever comes while the batch is formed may ride too.
+                target.filter(|target| *target < rows).unwrap_or(limit)
+            }
+            Sizes::Preferred(sizes) => preferred(sizes, rows).unwrap_or(limit),
+            Sizes::Learned | Sizes::Allowed(_) => limit,
+        };
+        Plan { limit, run_rows: run_rows.min(limit).max(1), has_waited, wait }
+    }
+
+    /// Until when to wait for more than `rows` rows, and with how many the waiting ends; `None` where it never pays.
+    fn wait(&mut self, group: usize, rows: usize, limit: usize, now: Instant) -> Option<(Instant, usize)> {
+        let number = group / 2;
+        let (bound, enough) = match self.config.waiting {
+            Waiting::Fixed(bound) => {
+                let enough = match &self.config.sizes {
+                    Sizes::Preferred(sizes) if preferred(sizes, rows).is_some() => return None,
+                    Sizes::Preferred(sizes) => sizes.iter().map(|size| size.get()).min().unwrap_or(limit).min(limit),
+                    Sizes::Learned | Sizes::Allowed(_) => limit,
+                };
+                (bound, enough)
+            }
+            Waiting::Learned => (self.learned_wait(number, rows)?, limit),
+            Waiting::LearnedWithin(goal) => (self.learned_wait(number, rows).map(|_| goal)?, limit),
+        };
+        if bound.is_zero() {
+            return None;
+        }
+        let mut until = self.order.oldest(group)?.checked_add(bound)?;
+        // Somebody's deadline may be nearer than that. The run itself takes time, and so do the threads in between: a
+        // quarter of what that request had is kept for them.
+        if let Some((deadline, id)) = self.order.first_deadline() {
+            let run = self.groups.predict(number, enough).map_or(Duration::ZERO, |run| duration(run.high));
+            let had =
+                self.order.get(id).map_or(Duration::ZERO, |entry| deadline.saturating_duration_since(entry.queued));
+            until = until.min(deadline.checked_sub(run + had / 4).unwrap_or(now));
+        }
+        Some((until, enough))
+    }
+
+    /// How long waiting may pay: nothing, unless rows arrive faster than runs of this size could work them off, and larger
+    /// runs are known to be cheaper per row.
+    fn learned_wait(&self, number: usize, rows: usize) -> Option<Duration> {
+        let cost = self.groups.cost(number);
+        if !cost.line()?.is_learned {
+            return None;
+        }
+        let per_row = |rows: usize| Some(self.groups.predict(number, rows)?.mean / rows as f64);
+        let (now, later) = (per_row(rows)?, per_row(2 * rows)?);
+        let offered = self.groups.get(number)?.rows_per_second() * now;
+        if now < later * GAIN || offered < self.config.workers as f64 {
+            return None;
+        }
+        self.groups.predict(number, 1).map(|one| duration(one.mean))
+    }
+
+    fn collect(
+        &mut self,
+        group: usize,
+        plan: Plan,
+        now: Instant,
+        is_gone: &mut dyn FnMut(&T) -> bool,
+        dropped: &mut Vec<Dropped<T>>,
+    ) -> Decision<T> {
+        let number = group / 2;
+        let mut items = Vec::with_capacity(self.order.group_load(group).entries.min(plan.limit).max(1));
+        let (mut rows, mut deadline) = (0, None::<Instant>);
+        let mut closed_by = if plan.limit == 0 { ClosedBy::Alone } else { ClosedBy::Drained };
+        let whole = self.groups.predict(number, plan.limit.max(1)).map(|run| duration(run.high));
+        while let Some(id) = self.order.next(group) {
+            let Some(entry) = self.order.get(id) else { break };
+            if is_gone(&entry.item) {
+                dropped.extend(self.drop_entry(id).map(Dropped::Gone));
+                continue;
+            }
+            let total = rows + entry.rows;
+            let earliest = earlier(deadline, entry.deadline);
+            if !items.is_empty() {
+                if total > plan.limit {
+                    closed_by = if plan.limit == 0 { ClosedBy::Alone } else { ClosedBy::Full };
+                    break;
+                }
+                let left = earliest.map(|deadline| deadline.saturating_duration_since(now));
+                // The full batch's time is known already; only where that is too long is this one's own looked up.
+                if let (Some(left), Some(whole)) = (left, whole)
+                    && whole > left
+                    && self.groups.predict(number, total).is_some_and(|run| duration(run.high) > left)
+                {
+                    closed_by = ClosedBy::Deadline;
+                    break;
+                }
+            }
+            let Some(entry) = self.order.serve(id) else { break };
+            (rows, deadline) = (total, earliest);
+            items.push((entry.item, entry.rows));
+        }
+        if items.is_empty() {
+            return Decision::Empty;
+        }
+        // The items leave as one user of the group.
+        for _ in 1..items.len() {
+            self.complete(GroupKey(number));
+        }
+        if closed_by == ClosedBy::Drained && rows >= plan.limit {
+            closed_by = ClosedBy::Full;
+        } else if closed_by == ClosedBy::Drained && plan.has_waited {
+            closed_by = ClosedBy::Timeout;
+        }
+        let run_rows = plan.run_rows.min(self.config.max_rows).max(1);
+        let padding = if rows <= run_rows { self.padding(number, rows) } else { 0 };
+        let predicted = self.predict_all(number, rows, padding, run_rows);
+        let key = GroupKey(number);
+        Decision::Run(Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key })
+    }
+
+    fn padding(&self, number: usize, rows: usize) -> usize {
+        let most = self.config.max_rows;
+        let size = match &self.config.sizes {
+            _ if !self.config.is_batched => rows,
+            Sizes::Allowed(sizes) => {
+                let fitting = sizes.iter().map(|size| size.get()).filter(|size| (rows..=most).contains(size));
+                fitting.min().unwrap_or(rows)
+            }
+            Sizes::Preferred(_) => rows,
+            Sizes::Learned => {
+                self.groups.get(number).map_or(rows, |known| known.padded(self.groups.cost(number), rows, most))
+            }
+        };
+        size - rows
+    }
+
+    fn predict_all(&self, number: usize, rows: usize, padding: usize, run_rows: usize) -> Option<Duration> {
+        if rows <= run_rows {
+            return self.groups.predict(number, rows + padding).map(|run| duration(run.mean));
+        }
+        let run = self.groups.predict(number, run_rows)?;
+        Some(duration(run.mean * rows.div_ceil(run_rows) as f64))
+    }
+}
+
+fn earlier(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
+    match (left, right) {
+        (Some(left), Some(right)) => Some(left.min(right)),
+        (left, right) => left.or(right),
+    }
+}
+
+/// The largest preferred size that `rows` rows fill.
+fn preferred(sizes: &[std::num::NonZeroUsize], rows: usize) -> Option<usize> {
+    sizes.iter().map(|size| size.get()).filter(|size| *size <= rows).max()
+}
+
+#[cfg(test)]
+mod tests;

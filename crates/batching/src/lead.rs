@@ -1,0 +1,361 @@
+//! What happens to queued requests: a worker leads a queue by forming one batch, running it and answering its riders.
+//!
+//! [`Queue::lead`] works on whatever thread calls it. The lock is taken twice per batch: to form it, and to learn from it
+//! and take the riders back, which meanwhile belong to the queue, so that a hung run cannot keep them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use millrace_core::{Group, Instance, Part, Reason, Refusal, RunContext, Stages, Wanted};
+use smallvec::SmallVec;
+
+use crate::clock;
+use crate::failure::Failure;
+use crate::fair::Account;
+use crate::former::{Decision, Dropped, Formed, GroupKey};
+use crate::pool::{Led, Worker};
+use crate::queue::{Pending, Queue, Rider, State, draining};
+use crate::run::{PartResult, Runner};
+
+/// A batch that is being run.
+pub(crate) struct UnderWay {
+    riders: Vec<Rider>,
+    overdue: Option<Instant>,
+    worker: Arc<Worker>,
+}
+
+/// How one batch is to be run.
+struct Leading {
+    ticket: usize,
+    key: GroupKey,
+    rows: usize,
+    padding: usize,
+    run_rows: usize,
+    deadline: Option<Instant>,
+    wanted: Wanted,
+    formed: Instant,
+}
+
+impl Led for Queue {
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
+    fn lead(self: Arc<Self>, worker: &Arc<Worker>, now: Instant) {
+        let mut dropped = Vec::new();
+        let mut state = self.state.lock();
+        state.is_listed = false;
+        let decision = state.former.take(now, &mut |pending| pending.rider.reply.is_cancelled(), &mut dropped);
+        let formed = match decision {
+            Decision::Run(formed) => formed,
+            Decision::Ask(at) => {
+                let is_earlier = state.alarm.is_none_or(|alarm| at < alarm);
+                if is_earlier {
+                    state.alarm = Some(at);
+                }
+                drop(state);
+                if is_earlier {
+                    self.pool.at(at, self.led());
+                }
+                return self.finish_dropped(dropped);
+            }
+            Decision::Empty => {
+                drop(state);
+                return self.finish_dropped(dropped);
+            }
+        };
+        let Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key } = formed;
+        let (riders, parts) = apart(items);
+        let wanted = union(&riders);
+        let ticket = enter(&mut state, riders, now.checked_add(self.patience(predicted)), worker);
+        let instance = state.instances.pop();
+        let lists = self.wants_a_worker(&mut state);
+        drop(state);
+        // Only now, with the batch entered, may the watch look: it would stop looking if it saw nothing under way.
+        self.pool.timer().poke();
+        if lists {
+            self.list(Arc::clone(&self), true);
+        }
+        self.finish_dropped(dropped);
+        self.metrics.batch(closed_by);
+        let leading = Leading { ticket, key, rows, padding, run_rows, deadline, wanted, formed: now };
+        self.run(&leading, parts, instance);
+    }
+
+    fn on_time(self: Arc<Self>, at: Instant, now: Instant) -> Option<Instant> {
+        let mut dropped = Vec::new();
+        let mut state = self.state.lock();
+        if state.alarm != Some(at) {
+            // An earlier alarm was set since; the one that counts comes by itself.
+            return None;
+        }
+        state.former.expire(now, &mut dropped);
+        let is_due = state.former.next().is_some_and(|next| next <= now);
+        let lists = is_due && self.wants_a_worker(&mut state);
+        let waiting = state.former.next().filter(|next| *next > now);
+        state.alarm = state.former.next_deadline().into_iter().chain(waiting).min();
+        let next = state.alarm;
+        drop(state);
+        if lists {
+            self.list(Arc::clone(&self), true);
+        }
+        self.finish_dropped(dropped);
+        next
+    }
+
+    fn watch(self: Arc<Self>, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let mut hung = Vec::new();
+        for seat in &mut state.under_way {
+            if seat.as_ref().is_some_and(|batch| batch.overdue.is_some_and(|overdue| overdue <= now)) {
+                hung.extend(seat.take());
+            }
+        }
+        if hung.is_empty() {
+            return state.running > 0;
+        }
+        self.is_quarantined.store(true, Ordering::Release);
+        state.running -= hung.len();
+        let is_running = state.running > 0;
+        let waiting = state.former.drain();
+        drop(state);
+        tracing::error!(
+            model = self.name.as_str(),
+            version = self.version,
+            hung = hung.len(),
+            "a run hangs; the version is quarantined"
+        );
+        for batch in hung {
+            self.pool.give_up(&batch.worker);
+            let message = format!("model `{}`: the run of this request hangs", self.name);
+            let refusal = Refusal::new(Reason::BackendBroken, message);
+            batch.riders.into_iter().for_each(|rider| self.refuse(rider, refusal.clone()));
+        }
+        waiting.into_iter().for_each(|pending| self.refuse(pending.rider, self.quarantined()));
+        is_running
+    }
+
+    fn prepare(&self, group: &Group, rows: usize) {
+        if self.pool.is_stopping() || self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
+        let started = clock::now();
+        let prepared = crate::run::prepare(&*self.model, group, rows);
+        let took = clock::now().saturating_duration_since(started);
+        match prepared {
+            Ok(prepared) => {
+                tracing::debug!(model = self.name.as_str(), version = self.version, rows, ?took, "prepared a size");
+                self.state.lock().former.set_prepared(group, prepared, Some(took));
+            }
+            Err(failure) => drop(self.report(&failure, 0)),
+        }
+    }
+
+    fn drain(&self) {
+        let waiting = self.state.lock().former.drain();
+        waiting.into_iter().for_each(|pending| self.refuse(pending.rider, draining()));
+    }
+}
+
+impl Queue {
+    /// Runs a batch that was entered, learns from it and answers its riders.
+    fn run(self: Arc<Self>, leading: &Leading, parts: Vec<Part>, instance: Option<Box<dyn Instance>>) {
+        let is_cancelled = || self.is_abandoned(leading.ticket);
+        let before_more = |rows| self.extend(leading, rows);
+        let mut runner = Runner {
+            model: &*self.model,
+            instance,
+            context: RunContext {
+                deadline: leading.deadline,
+                wanted: &leading.wanted,
+                threads: 1,
+                cancelled: &is_cancelled,
+            },
+            before_more: &before_more,
+            is_weary: self.failed_batches.load(Ordering::Relaxed) > 0,
+            runs: SmallVec::new(),
+            extra_runs: 0,
+            started: None,
+            finished: None,
+        };
+        let n_parts = parts.len();
+        let results = runner.run_all(parts, leading.padding, leading.run_rows);
+        let Runner { instance, runs, extra_runs, started, finished, .. } = runner;
+        let started = started.unwrap_or(leading.formed);
+        let stages = Stages {
+            queued: leading.formed,
+            formed: leading.formed,
+            started,
+            finished: finished.unwrap_or(started),
+            batch_rows: leading.rows,
+        };
+        self.account.charge(stages.finished.saturating_duration_since(leading.formed));
+        let mut state = self.state.lock();
+        let Some(batch) = state.under_way.get_mut(leading.ticket).and_then(Option::take) else {
+            // The watch gave this run up and answered its riders. The instance is not to be trusted either.
+            drop(state);
+            drop(catch_unwind(AssertUnwindSafe(move || drop(instance))));
+            return;
+        };
+        state.running -= 1;
+        state.instances.extend(instance);
+        let wishes: SmallVec<[usize; 1]> =
+            runs.iter().filter_map(|(rows, took)| state.former.observe(leading.key, *rows, *took)).collect();
+        let group = if wishes.is_empty() { None } else { state.former.group(leading.key).cloned() };
+        state.former.complete(leading.key);
+        charge_culprits(&mut state, &batch.riders, &results, extra_runs, stages.finished);
+        let lists = self.wants_a_worker(&mut state);
+        drop(state);
+        if lists {
+            // Nobody is woken: this thread looks for work as soon as it has answered.
+            self.list(Arc::clone(&self), false);
+        }
+        for rows in wishes {
+            if let Some(group) = &group {
+                self.ask_to_prepare(group, rows);
+            }
+        }
+        let run_rows = runs.iter().map(|(rows, _)| *rows).sum();
+        self.statistics.ran(runs.len(), run_rows);
+        runs.iter().for_each(|(rows, _)| self.metrics.rows.record(*rows as f64));
+        let n_failed = results.iter().filter(|result| result.is_err()).count();
+        if n_parts > 1 {
+            let failed = if n_failed == n_parts { self.failed_batches.load(Ordering::Relaxed) + 1 } else { 0 };
+            self.failed_batches.store(failed, Ordering::Relaxed);
+        }
+        self.answer_all(batch.riders, results, stages, n_failed);
+    }
+
+    fn answer_all(&self, riders: Vec<Rider>, results: Vec<PartResult>, stages: Stages, n_failed: usize) {
+        let mut has_reported = false;
+        for (rider, result) in riders.into_iter().zip(results) {
+            let piece = match result {
+                Ok(outputs) => Ok((outputs, Stages { queued: rider.queued, ..stages })),
+                Err(Failure::Cancelled) => {
+                    self.metrics.skipped.increment(1);
+                    Err(Failure::Cancelled.refusal(&self.name))
+                }
+                Err(failure) if has_reported => Err(failure.refusal(&self.name)),
+                Err(failure) => {
+                    has_reported = true;
+                    Err(self.report(&failure, n_failed))
+                }
+            };
+            rider.reply.give(piece, &rider.wanted, |end| self.count(end));
+        }
+    }
+
+    fn count(&self, end: Result<Stages, Reason>) {
+        match end {
+            Ok(stages) => {
+                self.statistics.answered(stages.queue(), stages.compute());
+                self.metrics.queue.record(stages.queue().as_secs_f64());
+                self.metrics.compute.record(stages.compute().as_secs_f64());
+            }
+            Err(reason) => {
+                self.statistics.refused();
+                self.metrics.refused(reason);
+            }
+        }
+    }
+
+    /// Answers items that left the queue without a run.
+    pub(crate) fn finish_dropped(&self, dropped: Vec<Dropped<Pending>>) {
+        for item in dropped {
+            match item {
+                Dropped::Late(pending) => self.refuse(pending.rider, self.late()),
+                Dropped::Gone(_) => self.metrics.skipped.increment(1),
+            }
+        }
+    }
+
+    /// Has the background thread specialise the model, if it can take more.
+    pub(crate) fn ask_to_prepare(&self, group: &Group, rows: usize) {
+        if !self.pool.prepare(self.led(), group.clone(), rows) {
+            tracing::debug!(model = self.name.as_str(), version = self.version, rows, "too busy to prepare a size");
+        }
+    }
+
+    fn refuse(&self, rider: Rider, refusal: Refusal) {
+        rider.reply.give(Err(refusal), &rider.wanted, |end| self.count(end));
+    }
+
+    /// Whether the pool should be told that there is work; it will be.
+    fn wants_a_worker(&self, state: &mut State) -> bool {
+        let wants = !state.former.is_empty() && !state.is_listed && state.running < self.workers;
+        state.is_listed |= wants;
+        wants
+    }
+
+    /// How long a run may take before it counts as hung.
+    fn patience(&self, predicted: Option<Duration>) -> Duration {
+        let config = self.pool.config();
+        predicted.unwrap_or(config.hang_unknown).saturating_mul(config.hang_factor).saturating_add(config.hang_grace)
+    }
+
+    /// A batch goes on with a further run of `rows` rows: it may take as long again.
+    fn extend(&self, leading: &Leading, rows: usize) {
+        let now = clock::now();
+        let mut state = self.state.lock();
+        let predicted = state.former.group(leading.key).and_then(|group| state.former.predict(group, rows));
+        if let Some(batch) = state.under_way.get_mut(leading.ticket).and_then(Option::as_mut) {
+            batch.overdue = now.checked_add(self.patience(predicted));
+        }
+    }
+
+    /// Whether nobody waits for a batch any more.
+    fn is_abandoned(&self, ticket: usize) -> bool {
+        let state = self.state.lock();
+        let batch = state.under_way.get(ticket).and_then(Option::as_ref);
+        batch.is_none_or(|batch| batch.riders.iter().all(|rider| rider.reply.is_cancelled()))
+    }
+}
+
+/// Those whose requests failed pay for the runs that finding them took, if somebody else rode with them.
+fn charge_culprits(state: &mut State, riders: &[Rider], results: &[PartResult], runs: usize, now: Instant) {
+    let is_culprit = |result: &PartResult| !matches!(result, Ok(_) | Err(Failure::Cancelled));
+    let culprits = results.iter().filter(|result| is_culprit(result)).count();
+    if runs == 0 || culprits == 0 || culprits == results.len() {
+        return;
+    }
+    let each = runs as f64 / culprits as f64;
+    for (rider, _) in riders.iter().zip(results).filter(|(_, result)| is_culprit(result)) {
+        state.poison.charge(rider.caller, each, now);
+    }
+}
+
+fn apart(items: Vec<(Pending, usize)>) -> (Vec<Rider>, Vec<Part>) {
+    let mut riders = Vec::with_capacity(items.len());
+    let mut parts = Vec::with_capacity(items.len());
+    for (Pending { rider, inputs }, rows) in items {
+        riders.push(rider);
+        parts.push(Part { inputs, rows });
+    }
+    (riders, parts)
+}
+
+/// The outputs that some rider wants.
+fn union(riders: &[Rider]) -> Wanted {
+    let mut all = SmallVec::<[usize; 4]>::new();
+    for rider in riders {
+        let Wanted::Only(indices) = &rider.wanted else { return Wanted::All };
+        all.extend_from_slice(indices);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Wanted::Only(all)
+}
+
+/// Enters a batch among those under way; its place there is its ticket.
+fn enter(state: &mut State, riders: Vec<Rider>, overdue: Option<Instant>, worker: &Arc<Worker>) -> usize {
+    state.running += 1;
+    let batch = UnderWay { riders, overdue, worker: Arc::clone(worker) };
+    if let Some(free) = state.under_way.iter().position(Option::is_none) {
+        state.under_way[free] = Some(batch);
+        return free;
+    }
+    state.under_way.push(Some(batch));
+    state.under_way.len() - 1
+}

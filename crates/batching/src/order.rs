@@ -1,0 +1,417 @@
+//! Who goes next: priority class, then callers in turn, then earliest deadline within a caller.
+//!
+//! Pure bookkeeping in constant or logarithmic time: it knows groups only as numbers, costs only as sums, and no clock.
+//! What runs together, and when, is decided in `former`.
+//!
+//! One *caller* of one class has a *lane* for each group it asks for. A class keeps its callers in the order in which
+//! they were last served, and for each group the lanes in the order in which those were, so that whoever waited
+//! longest for a turn leads, and the others of its group follow in their turn.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Instant;
+
+use millrace_core::{CallerId, Priority};
+use smallvec::SmallVec;
+
+use crate::chain::{Chain, Links};
+
+/// One queued item with all that deciding needs.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry<T> {
+    pub(crate) item: T,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    /// Predicted compute time.
+    pub(crate) seconds: f64,
+    pub(crate) group: usize,
+    pub(crate) priority: Priority,
+    pub(crate) caller: CallerId,
+    pub(crate) queued: Instant,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What is queued, summed.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Load {
+    pub(crate) entries: usize,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    pub(crate) seconds: f64,
+}
+
+/// Refers to a queued entry, also after it has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    id: usize,
+    serial: u64,
+}
+
+/// Sorts by deadline (none is last), then arrival.
+type Rank = (bool, Instant, u64);
+
+#[derive(Debug)]
+pub(crate) struct Order<T> {
+    entries: Vec<Seat<T>>,
+    free_entries: Vec<usize>,
+    lanes: Vec<Lane>,
+    free_lanes: Vec<usize>,
+    callers: Vec<Caller>,
+    free_callers: Vec<usize>,
+    lane_links: Links,
+    caller_links: Links,
+    /// By priority, most urgent first.
+    classes: SmallVec<[Class; 2]>,
+    /// Queued entries of each group, oldest first, with gaps.
+    ages: Vec<VecDeque<Ticket>>,
+    group_loads: Vec<Load>,
+    deadlines: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    n_deadlines: usize,
+    load: Load,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Seat<T> {
+    entry: Option<Entry<T>>,
+    serial: u64,
+    lane: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    caller: usize,
+    group: usize,
+    live: usize,
+    queue: BinaryHeap<Reverse<(Rank, usize)>>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    id: CallerId,
+    class: usize,
+    lanes: SmallVec<[usize; 2]>,
+}
+
+#[derive(Debug, Default)]
+struct Class {
+    priority: Priority,
+    index: HashMap<CallerId, usize>,
+    callers: Chain,
+    /// By group.
+    rings: Vec<Chain>,
+    load: Load,
+}
+
+impl Load {
+    fn add<T>(&mut self, entry: &Entry<T>) {
+        self.entries += 1;
+        self.rows += entry.rows;
+        self.bytes += entry.bytes;
+        self.seconds += entry.seconds;
+    }
+
+    fn subtract<T>(&mut self, entry: &Entry<T>) {
+        self.entries -= 1;
+        self.rows -= entry.rows;
+        self.bytes -= entry.bytes;
+        // Floating point does not subtract to zero by itself.
+        self.seconds = if self.entries == 0 { 0.0 } else { (self.seconds - entry.seconds).max(0.0) };
+    }
+}
+
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            free_entries: Vec::new(),
+            lanes: Vec::new(),
+            free_lanes: Vec::new(),
+            callers: Vec::new(),
+            free_callers: Vec::new(),
+            lane_links: Links::default(),
+            caller_links: Links::default(),
+            classes: SmallVec::new(),
+            ages: Vec::new(),
+            group_loads: Vec::new(),
+            deadlines: BinaryHeap::new(),
+            n_deadlines: 0,
+            load: Load::default(),
+            serial: 0,
+        }
+    }
+}
+
+impl<T> Order<T> {
+    pub(crate) fn load(&self) -> Load {
+        self.load
+    }
+
+    pub(crate) fn group_load(&self, group: usize) -> Load {
+        self.group_loads.get(group).copied().unwrap_or_default()
+    }
+
+    /// What is queued at `priority` or more urgent.
+    pub(crate) fn load_before(&self, priority: Priority) -> Load {
+        let mut sum = Load::default();
+        for class in self.classes.iter().take_while(|class| class.priority <= priority) {
+            sum.entries += class.load.entries;
+            sum.rows += class.load.rows;
+            sum.bytes += class.load.bytes;
+            sum.seconds += class.load.seconds;
+        }
+        sum
+    }
+
+    /// How many callers of one class wait, and how many entries `caller` has there.
+    pub(crate) fn turns(&self, priority: Priority, caller: CallerId) -> (usize, usize) {
+        let Some(class) = self.classes.iter().find(|class| class.priority == priority) else { return (0, 0) };
+        let own = class
+            .index
+            .get(&caller)
+            .map_or(0, |&caller| self.callers[caller].lanes.iter().map(|&lane| self.lanes[lane].live).sum());
+        (class.index.len(), own)
+    }
+
+    pub(crate) fn get(&self, id: usize) -> Option<&Entry<T>> {
+        self.entries.get(id)?.entry.as_ref()
+    }
+
+    pub(crate) fn insert(&mut self, entry: Entry<T>) -> Ticket {
+        self.serial += 1;
+        let serial = self.serial;
+        let class = self.class(entry.priority);
+        let lane = self.lane(class, entry.caller, entry.group);
+        let rank = (entry.deadline.is_none(), entry.deadline.unwrap_or(entry.queued), serial);
+        let (group, deadline) = (entry.group, entry.deadline);
+        self.load.add(&entry);
+        self.group_loads[group].add(&entry);
+        self.classes[class].load.add(&entry);
+        let seat = Seat { entry: Some(entry), serial, lane };
+        let id = place(&mut self.entries, &mut self.free_entries, seat);
+        self.lanes[lane].live += 1;
+        self.lanes[lane].queue.push(Reverse((rank, id)));
+        let ticket = Ticket { id, serial };
+        self.ages[group].push_back(ticket);
+        if let Some(deadline) = deadline {
+            self.n_deadlines += 1;
+            self.deadlines.push(Reverse((deadline, serial, id)));
+        }
+        ticket
+    }
+
+    /// The entry whose turn it is: of the most urgent class, of the caller served longest ago, the earliest deadline.
+    pub(crate) fn leader(&mut self) -> Option<usize> {
+        let class = self.classes.iter().position(|class| class.load.entries > 0)?;
+        let caller = self.classes[class].callers.head()?;
+        let lanes = self.callers[caller].lanes.clone();
+        let first = lanes.into_iter().filter_map(|lane| self.front(lane)).min()?;
+        Some(first.1)
+    }
+
+    /// Makes `id` the first of its group and class, as befits the leader.
+    pub(crate) fn lead_with(&mut self, id: usize) {
+        let lane = self.entries[id].lane;
+        let Lane { caller, group, .. } = self.lanes[lane];
+        let ring = &mut self.classes[self.callers[caller].class].rings[group];
+        ring.remove(&mut self.lane_links, lane);
+        ring.push_front(&mut self.lane_links, lane);
+    }
+
+    /// The next entry of `group`: the most urgent class first, callers in turn.
+    pub(crate) fn next(&mut self, group: usize) -> Option<usize> {
+        for class in 0..self.classes.len() {
+            let Some(lane) = self.classes[class].rings.get(group).and_then(|ring| ring.head()) else { continue };
+            if let Some((_, id)) = self.front(lane) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Takes out the entry `id`, which has its turn now: its caller goes to the end of the queue of callers.
+    pub(crate) fn serve(&mut self, id: usize) -> Option<Entry<T>> {
+        let lane = self.entries.get(id)?.lane;
+        let Lane { caller, group, .. } = self.lanes[lane];
+        let class = &mut self.classes[self.callers[caller].class];
+        class.callers.remove(&mut self.caller_links, caller);
+        class.callers.push_back(&mut self.caller_links, caller);
+        class.rings[group].remove(&mut self.lane_links, lane);
+        class.rings[group].push_back(&mut self.lane_links, lane);
+        self.remove(id)
+    }
+
+    /// Takes out the entry `id`, which will have no turn.
+    pub(crate) fn remove(&mut self, id: usize) -> Option<Entry<T>> {
+        let seat = self.entries.get_mut(id)?;
+        let entry = seat.entry.take()?;
+        let lane = seat.lane;
+        self.free_entries.push(id);
+        self.load.subtract(&entry);
+        self.group_loads[entry.group].subtract(&entry);
+        let class = self.callers[self.lanes[lane].caller].class;
+        self.classes[class].load.subtract(&entry);
+        self.n_deadlines -= usize::from(entry.deadline.is_some());
+        self.lanes[lane].live -= 1;
+        if self.lanes[lane].live == 0 {
+            self.close_lane(lane);
+        } else {
+            let Self { lanes, entries, .. } = self;
+            let lane = &mut lanes[lane];
+            if lane.queue.len() > 2 * lane.live + 16 {
+                lane.queue.retain(|Reverse((rank, id))| is_live(entries, *id, rank.2));
+            }
+        }
+        self.tidy(entry.group);
+        Some(entry)
+    }
+
+    /// The entry behind `ticket`, if it is still queued.
+    pub(crate) fn find(&self, ticket: Ticket) -> Option<usize> {
+        is_live(&self.entries, ticket.id, ticket.serial).then_some(ticket.id)
+    }
+
+    /// An entry whose deadline is `now` or earlier.
+    pub(crate) fn expired(&mut self, now: Instant) -> Option<usize> {
+        self.first_deadline().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| id)
+    }
+
+    /// The earliest deadline of all, and whose it is.
+    pub(crate) fn first_deadline(&mut self) -> Option<(Instant, usize)> {
+        while let Some(Reverse((deadline, serial, id))) = self.deadlines.peek().copied() {
+            if is_live(&self.entries, id, serial) {
+                return Some((deadline, id));
+            }
+            self.deadlines.pop();
+        }
+        None
+    }
+
+    /// When the oldest queued entry of `group` came.
+    pub(crate) fn oldest(&mut self, group: usize) -> Option<Instant> {
+        let ages = self.ages.get_mut(group)?;
+        while let Some(ticket) = ages.front() {
+            match self.entries.get(ticket.id) {
+                Some(seat) if seat.serial == ticket.serial && seat.entry.is_some() => {
+                    return seat.entry.as_ref().map(|entry| entry.queued);
+                }
+                _ => ages.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// The groups that have entries.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = usize> {
+        self.group_loads.iter().enumerate().filter(|(_, load)| load.entries > 0).map(|(group, _)| group)
+    }
+
+    /// Every queued entry.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = usize> {
+        self.entries.iter().enumerate().filter(|(_, seat)| seat.entry.is_some()).map(|(id, _)| id)
+    }
+
+    /// The first live entry of a lane.
+    fn front(&mut self, lane: usize) -> Option<(Rank, usize)> {
+        let queue = &mut self.lanes[lane].queue;
+        while let Some(Reverse((rank, id))) = queue.peek().copied() {
+            if is_live(&self.entries, id, rank.2) {
+                return Some((rank, id));
+            }
+            queue.pop();
+        }
+        None
+    }
+
+    fn class(&mut self, priority: Priority) -> usize {
+        if let Some(known) = self.classes.iter().position(|class| class.priority == priority) {
+            return known;
+        }
+        // An idle class is reused, so that strangers' numbers cannot make the list grow without end.
+        if let Some(idle) = self.classes.iter().rposition(|class| class.load.entries == 0) {
+            self.classes[idle].priority = priority;
+        } else {
+            self.classes.push(Class { priority, ..Class::default() });
+        }
+        self.classes.sort_by_key(|class| class.priority);
+        for (position, class) in self.classes.iter().enumerate() {
+            for &caller in class.index.values() {
+                self.callers[caller].class = position;
+            }
+        }
+        self.classes.iter().position(|class| class.priority == priority).unwrap_or_default()
+    }
+
+    fn lane(&mut self, class: usize, id: CallerId, group: usize) -> usize {
+        if self.group_loads.len() <= group {
+            self.group_loads.resize_with(group + 1, Load::default);
+            self.ages.resize_with(group + 1, VecDeque::new);
+        }
+        let Self { classes, callers, free_callers, caller_links, lanes, free_lanes, lane_links, .. } = self;
+        let class_of = &mut classes[class];
+        if class_of.rings.len() <= group {
+            class_of.rings.resize(group + 1, Chain::default());
+        }
+        let caller = *class_of.index.entry(id).or_insert_with(|| {
+            let caller = place(callers, free_callers, Caller { id, class, lanes: SmallVec::new() });
+            class_of.callers.push_back(caller_links, caller);
+            caller
+        });
+        if let Some(&lane) = callers[caller].lanes.iter().find(|&&lane| lanes[lane].group == group) {
+            return lane;
+        }
+        // A lane that was used before keeps its heap's memory.
+        let lane = free_lanes.pop().unwrap_or_else(|| {
+            lanes.push(Lane::default());
+            lanes.len() - 1
+        });
+        (lanes[lane].caller, lanes[lane].group) = (caller, group);
+        callers[caller].lanes.push(lane);
+        class_of.rings[group].push_back(lane_links, lane);
+        lane
+    }
+
+    fn close_lane(&mut self, lane: usize) {
+        let Lane { caller, group, .. } = self.lanes[lane];
+        let class = &mut self.classes[self.callers[caller].class];
+        class.rings[group].remove(&mut self.lane_links, lane);
+        self.lanes[lane].queue.clear();
+        self.lanes[lane].queue.shrink_to(64);
+        self.free_lanes.push(lane);
+        let lanes = &mut self.callers[caller].lanes;
+        lanes.retain(|known| *known != lane);
+        if lanes.is_empty() {
+            class.callers.remove(&mut self.caller_links, caller);
+            class.index.remove(&self.callers[caller].id);
+            self.free_callers.push(caller);
+        }
+    }
+
+    /// Drops the marks of entries that have left, once they are the larger part.
+    fn tidy(&mut self, group: usize) {
+        let Self { ages, entries, group_loads, deadlines, .. } = self;
+        if ages[group].len() > 2 * group_loads[group].entries + 64 {
+            ages[group].retain(|ticket| is_live(entries, ticket.id, ticket.serial));
+        }
+        if deadlines.len() > 2 * self.n_deadlines + 64 {
+            deadlines.retain(|Reverse((_, serial, id))| is_live(entries, *id, *serial));
+        }
+    }
+}
+
+fn is_live<T>(entries: &[Seat<T>], id: usize, serial: u64) -> bool {
+    entries.get(id).is_some_and(|seat| seat.serial == serial && seat.entry.is_some())
+}
+
+fn place<E>(all: &mut Vec<E>, free: &mut Vec<usize>, element: E) -> usize {
+    match free.pop() {
+        Some(id) => {
+            all[id] = element;
+            id
+        }
+        None => {
+            all.push(element);
+            all.len() - 1
+        }
+    }
+}

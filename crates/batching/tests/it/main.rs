@@ -1,0 +1,10 @@
+//! The queue and the pool through their public API, over the fake backend.
+
+#![cfg(test)]
+
+mod failing;
+mod hanging;
+mod harness;
+mod limits;
+mod serving;
+mod splitting;
