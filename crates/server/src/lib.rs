@@ -1,1 +1,34 @@
-//! Skeleton.
+//! The millrace model server as a library: configuration, listeners, draining, and the parts put together.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use millrace_server::{Server, ServerConfig};
+//!
+//! let server = Server::start(ServerConfig::repository("models")).await?;
+//! server.ready().await;
+//! println!("listening on {}", server.local_addr());
+//! server.drain().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Only this crate reads flags, the environment and the configuration file; every other crate is handed settled values.
+//! What requests mean is `millrace-http`'s, what is loaded `millrace-registry`'s.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod config;
+mod exposition;
+mod log;
+mod names;
+mod net;
+mod server;
+mod tfs;
+
+pub use cli::run;
+pub use config::environment::Environment;
+pub use config::error::ConfigError;
+pub use config::{LogFormat, Ready, ServerConfig};
+pub use net::{BindError, ConnectionLimits};
+pub use server::{Drained, Server, ServerBuilder, StartError};

@@ -1,0 +1,181 @@
+//! The words of the command line, and how the flags of `serve` become a configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::config::raw::Raw;
+use crate::config::value::Span;
+use crate::config::{LogFormat, Ready};
+
+/// Serves trained models over HTTP: one program, one folder of models.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, after_help = EXAMPLES, max_term_width = 110)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  millrace serve models                 serve every model below ./models on port 8080
+  millrace check models                 load and warm them all, say what is wrong, exit
+  millrace inspect models/fraud         show what a model takes and gives
+  echo '{\"instances\": [[1, 2]]}' | millrace predict models/fraud
+
+A repository is a folder of models, and a model a folder of numbered versions:
+  models/fraud/1/model.onnx
+
+Exit codes: 0 done; 1 the work failed (a model, a request, an address); 2 wrong flag, file or path.";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Serve a folder of models.
+    Serve(Box<ServeArgs>),
+    /// Load and warm every model of a repository, print a table, and exit 1 if anything is wrong.
+    Check(CheckArgs),
+    /// Show a model's signature, operators, node counts and sizes.
+    Inspect(InspectArgs),
+    /// Answer one request without a server: TensorFlow Serving's JSON in, its JSON out.
+    Predict(PredictArgs),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub(super) struct ServeArgs {
+    /// The folder that holds one folder per model [default: ./models].
+    repository: Option<PathBuf>,
+    /// Read this configuration file (see docs/configuration.md); $MILLRACE_CONFIG does the same.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Address for clients [default: 0.0.0.0:8080].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Address for operators, or `off` [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// Follow changes in the repository [default].
+    #[arg(long, overrides_with = "no_watch", action = ArgAction::SetTrue)]
+    watch: bool,
+    /// Read the repository at the start and on SIGHUP only.
+    #[arg(long, overrides_with = "watch", action = ArgAction::SetTrue)]
+    no_watch: bool,
+    /// Keep operators' orders here, so that they survive restarts [default: $XDG_STATE_HOME/millrace/…].
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// After SIGTERM, go on serving for so long, not ready any more, so that load balancers notice [default: 0s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    drain_delay: Option<Duration>,
+    /// How long requests in flight may take after that [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    drain_timeout: Option<Duration>,
+    /// When to be ready: `settled` (each model is available or has failed) or `all` (none has failed).
+    #[arg(long, value_name = "WHEN")]
+    ready: Option<Ready>,
+    /// Error, warn, info, debug, trace or off; or by target, such as `warn,millrace_registry=debug` [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// `auto` is text on a terminal and JSON elsewhere.
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// Serve the models of TensorFlow Serving's model config file instead of a repository.
+    #[arg(long, visible_alias = "model_config_file", value_name = "FILE")]
+    model_config_file: Option<PathBuf>,
+    /// Batch as TensorFlow Serving's batching parameters file says (text format or JSON).
+    #[arg(long, visible_alias = "batching_parameters_file", value_name = "FILE")]
+    batching_parameters_file: Option<PathBuf>,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  millrace serve models
+  millrace serve models --listen 127.0.0.1:9000 --admin off
+  millrace serve models --drain-delay 5s --ready all       behind a load balancer
+  millrace serve --config /etc/millrace.toml
+  MILLRACE_LIMITS__MAX_BODY_BYTES=16MiB millrace serve models
+
+Flags go before MILLRACE_SECTION__KEY variables, those before the file, that before defaults.
+SIGTERM or SIGINT drains and exits 0 (1 if requests had to be cut off); a second one cuts at once. SIGHUP rescans.";
+
+impl ServeArgs {
+    /// The flags as a configuration in which nothing else is said.
+    pub(super) fn into_raw(self) -> Raw {
+        let mut raw = Raw::default();
+        raw.registry.repository = self.repository;
+        raw.registry.state_dir = self.state_dir;
+        raw.registry.model_config_file = self.model_config_file;
+        raw.registry.watch = if self.watch { Some(true) } else { self.no_watch.then_some(false) };
+        raw.server.listen = self.listen;
+        raw.server.admin = self.admin;
+        raw.server.drain_delay = self.drain_delay.map(Span);
+        raw.server.drain_timeout = self.drain_timeout.map(Span);
+        raw.server.ready = self.ready;
+        raw.batching.parameters_file = self.batching_parameters_file;
+        raw.log.level = self.log_level;
+        raw.log.format = self.log_format;
+        raw
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The folder that holds one folder per model.
+    pub(super) repository: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArgs {
+    /// A model's folder, a version's folder, an .onnx file, or the name of a model in ./models.
+    pub(super) path: PathBuf,
+    /// Print a request that the model accepts, and nothing else: ones of the right shapes.
+    #[arg(long)]
+    pub(super) sample: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PredictArgs {
+    /// A model's folder, a version's folder, an .onnx file, or the name of a model in ./models.
+    pub(super) model: PathBuf,
+    /// The request, as for POST /v1/models/NAME:predict; `-` is standard input.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub(super) input: PathBuf,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<Span>().map(|span| span.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Args, Command};
+
+    fn raw(words: &[&str]) -> crate::config::raw::Raw {
+        match Args::try_parse_from(["millrace", "serve"].iter().chain(words)).unwrap().command {
+            Command::Serve(args) => args.into_raw(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_of_watch_and_no_watch_counts() {
+        assert_eq!(raw(&[]).registry.watch, None);
+        assert_eq!(raw(&["--no-watch"]).registry.watch, Some(false));
+        assert_eq!(raw(&["--no-watch", "--watch"]).registry.watch, Some(true));
+        assert_eq!(raw(&["--watch", "--no-watch"]).registry.watch, Some(false));
+    }
+
+    #[test]
+    fn tf_servings_spelling_of_its_flags_is_taken() {
+        let raw = raw(&["--model_config_file=m", "--batching_parameters_file=b"]);
+        assert_eq!(raw.registry.model_config_file, Some("m".into()));
+        assert_eq!(raw.batching.parameters_file, Some("b".into()));
+    }
+}

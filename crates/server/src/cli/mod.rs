@@ -1,0 +1,76 @@
+//! The command line: what may be said, and which command runs. Each command has a file of its own.
+//!
+//! Exit codes: 0 done; 1 the work failed (a model, a request, an address); 2 the words were wrong (a flag, a file, a
+//! path).
+
+mod args;
+mod check;
+mod inspect;
+mod offline;
+mod predict;
+mod sample;
+mod serve;
+mod table;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use clap::Parser;
+
+use self::args::{Args, Command};
+use crate::config::environment::Environment;
+
+/// The command did what it was asked.
+const DONE: i32 = 0;
+/// The work failed.
+const FAILED: i32 = 1;
+/// The words were wrong.
+const MISUSED: i32 = 2;
+
+/// Runs the program with `arguments`, the first of which is its name, and gives its exit code.
+pub fn run(arguments: Vec<OsString>, environment: &Environment) -> i32 {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are "errors" that go to standard output with code 0.
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    let result = match args.command {
+        Command::Serve(args) => serve::run(*args, environment),
+        Command::Check(args) => check::run(args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Predict(args) => predict::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            say(&mut io::stderr(), format_args!("error: {}\n", failure.message));
+            failure.code
+        }
+    }
+}
+
+/// Why a command ended early: one line for standard error.
+#[derive(Debug)]
+struct Failure {
+    code: i32,
+    message: String,
+}
+
+impl Failure {
+    fn failed(message: impl Display) -> Self {
+        Self { code: FAILED, message: message.to_string() }
+    }
+
+    fn misused(message: impl Display) -> Self {
+        Self { code: MISUSED, message: message.to_string() }
+    }
+}
+
+/// Writes text. A reader who has gone (`millrace check | head`) is not an error.
+fn say(to: &mut impl Write, text: impl Display) {
+    let _ = write!(to, "{text}").and_then(|()| to.flush());
+}

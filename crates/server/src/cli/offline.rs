@@ -1,0 +1,222 @@
+//! One model without a registry and without a server: found on disk, loaded, and asked directly.
+//!
+//! For `inspect` and `predict`. What the registry guards against (files that change under it, links out of the
+//! repository) does not apply: the operator has named this very file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig};
+use millrace_core::{
+    Catalog, InferFuture, InferRequest, Model, ModelFiles, ModelName, ModelRef, ModelSource, ModelStatus, Reason,
+    Refusal, RequestContext, Resolver, Servable, Signatures, VersionState, VersionStatistics, VersionStatus,
+};
+
+use super::Failure;
+use crate::config::resolve::DEFAULT_REPOSITORY;
+use crate::log::error_chain;
+use crate::server::built_in;
+
+/// A model that was loaded for one command.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) name: ModelName,
+    pub(super) version: u64,
+    pub(super) backend: &'static str,
+    pub(super) model: Arc<dyn Model>,
+}
+
+/// Finds and loads what `path` means.
+pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
+    let source = find(path)?;
+    let backends = built_in();
+    if backends.is_empty() {
+        return Err(Failure::failed(crate::StartError::NoBackend));
+    }
+    let backend = backends.iter().find(|backend| backend.recognises(&source)).ok_or_else(|| {
+        let files: Vec<&str> = source.files.list().iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
+        let (files, names) = (files.join(", "), names.join(", "));
+        Failure::failed(format!(
+            "{}: no engine recognises these files: {files} (engines here: {names})",
+            path.display()
+        ))
+    })?;
+    let model = backend.load(&source).map_err(|error| Failure::failed(error_chain(&error)))?;
+    Ok(Loaded { name: source.model, version: source.version, backend: backend.name(), model })
+}
+
+/// An .onnx file, a version's folder, a model's folder, or a name in ./models.
+fn find(path: &Path) -> Result<ModelSource, Failure> {
+    let in_repository = Path::new(DEFAULT_REPOSITORY).join(path);
+    let path = if !path.exists() && path.components().count() == 1 && in_repository.exists() {
+        in_repository
+    } else {
+        path.to_owned()
+    };
+    let read = |error: io::Error| Failure::misused(format!("cannot read {}: {error}", path.display()));
+    // Names come from folders, also for `.` and `models/fraud/`.
+    let path = fs::canonicalize(&path).map_err(read)?;
+    let named = |path: Option<&Path>| {
+        let text = path.and_then(Path::file_stem).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        text.parse::<ModelName>().or_else(|_| "model".parse()).map_err(Failure::failed)
+    };
+    if path.is_file() {
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let files = Files::of(folder, path.file_name().map(Path::new)).map_err(read)?;
+        return Ok(ModelSource::new(named(Some(&path))?, 1, Arc::new(files)));
+    }
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u64>().ok();
+    let mut versions: Vec<(u64, PathBuf)> = Vec::new();
+    for entry in fs::read_dir(&path).map_err(read)? {
+        let child = entry.map_err(read)?.path();
+        if let Some(version) = number(&child).filter(|_| child.is_dir()) {
+            versions.push((version, child));
+        }
+    }
+    match versions.into_iter().max() {
+        Some((version, folder)) => {
+            let files = Files::of(folder, None).map_err(read)?;
+            Ok(ModelSource::new(named(Some(&path))?, version, Arc::new(files)))
+        }
+        None => {
+            let files = Files::of(path.clone(), None).map_err(read)?;
+            let name = if number(&path).is_some() { named(path.parent())? } else { named(Some(&path))? };
+            Ok(ModelSource::new(name, number(&path).unwrap_or(1), Arc::new(files)))
+        }
+    }
+}
+
+/// The regular files directly in a folder.
+#[derive(Debug)]
+struct Files {
+    folder: PathBuf,
+    list: Vec<(String, u64)>,
+}
+
+impl Files {
+    /// All of `folder`, or, of its models, only the file `only` beside whatever it may refer to.
+    fn of(folder: PathBuf, only: Option<&Path>) -> io::Result<Self> {
+        let mut list = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let (Ok(name), metadata) = (entry.file_name().into_string(), entry.metadata()?) else { continue };
+            let is_other_model = |only: &Path| {
+                let name = Path::new(&name);
+                name != only && name.extension() == only.extension()
+            };
+            if metadata.is_file() && !only.is_some_and(is_other_model) {
+                list.push((name, metadata.len()));
+            }
+        }
+        list.sort();
+        Ok(Self { folder, list })
+    }
+}
+
+impl ModelFiles for Files {
+    fn list(&self) -> &[(String, u64)] {
+        &self.list
+    }
+
+    fn read(&self, name: &str) -> io::Result<Bytes> {
+        if self.list.iter().any(|(known, _)| known == name) {
+            fs::read(self.folder.join(name)).map(Bytes::from)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+}
+
+/// The one model, behind its queue, for a front-end.
+#[derive(Debug)]
+pub(super) struct OneModel {
+    name: ModelName,
+    version: u64,
+    backend: Arc<str>,
+    signatures: Arc<Signatures>,
+    queue: BatchQueue,
+}
+
+impl OneModel {
+    /// Puts `loaded` behind a queue of `pool`.
+    pub(super) fn new(loaded: Loaded, pool: &ComputePool) -> Result<Arc<Self>, Failure> {
+        let Loaded { name, version, backend, model } = loaded;
+        let signatures = Arc::new(Signatures::single(model.signature().clone()));
+        let queue = BatchQueue::new(model, name.clone(), version, BatchConfig::default(), pool)
+            .map_err(|error| Failure::failed(error_chain(&error)))?;
+        Ok(Arc::new(Self { name, version, backend: Arc::from(backend), signatures, queue }))
+    }
+}
+
+/// A pool for one request.
+pub(super) fn pool() -> ComputePool {
+    ComputePool::new(PoolConfig::default())
+}
+
+impl Servable for OneModel {
+    fn model(&self) -> &ModelName {
+        &self.name
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn signatures(&self) -> &Signatures {
+        &self.signatures
+    }
+
+    fn infer(&self, request: InferRequest) -> InferFuture {
+        self.queue.infer(request)
+    }
+}
+
+/// [`OneModel`] as the whole catalogue.
+#[derive(Debug)]
+pub(super) struct Only(pub(super) Arc<OneModel>);
+
+impl Resolver for Only {
+    fn resolve(&self, model: &ModelRef<'_>, _context: &RequestContext) -> Result<Arc<dyn Servable>, Refusal> {
+        if model.name == self.0.name.as_str() {
+            Ok(Arc::clone(&self.0) as Arc<dyn Servable>)
+        } else {
+            Err(Refusal::new(Reason::ModelUnknown, "there is one model here"))
+        }
+    }
+}
+
+impl Catalog for Only {
+    fn models(&self) -> Vec<ModelStatus> {
+        let one = &self.0;
+        let version = VersionStatus {
+            version: one.version,
+            state: VersionState::Available,
+            failure: None,
+            backend: Some(Arc::clone(&one.backend)),
+            signatures: Some(Arc::clone(&one.signatures)),
+            load_time: None,
+            memory_bytes: 0,
+            statistics: VersionStatistics::default(),
+        };
+        vec![ModelStatus {
+            name: one.name.clone(),
+            versions: vec![version],
+            aliases: BTreeMap::new(),
+            default_version: Some(one.version),
+            overrides: Vec::new(),
+        }]
+    }
+
+    fn model(&self, name: &str) -> Option<ModelStatus> {
+        self.models().into_iter().find(|model| model.name.as_str() == name)
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,56 @@
+//! `millrace predict`: one request, answered by the same front-end and queue as a server's, without a socket.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+use millrace_http::{ConnectionContext, HttpConfig, HttpParts, MetricsText, Readiness, http_service};
+
+use super::args::PredictArgs;
+use super::offline::{self, OneModel, Only};
+use super::{DONE, FAILED, Failure, say};
+
+/// Runs the command.
+pub(super) fn run(args: &PredictArgs) -> Result<i32, Failure> {
+    let loaded = offline::load(&args.model)?;
+    let body = read(&args.input)?;
+    let path = format!("/v1/models/{}/versions/{}:predict", loaded.name, loaded.version);
+    let pool = offline::pool();
+    let only = Arc::new(Only(OneModel::new(loaded, &pool)?));
+    let service = http_service(HttpParts {
+        resolver: Arc::<Only>::clone(&only),
+        catalog: only,
+        compute: Arc::new(pool),
+        readiness: Readiness::default(),
+        metrics_text: MetricsText::new(String::new),
+        // Nobody else waits, and the operator's own file is as large as it is.
+        config: HttpConfig { max_body_bytes: u64::MAX, max_decompressed_bytes: u64::MAX, ..HttpConfig::default() },
+    });
+    let request = Request::builder().method(Method::POST).uri(path).body(Full::new(body)).map_err(Failure::failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Failure::failed)?;
+    let response = runtime.block_on(service.answer(request, ConnectionContext::default()));
+    let status = response.status();
+    let answer = response.into_body().into_bytes();
+    let text = String::from_utf8_lossy(&answer);
+    if status.is_success() {
+        say(&mut io::stdout(), format_args!("{text}\n"));
+        Ok(DONE)
+    } else {
+        say(&mut io::stderr(), format_args!("{text}\n"));
+        Ok(FAILED)
+    }
+}
+
+fn read(path: &Path) -> Result<Bytes, Failure> {
+    let result = if path == Path::new("-") {
+        let mut body = Vec::new();
+        io::stdin().lock().read_to_end(&mut body).map(|_| body)
+    } else {
+        fs::read(path)
+    };
+    result.map(Bytes::from).map_err(|error| Failure::misused(format!("cannot read {}: {error}", path.display())))
+}

@@ -1,0 +1,178 @@
+//! What is printed about loaded models: a table, and one `curl` line per model.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use millrace_core::{ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionStatus};
+
+use super::sample::{Sample, sample};
+
+const HEAD: [&str; 7] = ["MODEL", "VERSION", "BACKEND", "STATE", "INPUTS -> OUTPUTS", "LOAD", "MEMORY"];
+
+/// One line per version, and one below each failed version with the reason.
+pub(super) fn table(models: &[ModelStatus]) -> String {
+    let mut rows: Vec<([String; 7], Option<String>)> = Vec::new();
+    for model in models {
+        for version in &model.versions {
+            rows.push((row(model, version), version.failure.as_ref().map(|failure| failure.message.clone())));
+        }
+        if model.versions.is_empty() {
+            let cells = [
+                model.name.to_string(),
+                "-".into(),
+                "-".into(),
+                "NO VERSION".into(),
+                "-".into(),
+                "-".into(),
+                "-".into(),
+            ];
+            rows.push((cells, Some("no version in its folder: expected folders named 1, 2, …".to_owned())));
+        }
+    }
+    let mut widths = HEAD.map(str::len);
+    for (cells, _) in &rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    line(&mut text, &widths, &HEAD.map(str::to_owned));
+    for (cells, failure) in &rows {
+        line(&mut text, &widths, cells);
+        if let Some(failure) = failure {
+            let _ = writeln!(text, "    {failure}");
+        }
+    }
+    text
+}
+
+fn row(model: &ModelStatus, version: &VersionStatus) -> [String; 7] {
+    let mut number = version.version.to_string();
+    let aliases =
+        model.aliases.iter().filter(|(_, target)| **target == version.version).map(|(alias, _)| alias.as_str());
+    let marks: Vec<&str> =
+        (model.default_version == Some(version.version)).then_some("default").into_iter().chain(aliases).collect();
+    if !marks.is_empty() {
+        let _ = write!(number, " ({})", marks.join(", "));
+    }
+    let dash = || "-".to_owned();
+    [
+        model.name.to_string(),
+        number,
+        version.backend.as_deref().map_or_else(dash, str::to_owned),
+        if version.failure.is_some() { "FAILED".to_owned() } else { version.state.name().to_owned() },
+        default_signature(version).map_or_else(dash, arrow),
+        version.load_time.map_or_else(dash, |time| format!("{:.1} ms", time.as_secs_f64() * 1e3)),
+        if version.memory_bytes == 0 { dash() } else { bytes(version.memory_bytes) },
+    ]
+}
+
+fn line(text: &mut String, widths: &[usize; 7], cells: &[String; 7]) {
+    let mut line = String::new();
+    for (width, cell) in widths.iter().zip(cells) {
+        let _ = write!(line, "{cell}{:pad$}  ", "", pad = width - cell.chars().count());
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+fn default_signature(version: &VersionStatus) -> Option<&Signature> {
+    version.signatures.as_ref()?.find(SERVING_DEFAULT).map(|(_, signature)| signature)
+}
+
+/// `x FP32[N,4] -> y FP32[N]`.
+pub(super) fn arrow(signature: &Signature) -> String {
+    let list =
+        |specs: &[millrace_core::TensorSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("{} -> {}", list(signature.inputs()), list(signature.outputs()))
+}
+
+/// `12.3 KiB`.
+pub(super) fn bytes(count: u64) -> String {
+    let mut whole = count;
+    let mut rest = 0;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if whole < 1024 {
+            return if unit == "B" { format!("{whole} B") } else { format!("{whole}.{} {unit}", rest * 10 / 1024) };
+        }
+        (whole, rest) = (whole / 1024, whole % 1024);
+    }
+    format!("{whole} TiB")
+}
+
+/// One ready-to-paste line for each model that serves.
+pub(super) fn curl_lines(models: &[ModelStatus], address: SocketAddr) -> String {
+    let mut text = String::new();
+    for model in models {
+        let version = model.versions.iter().find(|version| Some(version.version) == model.default_version);
+        let Some(signature) = version.and_then(default_signature) else { continue };
+        let url = format!("http://{}/v1/models/{}:predict", reachable(address), model.name);
+        let sample = sample(signature);
+        match &sample {
+            Sample::Body(body, _) if sample.is_short() => {
+                let _ = writeln!(text, "curl {url} -d {}", shell_quoted(body));
+            }
+            Sample::Body(..) => {
+                let _ = writeln!(text, "millrace inspect PATH/{} --sample | curl {url} -d @-", model.name);
+            }
+            Sample::NoJson(dtype) => {
+                let _ = writeln!(text, "# {}: TensorFlow Serving's JSON has no form for {dtype}", model.name);
+            }
+            Sample::NoSize => {
+                let _ = writeln!(text, "# {}: too large to show a request", model.name);
+            }
+        }
+    }
+    text
+}
+
+/// An address that a client on this machine can connect to.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Everything that is wrong, one line each; empty where all is well.
+pub(super) fn problems(models: &[ModelStatus]) -> Vec<String> {
+    let mut problems = Vec::new();
+    if models.is_empty() {
+        problems.push("the repository holds no model".to_owned());
+    }
+    for model in models {
+        for version in &model.versions {
+            if let Some(failure) = &version.failure {
+                problems.push(format!("{} version {}: {}", model.name, version.version, failure.message));
+            }
+        }
+        if !model.is_ready() && model.versions.iter().all(|version| version.failure.is_none()) {
+            problems.push(format!("{}: no version can serve", Quoted(model.name.as_str())));
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, reachable, shell_quoted};
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(bytes(12), "12 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(64 << 20), "64.0 MiB");
+    }
+
+    #[test]
+    fn a_printed_line_can_be_pasted() {
+        assert_eq!(shell_quoted("{\"it's\": 1}"), r#"'{"it'\''s": 1}'"#);
+        assert_eq!(reachable("0.0.0.0:80".parse().unwrap()).to_string(), "127.0.0.1:80");
+        assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
+    }
+}

@@ -1,0 +1,93 @@
+//! What the server is told: complete, typed, with defaults; and how flags, environment and files become that.
+//!
+//! Two stages: `raw` holds what was written, in the operator's names and units; `resolve` turns it into
+//! [`ServerConfig`], and is the only place that refuses. The environment arrives as a map.
+
+pub(crate) mod environment;
+pub(crate) mod error;
+pub(crate) mod raw;
+pub(crate) mod resolve;
+pub(crate) mod value;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_batching::PoolConfig;
+use millrace_http::HttpConfig;
+use millrace_registry::{ModelSet, RegistryConfig};
+use serde::Deserialize;
+
+use crate::net::ConnectionLimits;
+
+/// Everything that [`Server::start`](crate::Server::start) is told. [`ServerConfig::repository`] has the defaults.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The address for clients. Port 0 lets the system choose. Default: `0.0.0.0:8080`.
+    pub listen: SocketAddr,
+    /// The address for operators, or `None` for no admin listener. Default: `127.0.0.1:8081`.
+    pub admin: Option<SocketAddr>,
+    /// Whether other processes may listen on the same addresses, for restarts that overlap. Default: no.
+    pub reuse_port: bool,
+    /// How long requests are still served once draining has begun, so that load balancers notice. Default: 0.
+    pub drain_delay: Duration,
+    /// How long requests in flight may take after that. Default: 30 s.
+    pub drain_timeout: Duration,
+    /// When the server counts as ready. Default: [`Ready::Settled`].
+    pub ready: Ready,
+    /// Limits of connections.
+    pub connections: ConnectionLimits,
+    /// Limits and switches of the HTTP front-end.
+    pub http: HttpConfig,
+    /// Where models lie and how they live.
+    pub registry: RegistryConfig,
+    /// The compute threads.
+    pub pool: PoolConfig,
+}
+
+impl ServerConfig {
+    /// The defaults for `models`.
+    pub fn new(models: ModelSet) -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8081))),
+            reuse_port: false,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+            ready: Ready::Settled,
+            connections: ConnectionLimits::default(),
+            http: HttpConfig::default(),
+            registry: RegistryConfig::new(models),
+            pool: PoolConfig::default(),
+        }
+    }
+
+    /// The defaults for every model below the folder `path`.
+    pub fn repository(path: impl Into<PathBuf>) -> Self {
+        Self::new(ModelSet::Repository(path.into()))
+    }
+}
+
+/// When the server counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Ready {
+    /// When every wanted version is available or has failed.
+    #[default]
+    Settled,
+    /// When, besides, none has failed.
+    All,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One line of text per event.
+    Text,
+    /// One JSON object per line.
+    Json,
+}

@@ -1,0 +1,247 @@
+//! A stream that gives up on peers that send too slowly, stay idle too long, or do not read their answers.
+//!
+//! hyper's own header timeout makes and drops a timer for every request; this one keeps a single timer per connection
+//! and looks at the clock only when something stalls, so that a busy connection pays nothing.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The slowest reading of an answer that still counts as progress, in bytes per second.
+const SLOWEST_READER: u64 = 1024;
+
+/// What the requests of one connection tell its stream.
+#[derive(Debug, Default)]
+pub(crate) struct Activity {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    /// Bytes wait for the client to read.
+    stalled: AtomicBool,
+    /// The connection was idle for too long; whoever drives it should close it in good order.
+    idle: AtomicBool,
+}
+
+impl Activity {
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// No request is being answered and no answer waits to be read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.is_resting() && !self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// No request is being answered.
+    fn is_resting(&self) -> bool {
+        self.begun.load(Ordering::Relaxed) == self.ended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_idle_for_too_long(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
+    }
+}
+
+/// A request between its headers and its answer.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How long each kind of waiting may last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) header: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) write: Duration,
+}
+
+/// What the read timer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// The next request, after so many have begun.
+    Idle(u64),
+    /// The rest of the headers that follow so many begun requests.
+    Headers(u64),
+}
+
+/// The stream.
+#[derive(Debug)]
+pub(crate) struct Timed<S> {
+    stream: S,
+    /// Bytes that were read to find out the protocol, not yet handed on.
+    prefix: Vec<u8>,
+    is_http2: bool,
+    patience: Patience,
+    activity: Arc<Activity>,
+    /// The number of requests begun when bytes last arrived; headers are incomplete where none has begun since.
+    bytes_after: Option<u64>,
+    read_timer: Option<(Waiting, Pin<Box<Sleep>>)>,
+    write_timer: Option<Stall>,
+}
+
+#[derive(Debug)]
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    since: Instant,
+    progress: u64,
+    begun: u64,
+    waiting: bool,
+}
+
+impl<S> Timed<S> {
+    pub(crate) fn new(stream: S, prefix: Vec<u8>, is_http2: bool, patience: Patience, activity: Arc<Activity>) -> Self {
+        let bytes_after = (!prefix.is_empty()).then_some(0);
+        Self { stream, prefix, is_http2, patience, activity, bytes_after, read_timer: None, write_timer: None }
+    }
+
+    /// Nothing to read: decides whether waiting on is allowed.
+    fn read_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.activity.is_resting() {
+            return Poll::Pending;
+        }
+        let begun = self.activity.begun.load(Ordering::Relaxed);
+        // HTTP/2 peers also send pings and window updates, which no request follows: only idling is timed there.
+        let headers = !self.is_http2 && self.bytes_after == Some(begun);
+        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun) };
+        let limit = if headers { self.patience.header } else { self.patience.idle };
+        let (armed, timer) =
+            self.read_timer.get_or_insert_with(|| (wanted, Box::pin(sleep_until(Instant::now() + limit))));
+        if *armed != wanted {
+            // A timer armed for an earlier idling is left to run out and only then set anew: idling lasts at most twice
+            // its limit, and no request pays for setting a timer. It knows the waker: one task drives a connection.
+            let idling = matches!((*armed, wanted), (Waiting::Idle(_), Waiting::Idle(_)));
+            if idling && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            timer.as_mut().reset(Instant::now() + limit);
+            *armed = wanted;
+        }
+        ready!(timer.as_mut().poll(context));
+        if self.is_http2 && !self.activity.idle.swap(true, Ordering::Relaxed) {
+            // The driver sends GOAWAY; it looks at the flag after this poll.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.is_http2 {
+            return Poll::Pending;
+        }
+        let what = if headers { "the request's headers took too long" } else { "idle for too long" };
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+    }
+
+    /// Nothing can be written: decides whether waiting on is allowed.
+    fn write_stalled(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let begun = self.activity.begun.load(Ordering::Relaxed);
+        let limit = self.patience.write;
+        let now = Instant::now();
+        self.activity.stalled.store(true, Ordering::Relaxed);
+        let stall = self.write_timer.get_or_insert_with(|| Stall {
+            timer: Box::pin(sleep_until(now + limit)),
+            since: now,
+            progress: 0,
+            begun,
+            waiting: true,
+        });
+        if !stall.waiting {
+            // A reader that takes a byte now and then must not hold an answer for ever.
+            let elapsed = now.saturating_duration_since(stall.since);
+            let fast = Duration::from_millis(stall.progress.saturating_mul(1000) / SLOWEST_READER) >= elapsed;
+            if fast || stall.begun != begun {
+                stall.timer.as_mut().reset(now + limit);
+                (stall.since, stall.progress, stall.begun) = (now, 0, begun);
+            }
+            stall.waiting = true;
+        }
+        match stall.timer.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn wrote<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+        n: impl Fn(&T) -> usize,
+    ) -> Poll<io::Result<T>> {
+        match poll {
+            Poll::Pending => match self.write_stalled(context) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            },
+            Poll::Ready(result) => {
+                if let (Some(stall), Ok(value)) = (&mut self.write_timer, &result) {
+                    stall.progress += n(value) as u64;
+                    stall.waiting = false;
+                    self.activity.stalled.store(false, Ordering::Relaxed);
+                }
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.prefix.is_empty() {
+            let n = this.prefix.len().min(buffer.remaining());
+            buffer.put_slice(&this.prefix[..n]);
+            this.prefix.drain(..n);
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            Poll::Pending => this.read_stalled(context),
+            ready => {
+                // Bytes that arrive while a request is answered are its body, or a request that nobody waits for yet.
+                if this.activity.is_resting() {
+                    this.bytes_after = Some(this.activity.begun.load(Ordering::Relaxed));
+                }
+                ready
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(context, poll, |n| *n)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(context, poll, |n| *n)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,4 @@
+//! TensorFlow Serving's configuration files.
+
+pub(crate) mod config;
+mod text;

@@ -1,0 +1,186 @@
+//! Connections that misbehave in time: slow, silent, gone, greedy, too many.
+
+use std::time::Duration;
+
+use millrace_testkit::{FakeBackend, Gate};
+
+use crate::support::{Client, DOUBLE, PATIENCE, Repository, TestServer, now, prediction};
+
+const GOOD: &str = r#"{"instances": [1.0]}"#;
+const SHORT: Duration = Duration::from_millis(300);
+
+#[test]
+fn row_40_a_client_that_half_closes_is_gone_and_its_work_is_not_done() {
+    let gate = Gate::opened();
+    let backend = FakeBackend::default().run_gate(gate.clone());
+    let server = TestServer::fake(Repository::new().fake("double", 1, 2.0, 0.0), backend, |config| {
+        config.pool.threads = std::num::NonZeroUsize::MIN;
+    });
+    gate.close();
+    let before = gate.arrived();
+    let mut busy = server.client();
+    busy.send(Client::request("POST", DOUBLE, "", GOOD.as_bytes()));
+    gate.wait_for(before + 1);
+    let mut gone = server.client();
+    gone.send(Client::request("POST", DOUBLE, "", GOOD.as_bytes()));
+    gone.half_close();
+    assert!(gone.rest_until_close().is_empty(), "it is taken as gone");
+    gate.open();
+    busy.reply().gives(&prediction(2.0));
+    server.is_well();
+    // The busy one, and the one that `is_well` sends; the gone one never ran.
+    assert_eq!(gate.arrived(), before + 2);
+}
+
+#[test]
+fn row_41_resets_at_every_byte_leave_nothing_behind() {
+    let server = TestServer::double(|_| {});
+    let request = Client::request("POST", DOUBLE, "", GOOD.as_bytes());
+    for round in 0..400 {
+        let mut client = server.client();
+        client.send(&request[..round % request.len() + 1]);
+        client.reset();
+    }
+    // One connection is the one that asks; the admin listener has a gauge of its own.
+    server.until_metric("millrace_server_connections{listener=\"data\"}", |open| open <= 2.0);
+    server.is_well();
+}
+
+#[test]
+fn row_42_slow_heads_slow_bodies_and_idle_connections_are_closed_while_others_are_served() {
+    let server = TestServer::double(|config| {
+        config.connections.header_timeout = SHORT;
+        config.connections.idle_timeout = SHORT;
+        config.http.body_timeout = SHORT;
+        config.http.min_body_rate = 0;
+    });
+    let head = format!("POST {DOUBLE} HTTP/1.1\r\nhost: t\r\ncontent-length: 20\r\n\r\n");
+    let mut slow: Vec<Client> = (0..90)
+        .map(|index| {
+            let mut client = server.client();
+            match index % 3 {
+                0 => client.send(&head[..head.len() / 2]),
+                1 => client.send(format!("{head}{{")),
+                _ => {}
+            }
+            client
+        })
+        .collect();
+    let mut good = server.client();
+    for _ in 0..200 {
+        good.post(DOUBLE, GOOD).gives(&prediction(2.0));
+    }
+    for client in &mut slow {
+        let said = String::from_utf8_lossy(&client.rest_until_close()).into_owned();
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
+    }
+    server.is_well();
+}
+
+#[test]
+fn headers_that_trickle_in_are_timed_from_their_first_byte() {
+    let server = TestServer::double(|config| {
+        config.connections.header_timeout = SHORT;
+        config.connections.idle_timeout = PATIENCE;
+    });
+    // On a connection that has served before: the timer must be the headers', not the idling's.
+    let mut client = server.client();
+    client.post(DOUBLE, GOOD).gives(&prediction(2.0));
+    client.send("GET /health HTTP/1.1\r\n");
+    let begin = now();
+    client.rest_until_close();
+    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_connection_that_had_a_large_body_may_idle_like_any_other() {
+    let server = TestServer::double(|config| config.connections.header_timeout = Duration::from_millis(50));
+    let mut client = server.client();
+    let body = format!("{{\"instances\": [1.0]{}}}", " ".repeat(2 << 20));
+    client.post(DOUBLE, body).gives(&prediction(2.0));
+    // Longer than the header timeout: a second connection's slow header runs into it meanwhile.
+    let mut other = server.client();
+    for _ in 0..2 {
+        other.send("GET /health HTTP/1.1\r\n");
+        other.rest_until_close();
+        other = server.client();
+    }
+    client.post(DOUBLE, GOOD).gives(&prediction(2.0));
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_last_answer() {
+    let server = TestServer::double(|config| config.connections.idle_timeout = SHORT);
+    let mut client = server.client();
+    for _ in 0..3 {
+        client.post(DOUBLE, GOOD).gives(&prediction(2.0));
+    }
+    let begin = now();
+    assert!(client.rest_until_close().is_empty());
+    assert!(begin.elapsed() >= SHORT / 2 && begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn row_43_clients_that_never_read_are_closed() {
+    let server = TestServer::double(|config| config.connections.write_timeout = SHORT);
+    let rows = vec!["1.0"; 200_000].join(",");
+    let request = Client::request("POST", DOUBLE, "", format!("{{\"instances\": [{rows}]}}").as_bytes());
+    let mut greedy: Vec<Client> = (0..20).map(|_| server.client()).collect();
+    for client in &mut greedy {
+        // Several answers of about a megabyte: more than the kernel buffers for a reader that does not read.
+        for _ in 0..8 {
+            client.send_anyway(&request);
+        }
+    }
+    server.until_metric("millrace_server_connections{listener=\"data\"}", |open| open <= 2.0);
+    server.is_well();
+    drop(greedy);
+}
+
+#[test]
+fn a_connection_over_the_limit_is_told_so_and_the_next_one_served_when_there_is_room() {
+    let server = TestServer::double(|config| config.connections.max_connections = 2);
+    let mut first = server.client();
+    let mut second = server.client();
+    first.post(DOUBLE, GOOD).gives(&prediction(2.0));
+    second.post(DOUBLE, GOOD).gives(&prediction(2.0));
+    let mut third = server.client();
+    third.send_anyway(Client::request("POST", DOUBLE, "", GOOD.as_bytes()));
+    let reply = third.reply();
+    reply.refuses(503, "too many connections");
+    assert!(reply.closes() && reply.header("retry-after").is_some());
+    third.rest_until_close();
+    drop(first);
+    // The server notices the close in its own time; until then it says 503 again.
+    let begin = now();
+    loop {
+        let mut client = server.client();
+        client.send_anyway(Client::request("POST", DOUBLE, "", GOOD.as_bytes()));
+        if client.try_reply().ok().flatten().is_some_and(|reply| reply.status == 200) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    second.post(DOUBLE, GOOD).gives(&prediction(2.0));
+}
+
+#[test]
+fn http2_without_tls_is_answered_on_the_same_port() {
+    let server = TestServer::double(|_| {});
+    let address = server.address();
+    let (status, body) = server.runtime().block_on(async move {
+        use http_body_util::BodyExt as _;
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post(format!("http://{address}{DOUBLE}"))
+            .body(http_body_util::Full::new(bytes::Bytes::from_static(GOOD.as_bytes())))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+    });
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), prediction(2.0));
+}

@@ -1,0 +1,17 @@
+//! The whole server over real sockets, and the binary as a process.
+//!
+//! A test's name is what it promises. Time limits under test are configured short; whatever a test waits for, it waits
+//! for on a socket, a gate or a process, never by sleeping.
+
+#![cfg(test)]
+#![expect(unused_crate_dependencies, reason = "the library's dependencies are visible to its tests")]
+
+mod config;
+mod connections;
+mod drain;
+mod faults;
+mod golden;
+mod malformed;
+mod observability;
+mod process;
+mod support;

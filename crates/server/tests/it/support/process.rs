@@ -1,0 +1,125 @@
+//! The binary as a process of its own, ended with the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// The binary, with nothing of the surrounding environment.
+pub(crate) fn millrace() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+/// A running `millrace serve`. Its log is JSON, so that the harness learns the addresses from it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    stdout: Receiver<String>,
+    log: Receiver<Value>,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+impl Process {
+    /// Starts `command`, which must be `serve` with a port of the system's choice, and waits until it listens.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let (address, admin) = (SocketAddr::from(([0, 0, 0, 0], 0)), None);
+        let mut this = Self { child, stdout: channel().1, log: channel().1, address, admin };
+        this.stdout = lines(this.child.stdout.take().expect("it is piped"), |line| Some(line));
+        this.log = lines::<ChildStderr, Value>(this.child.stderr.take().expect("it is piped"), |line| {
+            serde_json::from_str(&line).ok()
+        });
+        let listening = this.logged("listening");
+        let address = |name: &str| listening[name].as_str().and_then(|text| text.parse().ok());
+        this.address = address("address").expect("the log names the address");
+        this.admin = address("admin");
+        this
+    }
+
+    /// Waits for a line of the log with this message.
+    #[track_caller]
+    pub(crate) fn logged(&self, message: &str) -> Value {
+        loop {
+            let event = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no `{message}` in the log"));
+            if event["message"].as_str().is_some_and(|text| text.contains(message)) {
+                return event;
+            }
+        }
+    }
+
+    /// What it has printed up to and with the line that `last` accepts.
+    #[track_caller]
+    pub(crate) fn printed_until(&self, last: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut printed = Vec::new();
+        loop {
+            let line = self.stdout.recv_timeout(PATIENCE).expect("it prints more");
+            printed.push(line);
+            if printed.last().is_some_and(|line| last(line)) {
+                return printed;
+            }
+        }
+    }
+
+    /// What is left of its output, once it has ended.
+    pub(crate) fn rest_of_output(&self) -> Vec<String> {
+        self.stdout.iter().collect()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("it is our own child");
+    }
+
+    /// Waits for its end and gives its exit code.
+    #[track_caller]
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        // Its log ends when it ends; that, unlike the process itself, can be waited for with a time limit.
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(_) => {}
+                Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it does not end"),
+            }
+        }
+        self.child.wait().expect("it is our own child").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines<R: Read + Send + 'static, T: Send + 'static>(
+    from: R,
+    parse: impl Fn(String) -> Option<T> + Send + 'static,
+) -> Receiver<T> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if let Some(value) = parse(line)
+                && sender.send(value).is_err()
+            {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// Runs a command that ends by itself.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.output().expect("the binary starts")
+}

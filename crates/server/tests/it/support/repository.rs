@@ -1,0 +1,33 @@
+//! A model repository in a temporary folder.
+
+use std::fs;
+use std::path::Path;
+
+use millrace_testkit::FakeBackend;
+use tempfile::TempDir;
+
+/// Removed with the test.
+#[derive(Debug)]
+pub(crate) struct Repository(TempDir);
+
+impl Repository {
+    pub(crate) fn new() -> Self {
+        Self(TempDir::new().expect("a temporary folder"))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Adds version `version` of `model` for the fake engine: `y = x * scale + offset`.
+    pub(crate) fn fake(self, model: &str, version: u64, scale: f32, offset: f32) -> Self {
+        self.file(model, version, "model.fake", &FakeBackend::file(scale, offset))
+    }
+
+    pub(crate) fn file(self, model: &str, version: u64, name: &str, text: &str) -> Self {
+        let folder = self.path().join(model).join(version.to_string());
+        fs::create_dir_all(&folder).expect("the folder can be made");
+        fs::write(folder.join(name), text).expect("the file can be written");
+        self
+    }
+}
