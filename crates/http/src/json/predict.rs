@@ -17,29 +17,30 @@ pub(super) fn straight(body: &[u8], signatures: &Signatures, max_depth: usize) -
     let mut cursor = Cursor::new(body);
     let (mut index, mut signature) = signatures.find("")?;
     let mut has_name = false;
-    let mut values = None;
+    // Filled in place: a list of tensors holds the first two itself, and moving it about costs as much as reading a row.
+    let mut inputs = TensorList::new();
+    let mut form = None;
     let mut follows = cursor.open(b'{', b'}').ok()?;
     while follows {
         let key = cursor.key().ok()?;
         if key.is("signature_name") && !has_name {
             cursor.space();
             let (named, other) = signatures.find(&cursor.string().ok()?.display())?;
-            if values.is_some() && named != index {
+            if form.is_some() && named != index {
                 return None;
             }
             (index, signature, has_name) = (named, other, true);
-        } else if let Some(form) = form_of(key) {
-            if values.is_some() {
+        } else if let Some(form_here) = form_of(key) {
+            if form.replace(form_here).is_some() {
                 return None;
             }
-            values = Some((form, read(&mut cursor, form, signature, max_depth).ok()?));
+            read(&mut cursor, form_here, Reader { signature, max_depth }, &mut inputs).ok()?;
         } else {
             cursor.skip(max_depth.checked_sub(1)?, Numbers::InRange).ok()?;
         }
         follows = cursor.another(b'}').ok()?;
     }
-    let (form, inputs) = values?;
-    Some(PredictBody { signature: index, form, inputs })
+    Some(PredictBody { signature: index, form: form?, inputs })
 }
 
 /// A document whose syntax has been checked, and where the keys that matter have their values. The first of equal keys
@@ -114,7 +115,8 @@ impl<'a> Document<'a> {
             (Some(cursor), None) => (Form::Rows, cursor),
             (None, Some(cursor)) => (Form::Columns, cursor),
         };
-        let inputs = read(&mut cursor, form, found, max_depth)?;
+        let mut inputs = TensorList::new();
+        read(&mut cursor, form, Reader { signature: found, max_depth }, &mut inputs)?;
         Ok(PredictBody { signature, form, inputs })
     }
 
@@ -135,12 +137,11 @@ fn form_of(key: Text<'_>) -> Option<Form> {
 }
 
 /// Reads the value of `instances` or `inputs`.
-fn read(cursor: &mut Cursor<'_>, form: Form, signature: &Signature, max_depth: usize) -> Result<TensorList, JsonError> {
-    let reader = Reader { signature, max_depth };
+fn read(cursor: &mut Cursor<'_>, form: Form, reader: Reader<'_>, inputs: &mut TensorList) -> Result<(), JsonError> {
     cursor.space();
     match form {
-        Form::Rows => reader.rows(cursor),
-        Form::Columns => reader.columns(cursor),
+        Form::Rows => reader.rows(cursor, inputs),
+        Form::Columns => reader.columns(cursor, inputs),
     }
 }
 
@@ -151,7 +152,7 @@ struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    fn rows(self, cursor: &mut Cursor<'_>) -> Result<TensorList, JsonError> {
+    fn rows(self, cursor: &mut Cursor<'_>, inputs: &mut TensorList) -> Result<(), JsonError> {
         let mut ahead = *cursor;
         if cursor.peek() != Some(b'[') || !self.syntax(&ahead, ahead.clone().open(b'[', b']'))? {
             return Err(JsonError::Instances { value: value_here(cursor).0 });
@@ -160,15 +161,15 @@ impl<'s> Reader<'s> {
         ahead.space();
         if ahead.peek() == Some(b'{') && ahead.clone().base64_object().is_none() {
             *cursor = ahead;
-            return self.row_objects(cursor);
+            return self.row_objects(cursor, inputs);
         }
         // A list of values is nested like the tensor itself, so one reading serves both forms.
-        self.only_value(cursor, "instances")
+        self.only_value(cursor, "instances", inputs)
     }
 
-    fn columns(self, cursor: &mut Cursor<'_>) -> Result<TensorList, JsonError> {
+    fn columns(self, cursor: &mut Cursor<'_>, inputs: &mut TensorList) -> Result<(), JsonError> {
         if cursor.peek() != Some(b'{') || cursor.clone().base64_object().is_some() {
-            return self.only_value(cursor, "inputs");
+            return self.only_value(cursor, "inputs", inputs);
         }
         let specs = self.signature.inputs();
         let mut tensors = (0..specs.len()).map(|_| None).collect::<smallvec::SmallVec<[_; 2]>>();
@@ -187,22 +188,26 @@ impl<'s> Reader<'s> {
             follows = self.here(cursor, |cursor| cursor.another(b'}'))?;
         }
         let missing = |input| JsonError::Missing { place: "inputs".to_owned(), input };
-        tensors.into_iter().zip(specs).map(|(tensor, spec)| tensor.ok_or_else(|| missing(spec.name.clone()))).collect()
+        for (tensor, spec) in tensors.into_iter().zip(specs) {
+            inputs.push(tensor.ok_or_else(|| missing(spec.name.clone()))?);
+        }
+        Ok(())
     }
 
     /// Reads a value without a name, which only a signature with one input gives a meaning.
-    fn only_value(self, cursor: &mut Cursor<'_>, key: &'static str) -> Result<TensorList, JsonError> {
+    fn only_value(self, cursor: &mut Cursor<'_>, key: &'static str, inputs: &mut TensorList) -> Result<(), JsonError> {
         let [spec] = self.signature.inputs() else {
             let expected = self.signature.inputs().len();
             return Err(JsonError::Names { key, expected, names: self.names() });
         };
         let mut column = Column::new(spec, cursor, self.max_depth.saturating_sub(1))?;
         column.read(cursor, None)?;
-        Ok(std::iter::once(column.finish(None)?).collect())
+        inputs.push(column.finish(None)?);
+        Ok(())
     }
 
     /// Reads the rows of `instances`, which has been opened: an object each.
-    fn row_objects(self, cursor: &mut Cursor<'_>) -> Result<TensorList, JsonError> {
+    fn row_objects(self, cursor: &mut Cursor<'_>, inputs: &mut TensorList) -> Result<(), JsonError> {
         // Open in a row: the document, the list, the row.
         let levels = self.max_depth.saturating_sub(3);
         let new = |spec: &'s _| Column::new(spec, cursor, levels);
@@ -215,7 +220,10 @@ impl<'s> Reader<'s> {
                 break;
             }
         }
-        columns.into_iter().map(|column| column.finish(Some(n_rows))).collect()
+        for column in columns {
+            inputs.push(column.finish(Some(n_rows))?);
+        }
+        Ok(())
     }
 
     fn row(self, cursor: &mut Cursor<'_>, columns: &mut [Column<'s>], row: usize) -> Result<(), JsonError> {
