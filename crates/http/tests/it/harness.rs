@@ -1,0 +1,492 @@
+//! A server's worth of parts in memory: small models that run inline, a catalog that tests write, and a client.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use millrace_core::{
+    Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse,
+    Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RequestContext, Resolver, RunContext, Servable,
+    Signature, Signatures, Stages, Tensor, TensorList, TensorSpec, VersionChoice, VersionFailure, VersionState,
+    VersionStatistics, VersionStatus,
+};
+use millrace_http::{
+    AdminParts, AdminService, ConnectionContext, HttpConfig, HttpParts, HttpService, MetricsText, Readiness,
+    admin_service, http_service,
+};
+use millrace_testkit::FakeModel;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+/// What a model does with a request whose inputs fit.
+type Answerer = Arc<dyn Fn(InferRequest) -> InferFuture + Send + Sync>;
+
+/// A version that checks its inputs and answers through a closure.
+pub(crate) struct Version {
+    model: ModelName,
+    version: u64,
+    signatures: Signatures,
+    answer: Answerer,
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.model, self.version)
+    }
+}
+
+impl Servable for Version {
+    fn model(&self) -> &ModelName {
+        &self.model
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn signatures(&self) -> &Signatures {
+        &self.signatures
+    }
+
+    fn infer(&self, request: InferRequest) -> InferFuture {
+        let signature = self.signatures.get(request.signature).unwrap();
+        match signature.check(&request.inputs) {
+            Ok(_) => (self.answer)(request),
+            Err(error) => InferFuture::refused(error.refusal(&self.model)),
+        }
+    }
+}
+
+/// The answer whose outputs are `outputs`.
+pub(crate) fn answered(outputs: impl IntoIterator<Item = Tensor>) -> InferFuture {
+    let stages = Stages::immediate(tokio::time::Instant::now().into_std());
+    InferFuture::ready(Ok(InferResponse { outputs: outputs.into_iter().collect(), stages }))
+}
+
+/// A tensor's spec from its name, dtype and axes; `-1` is the batch axis.
+pub(crate) fn spec(name: &str, dtype: DType, axes: &[isize]) -> TensorSpec {
+    let dim = |&size: &isize| usize::try_from(size).map_or_else(|_| Dim::symbol("N"), Dim::Fixed);
+    TensorSpec::new(name, dtype, axes.iter().map(dim).collect::<Vec<_>>())
+}
+
+/// A signature over `inputs` and `outputs`.
+pub(crate) fn signature(inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> Signature {
+    Signature::new(inputs, outputs).unwrap()
+}
+
+/// The models that a test's server has.
+#[derive(Debug, Default)]
+pub(crate) struct Models {
+    versions: Vec<Arc<dyn Servable>>,
+    statuses: BTreeMap<String, ModelStatus>,
+    /// Refusals by model name, before any version is looked for.
+    refused: BTreeMap<String, Refusal>,
+    unsettled: AtomicBool,
+    orders: Mutex<Vec<String>>,
+    /// What every order gives, if not success.
+    order_refusal: Option<Refusal>,
+}
+
+impl Models {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A version that answers through `answer`.
+    pub(crate) fn version(
+        mut self,
+        name: &str,
+        version: u64,
+        signature: Signature,
+        answer: impl Fn(InferRequest) -> InferFuture + Send + Sync + 'static,
+    ) -> Self {
+        let model: ModelName = name.parse().unwrap();
+        let signatures = Signatures::single(signature);
+        let status = self.status_of(&model);
+        status.versions.push(VersionStatus {
+            version,
+            state: VersionState::Available,
+            failure: None,
+            backend: Some(Arc::from("fake")),
+            signatures: Some(Arc::new(signatures.clone())),
+            load_time: None,
+            memory_bytes: 17,
+            statistics: VersionStatistics::default(),
+        });
+        status.default_version = status.default_version.max(Some(version));
+        self.versions.push(Arc::new(Version { model, version, signatures, answer: Arc::new(answer) }));
+        self
+    }
+
+    /// A version that runs testkit's fake engine: `y = x * scale + offset`, FP32 `[N]`.
+    pub(crate) fn affine(self, name: &str, version: u64, scale: f32, offset: f32) -> Self {
+        let model = FakeModel::builder().affine(scale, offset).build().as_model();
+        let signature = model.signature().clone();
+        self.version(name, version, signature, move |request| run(&*model, request))
+    }
+
+    /// A version that gives back its only input.
+    pub(crate) fn identity(self, name: &str, input: TensorSpec, output: &str) -> Self {
+        let output = TensorSpec { name: Arc::from(output), ..input.clone() };
+        self.version(name, 1, signature(vec![input], vec![output]), |request| answered(request.inputs))
+    }
+
+    /// A version of FP32 `[N]` that answers with `refusal`.
+    pub(crate) fn refusing(self, name: &str, refusal: Refusal) -> Self {
+        let x = spec("x", DType::Fp32, &[-1]);
+        let y = spec("y", DType::Fp32, &[-1]);
+        self.version(name, 1, signature(vec![x], vec![y]), move |_| InferFuture::refused(refusal.clone()))
+    }
+
+    /// A model that is known, in `state`, and refused by the resolver.
+    pub(crate) fn unavailable(
+        mut self,
+        name: &str,
+        state: VersionState,
+        failure: Option<&str>,
+        refusal: Refusal,
+    ) -> Self {
+        let model: ModelName = name.parse().unwrap();
+        let failure = failure.map(|text| VersionFailure { code: Code::FailedPrecondition, message: text.to_owned() });
+        self.status_of(&model).versions.push(VersionStatus {
+            version: 1,
+            state,
+            failure,
+            backend: None,
+            signatures: None,
+            load_time: None,
+            memory_bytes: 0,
+            statistics: VersionStatistics::default(),
+        });
+        self.refused.insert(name.to_owned(), refusal);
+        self
+    }
+
+    /// Sets an alias.
+    pub(crate) fn alias(mut self, name: &str, alias: &str, version: u64) -> Self {
+        let model: ModelName = name.parse().unwrap();
+        self.status_of(&model).aliases.insert(alias.parse().unwrap(), version);
+        self
+    }
+
+    /// The first scan has not settled.
+    pub(crate) fn unsettled(self) -> Self {
+        self.unsettled.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// Every order is refused.
+    pub(crate) fn refusing_orders(mut self, refusal: Refusal) -> Self {
+        self.order_refusal = Some(refusal);
+        self
+    }
+
+    fn status_of(&mut self, model: &ModelName) -> &mut ModelStatus {
+        self.statuses.entry(model.to_string()).or_insert_with(|| ModelStatus {
+            name: model.clone(),
+            versions: Vec::new(),
+            aliases: BTreeMap::new(),
+            default_version: None,
+            overrides: Vec::new(),
+        })
+    }
+
+    fn order(&self, text: String) -> ControlFuture {
+        self.orders.lock().push(text);
+        let result = self.order_refusal.clone().map_or(Ok(()), Err);
+        Box::pin(async move { result })
+    }
+}
+
+fn run(model: &dyn Model, request: InferRequest) -> InferFuture {
+    let rows = model.signature().check(&request.inputs).unwrap().rows;
+    let batch = Batch::single(request.inputs, rows);
+    let outputs = model.instance().unwrap().run(&batch, &RunContext::plain()).unwrap();
+    answered(outputs.0.into_iter().flatten())
+}
+
+impl Resolver for Models {
+    fn resolve(&self, model: &ModelRef<'_>, _context: &RequestContext) -> Result<Arc<dyn Servable>, Refusal> {
+        if let Some(refusal) = self.refused.get(model.name) {
+            return Err(refusal.clone());
+        }
+        let Some(status) = self.statuses.get(model.name) else {
+            return Err(Refusal::new(Reason::ModelUnknown, "no such model"));
+        };
+        let version = match model.version {
+            VersionChoice::Default => status.default_version,
+            VersionChoice::Number(number) => Some(number),
+            VersionChoice::Label(label) => match status.aliases.get(label) {
+                Some(version) => Some(*version),
+                None => return Err(Refusal::new(Reason::LabelUnknown, "no such label")),
+            },
+        };
+        let fits =
+            |known: &&Arc<dyn Servable>| known.model().as_str() == model.name && Some(known.version()) == version;
+        let found = self.versions.iter().find(fits).cloned();
+        found.ok_or_else(|| Refusal::new(Reason::VersionUnknown, "no such version"))
+    }
+}
+
+impl Catalog for Models {
+    fn models(&self) -> Vec<ModelStatus> {
+        self.statuses.values().cloned().collect()
+    }
+
+    fn model(&self, name: &str) -> Option<ModelStatus> {
+        self.statuses.get(name).cloned()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.unsettled.load(Ordering::SeqCst)
+    }
+}
+
+impl Control for Models {
+    fn load(&self, model: &ModelName, version: Option<u64>) -> ControlFuture {
+        self.order(format!("load {model} {version:?}"))
+    }
+
+    fn unload(&self, model: &ModelName, version: Option<u64>) -> ControlFuture {
+        self.order(format!("unload {model} {version:?}"))
+    }
+
+    fn set_alias(&self, model: &ModelName, alias: &Alias, version: u64) -> ControlFuture {
+        self.order(format!("alias {model} {alias} {version}"))
+    }
+
+    fn remove_alias(&self, model: &ModelName, alias: &Alias) -> ControlFuture {
+        self.order(format!("no alias {model} {alias}"))
+    }
+
+    fn rescan(&self) -> ControlFuture {
+        self.order("rescan".to_owned())
+    }
+}
+
+/// Runs jobs on the spot and counts them, or refuses them.
+#[derive(Debug, Default)]
+pub(crate) struct InlineCompute {
+    jobs: AtomicUsize,
+    refusing: AtomicBool,
+}
+
+impl InlineCompute {
+    /// How many jobs ran.
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.load(Ordering::SeqCst)
+    }
+
+    /// Takes no more jobs.
+    pub(crate) fn refuse(&self) {
+        self.refusing.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Compute for InlineCompute {
+    fn run(&self, job: Job) -> Result<(), Refusal> {
+        if self.refusing.load(Ordering::SeqCst) {
+            return Err(Refusal::new(Reason::QueueFull, "the compute queue is full"));
+        }
+        self.jobs.fetch_add(1, Ordering::SeqCst);
+        job();
+        Ok(())
+    }
+}
+
+/// The services over one set of models, and handles to what is behind them.
+pub(crate) struct TestServer {
+    pub(crate) service: HttpService,
+    pub(crate) admin: AdminService,
+    pub(crate) models: Arc<Models>,
+    pub(crate) compute: Arc<InlineCompute>,
+    pub(crate) readiness: Readiness,
+    pub(crate) live: Arc<AtomicBool>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// Panics unless this is a TensorFlow Serving error of `status` whose text contains `words`.
+    #[track_caller]
+    pub(crate) fn refuses(&self, status: u16, words: &str) {
+        assert_eq!(self.status, status, "{:?}", self.body);
+        assert_eq!(self.headers["content-type"], "application/json");
+        let body = self.json();
+        assert_eq!(body.as_object().map(serde_json::Map::len), Some(1), "{body}");
+        let text = body["error"].as_str().expect("an error text");
+        assert!(text.contains(words), "`{text}` does not say `{words}`");
+    }
+
+    /// Panics unless this is a 200 with `body`, as JSON.
+    #[track_caller]
+    pub(crate) fn gives(&self, body: &Value) {
+        assert_eq!(self.status, 200, "{:?}", self.body);
+        assert_eq!(self.headers["content-type"], "application/json");
+        assert_eq!(self.json(), *body);
+    }
+}
+
+impl TestServer {
+    /// The services over `models`, with defaults.
+    pub(crate) fn new(models: Models) -> Self {
+        Self::with(models, |_| {})
+    }
+
+    /// The services over `models`, with a changed configuration.
+    pub(crate) fn with(models: Models, change: impl FnOnce(&mut HttpConfig)) -> Self {
+        let mut config = HttpConfig::default();
+        change(&mut config);
+        let (models, compute) = (Arc::new(models), Arc::new(InlineCompute::default()));
+        let live = Arc::new(AtomicBool::new(true));
+        let flag = Arc::clone(&live);
+        let readiness = Readiness::new(Arc::new(move || flag.load(Ordering::SeqCst)));
+        let metrics_text = MetricsText::new(|| "# the page\n".to_owned());
+        let parts = HttpParts {
+            resolver: models.clone(),
+            catalog: models.clone(),
+            compute: compute.clone(),
+            readiness: readiness.clone(),
+            metrics_text: metrics_text.clone(),
+            config: config.clone(),
+        };
+        let admin = AdminParts {
+            control: models.clone(),
+            catalog: models.clone(),
+            readiness: readiness.clone(),
+            metrics_text,
+            config,
+        };
+        let (service, admin) = (http_service(parts), admin_service(admin));
+        Self { service, admin, models, compute, readiness, live }
+    }
+
+    /// Sends `request` to the data port.
+    pub(crate) async fn send<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        collect(self.service.answer(request, ConnectionContext::default()).await).await
+    }
+
+    /// `method` on `path` with `body` and headers.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        self.send(request(method, path, headers, body)).await
+    }
+
+    /// `GET`.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[], "").await
+    }
+
+    /// `POST /v1/models/{model}:predict`; `model` may go on with a version.
+    pub(crate) async fn predict(&self, model: &str, body: impl Into<Bytes>) -> Answer {
+        self.ask(Method::POST, &format!("/v1/models/{model}:predict"), &[], body).await
+    }
+
+    /// `method` on `path` of the admin port.
+    pub(crate) async fn order(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+        collect(self.admin.answer(request(method, path, &[], body)).await).await
+    }
+
+    /// The orders given so far.
+    pub(crate) fn orders(&self) -> Vec<String> {
+        self.models.orders.lock().clone()
+    }
+}
+
+/// A request as hyper would hand it on.
+pub(crate) fn request(
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::new(body.into())).unwrap()
+}
+
+async fn collect(response: http::Response<millrace_http::ResponseBody>) -> Answer {
+    let (parts, body) = response.into_parts();
+    let expected = body.size_hint().exact().unwrap();
+    let body = body.collect().await.unwrap().to_bytes();
+    assert_eq!(body.len() as u64, expected, "the length that hyper announces is the true one");
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+/// The models of most tests.
+pub(crate) fn models() -> Models {
+    let (a, b) = (spec("a", DType::Int32, &[-1]), spec("b", DType::Int32, &[-1, 2]));
+    let (s, d) = (spec("s", DType::Int32, &[-1]), spec("d", DType::Int32, &[-1]));
+    let scalar = || vec![spec("x", DType::Fp32, &[])];
+    let total = |request: InferRequest| {
+        let sum: f32 = request.inputs[0].elements::<f32>().unwrap().iter().sum();
+        answered([Tensor::from_vec(&[], vec![sum]).unwrap()])
+    };
+    let half = |request: InferRequest| {
+        let x = request.inputs[0].elements::<f32>().unwrap()[0];
+        answered([Tensor::from_vec(&[], vec![x / 2.0]).unwrap()])
+    };
+    Models::new()
+        .affine("half_plus_two", 1, 0.5, 2.0)
+        .affine("half_plus_two", 2, 0.5, 3.0)
+        .alias("half_plus_two", "stable", 1)
+        .version("sum_diff", 1, signature(vec![a, b], vec![s, d]), sum_diff)
+        .identity("ints", spec("x", DType::Int32, &[-1]), "y")
+        .identity("strings", spec("x", DType::Bytes, &[-1]), "y")
+        .identity("files", spec("x", DType::Bytes, &[-1]), "y_bytes")
+        .identity("halves", spec("x", DType::Fp16, &[-1]), "y")
+        .identity("pairs", spec("x", DType::Fp32, &[-1, 2]), "y")
+        .version("half_scalar", 1, signature(scalar(), vec![spec("y", DType::Fp32, &[])]), half)
+        .version("total", 1, signature(vec![spec("x", DType::Fp32, &[-1])], vec![spec("y", DType::Fp32, &[])]), total)
+        .unavailable(
+            "loading",
+            VersionState::Loading,
+            None,
+            Refusal::new(Reason::Loading, "model `loading` is loading"),
+        )
+        .unavailable(
+            "failed",
+            VersionState::End,
+            Some("node `Conv_3` is not supported"),
+            Refusal::new(Reason::NotReady, "model `failed` has no version that can serve"),
+        )
+}
+
+/// `s = a + b[0] + b[1]`, `d = a - b[0] - b[1]`.
+#[expect(clippy::needless_pass_by_value, reason = "it stands where an answerer stands")]
+fn sum_diff(request: InferRequest) -> InferFuture {
+    let (a, b) = (request.inputs[0].elements::<i32>().unwrap(), request.inputs[1].elements::<i32>().unwrap());
+    let pairs = a.iter().zip(b.chunks(2)).map(|(a, b)| (a + b[0] + b[1], a - b[0] - b[1]));
+    let (s, d): (Vec<i32>, Vec<i32>) = pairs.unzip();
+    let tensors: TensorList = [s, d].into_iter().map(|list| Tensor::from_vec(&[list.len()], list).unwrap()).collect();
+    answered(tensors)
+}

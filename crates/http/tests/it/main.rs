@@ -1,0 +1,16 @@
+//! The services driven directly with requests, without sockets: what a client sees, row by row.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
+
+mod admin;
+mod compression;
+mod cors;
+mod deadlines;
+mod failures;
+mod harness;
+mod health;
+mod limits;
+mod metrics;
+mod names;
+mod predict;
+mod status;
