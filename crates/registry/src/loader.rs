@@ -1,0 +1,228 @@
+//! The threads that load: read, compile, warm up, check again. They run at low priority and hold no lock, so that
+//! loading disturbs nobody who is being served.
+
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use millrace_batching::{BatchConfig, BatchQueue, ComputePool};
+use millrace_core::{
+    Backend, Code, LoadError, LoadErrorKind, Model, ModelFiles, ModelSource, Signatures, VersionFailure,
+};
+
+use crate::files::{Fingerprint, ListError, VersionFiles};
+use crate::lease::{Lease, Reaper};
+use crate::table::{Facts, LoadId, LoadOrder, LoadOutcome};
+use crate::{BatchOverrides, clock, metrics, warmup};
+
+/// How much lower than the rest of the process loader threads stand.
+const NICENESS: i32 = 10;
+
+/// What every load needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Workshop {
+    pub(crate) backends: Vec<Arc<dyn Backend>>,
+    pub(crate) pool: ComputePool,
+    pub(crate) reaper: Reaper,
+    pub(crate) max_model_bytes: u64,
+    pub(crate) batching: BatchConfig,
+    pub(crate) overrides: BatchOverrides,
+}
+
+/// One loading thread. It takes one order at a time, so that the manager knows which threads are idle.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    orders: Sender<LoadOrder>,
+    thread: JoinHandle<()>,
+    busy: bool,
+}
+
+impl Loader {
+    /// Starts thread `index`; `done` is told of every result.
+    pub(crate) fn start(
+        index: usize,
+        workshop: Workshop,
+        done: impl Fn(usize, LoadId, LoadOutcome<Arc<Lease>>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (orders, inbox) = crossbeam_channel::bounded::<LoadOrder>(1);
+        let thread = thread::Builder::new().name(format!("millrace-load-{index}")).spawn(move || {
+            // On Linux this is the calling thread's alone. Where it is not allowed, loading works at full priority.
+            let _ = rustix::process::nice(NICENESS);
+            for order in inbox {
+                done(index, order.id, workshop.load(&order));
+            }
+        })?;
+        Ok(Self { orders, thread, busy: false })
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.busy
+    }
+
+    /// Hands it an order; only when it is idle.
+    pub(crate) fn hand(&mut self, order: LoadOrder) {
+        self.busy = true;
+        // The thread ends only when this sender goes, so that the order cannot come back.
+        let _ = self.orders.send(order);
+    }
+
+    /// It has told its result.
+    pub(crate) fn finished(&mut self) {
+        self.busy = false;
+    }
+
+    /// Ends it. A thread in the middle of a load is left to end by itself: nothing can interrupt an engine.
+    pub(crate) fn stop(self) {
+        drop(self.orders);
+        if !self.busy {
+            // A panic in there would have been the registry's own and has been printed.
+            let _ = self.thread.join();
+        }
+    }
+}
+
+impl Workshop {
+    /// Loads a version.
+    pub(crate) fn load(&self, order: &LoadOrder) -> LoadOutcome<Arc<Lease>> {
+        let started = clock::now();
+        let files = match order.place.files(self.max_model_bytes) {
+            Ok(files) => Arc::new(files),
+            Err(error) => return LoadOutcome::Failed(failure(order, &unlistable(error), &[])),
+        };
+        let seen = files.fingerprint();
+        if order.fingerprint.is_some_and(|expected| expected != seen) {
+            return LoadOutcome::Changed;
+        }
+        // A panic is the backend's: what it was building is dropped whole, and nothing of ours was half changed.
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.build(order, &files)));
+        let loaded = loaded.unwrap_or_else(|panic| Err(LoadError::new(LoadErrorKind::Engine, panic_text(&*panic))));
+        // Checked for failures too: what was read may have been half of a copy that is still going on.
+        if self.fingerprint(order) != Some(seen) {
+            return LoadOutcome::Changed;
+        }
+        match loaded {
+            Ok(built) => {
+                let load_time = clock::now().saturating_duration_since(started);
+                self.finish(order, built, load_time)
+            }
+            Err(error) => LoadOutcome::Failed(failure(order, &error, files.refused())),
+        }
+    }
+
+    fn fingerprint(&self, order: &LoadOrder) -> Option<Fingerprint> {
+        order.place.files(self.max_model_bytes).ok().map(|files| files.fingerprint())
+    }
+
+    fn build(&self, order: &LoadOrder, files: &Arc<VersionFiles>) -> Result<Built, LoadError> {
+        let source = ModelSource {
+            model: order.model.clone(),
+            version: order.version,
+            files: Arc::clone(files) as Arc<dyn ModelFiles>,
+            memory_budget: order.memory,
+            options: order.config.options.clone(),
+        };
+        let backend = self.choose(order, &source)?;
+        let model = backend.load(&source)?;
+        warmup::warm(&model, &order.config.warmup)?;
+        let config = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
+        let queue = BatchQueue::new(Arc::clone(&model), order.model.clone(), order.version, config, &self.pool)?;
+        Ok(Built { backend: Arc::from(backend.name()), model, queue })
+    }
+
+    fn choose(&self, order: &LoadOrder, source: &ModelSource) -> Result<&Arc<dyn Backend>, LoadError> {
+        let names = || self.backends.iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ");
+        match &order.config.backend {
+            Some(wanted) => {
+                let found = self.backends.iter().find(|backend| backend.name() == wanted);
+                found.ok_or_else(|| {
+                    let text = format!("there is no backend `{wanted}`; expected one of {}", names());
+                    LoadError::new(LoadErrorKind::Unsupported, text)
+                })
+            }
+            None => self.backends.iter().find(|backend| backend.recognises(source)).ok_or_else(|| {
+                let text = format!("no backend ({}) recognises the files: {}", names(), listing(&*source.files));
+                LoadError::new(LoadErrorKind::Unsupported, text)
+            }),
+        }
+    }
+
+    fn finish(&self, order: &LoadOrder, built: Built, load_time: Duration) -> LoadOutcome<Arc<Lease>> {
+        metrics::load(&order.model, order.version, load_time.as_secs_f64());
+        let signatures = Arc::new(Signatures::single(built.model.signature().clone()));
+        let facts = Facts {
+            backend: built.backend,
+            signatures: Arc::clone(&signatures),
+            memory: built.model.memory_bytes(),
+            load_time,
+        };
+        let (model, pool, reaper) = (order.model.clone(), self.pool.clone(), self.reaper.clone());
+        let lease = Lease::new(model, order.version, signatures, order.id, built.queue, pool, reaper);
+        LoadOutcome::Ready(Arc::new(lease), facts)
+    }
+}
+
+struct Built {
+    backend: Arc<str>,
+    model: Arc<dyn Model>,
+    queue: BatchQueue,
+}
+
+/// What the status shows: the error's own text, and which files were withheld.
+fn failure(order: &LoadOrder, error: &LoadError, refused: &[String]) -> VersionFailure {
+    metrics::load_failure(&order.model);
+    let mut cause = error.source();
+    let mut causes = String::new();
+    while let Some(error) = cause {
+        causes = format!("{causes}: {error}");
+        cause = error.source();
+    }
+    if !causes.is_empty() {
+        tracing::debug!(model = %order.model, version = order.version, "why the load failed: {error}{causes}");
+    }
+    let mut message = error.to_string();
+    if !refused.is_empty() {
+        message = format!("{message} (not served: {})", refused.join("; "));
+    }
+    VersionFailure { code: error.code(), message }
+}
+
+fn unlistable(error: ListError) -> LoadError {
+    let kind = match error {
+        ListError::TooMany | ListError::TooLarge { .. } => LoadErrorKind::TooLarge,
+        ListError::Io(_) => LoadErrorKind::Missing,
+    };
+    LoadError::new(kind, error.to_string()).with_cause(error)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::warn!("a backend panicked while loading: {}", text.unwrap_or("no text"));
+    "the engine panicked while loading".to_owned()
+}
+
+/// The first few names.
+fn listing(files: &dyn ModelFiles) -> String {
+    const SHOWN: usize = 5;
+    let list = files.list();
+    if list.is_empty() {
+        return "there are none".to_owned();
+    }
+    let names: Vec<String> = list.iter().take(SHOWN).map(|(name, _)| millrace_core::Quoted(name).to_string()).collect();
+    let more = if list.len() > SHOWN { format!(" and {} more", list.len() - SHOWN) } else { String::new() };
+    format!("{}{more}", names.join(", "))
+}
+
+/// The refusal of an order whose version failed.
+pub(crate) fn refusal(failure: &VersionFailure) -> millrace_core::Refusal {
+    use millrace_core::{Reason, Refusal};
+    let reason = match failure.code {
+        Code::ResourceExhausted => Reason::TooLarge,
+        Code::Unimplemented => Reason::Unsupported,
+        Code::Internal => Reason::BackendFailed,
+        _ => Reason::Conflict,
+    };
+    Refusal::new(reason, failure.message.clone())
+}

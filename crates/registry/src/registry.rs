@@ -1,0 +1,247 @@
+//! The handle: starts the threads, resolves, lists, takes orders.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
+use millrace_batching::ComputePool;
+use millrace_core::{
+    Alias, Backend, Catalog, Control, ControlFuture, ModelName, ModelRef, ModelStatus, Refusal, RequestContext,
+    Resolver, Servable,
+};
+use parking_lot::Mutex;
+
+use crate::lease::Reaper;
+use crate::loader::{Loader, Workshop};
+use crate::manager::{Manager, Message, Order, Schedule};
+use crate::reply::{Event, Happened, reply, shut_down};
+use crate::scan::Scanner;
+use crate::snapshot::Snapshot;
+use crate::state::StateFile;
+use crate::table::{Table, TableConfig};
+use crate::watch::Watch;
+use crate::{ModelSet, RegistryConfig, RegistryError, clock};
+
+/// Every loaded model, and the threads that keep it in step with the disk and with an operator's orders.
+///
+/// A cheap handle: clones are the same registry. The last one to go shuts it down.
+#[derive(Clone)]
+pub struct Registry(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    messages: Sender<Message>,
+    manager: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the manager's thread and the handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) ready: Event,
+    pub(crate) warnings: Mutex<Vec<String>>,
+    pub(crate) reaper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Registry {
+    /// Reads the repository and starts to load. Returns at once; [`Registry::settled`] tells when loading is done.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when the repository is not a readable folder, a model is listed twice, there is no backend or a
+    /// thread cannot be started. Whatever is wrong with one model is that model's status.
+    pub fn start(
+        config: RegistryConfig,
+        backends: Vec<Arc<dyn Backend>>,
+        pool: ComputePool,
+    ) -> Result<Self, RegistryError> {
+        if backends.is_empty() {
+            return Err(RegistryError::NoBackend);
+        }
+        let listed = listed(&config.models)?;
+        let mut scanner = Scanner::new(config.models.clone(), config.max_model_bytes);
+        let started = clock::now();
+        let scan = scanner.scan().map_err(|source| {
+            let path = scanner.roots().into_iter().next().unwrap_or_default();
+            RegistryError::Repository { path, source }
+        })?;
+        let cost = clock::now().saturating_duration_since(started);
+        let (state, orders) = config.state_dir.as_deref().map(restore).unzip();
+        let table_config = TableConfig {
+            quiet_period: config.quiet_period,
+            retry: config.retry,
+            memory_budget: config.memory_budget,
+            listed,
+        };
+
+        let (messages, inbox) = crossbeam_channel::unbounded();
+        let to_manager = messages.clone();
+        let (reaper, reaper_thread) = Reaper::start(move |load, statistics| {
+            // Without a manager nobody counts any more.
+            let _ = to_manager.send(Message::Drained(load, statistics));
+        })
+        .map_err(RegistryError::Thread)?;
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            ready: Event::default(),
+            warnings: Mutex::default(),
+            reaper: Mutex::new(Some(reaper_thread)),
+        });
+        let workshop = Workshop {
+            backends,
+            pool,
+            reaper: reaper.clone(),
+            max_model_bytes: config.max_model_bytes,
+            batching: config.batching,
+            overrides: config.batching_overrides,
+        };
+        let mut loaders = Vec::new();
+        for index in 0..config.load_threads.get() {
+            let to_manager = messages.clone();
+            let loader = Loader::start(index, workshop.clone(), move |loader, load, outcome| {
+                let _ = to_manager.send(Message::Loaded(loader, load, outcome));
+            });
+            loaders.push(loader.map_err(RegistryError::Thread)?);
+        }
+        drop(workshop);
+        let roots = scanner.roots();
+        let manager = Manager {
+            inbox,
+            shared: Arc::clone(&shared),
+            table: Table::new(table_config, orders.unwrap_or_default()),
+            scanner,
+            state,
+            loaders,
+            reaper,
+            poll_interval: config.watch.then_some(config.poll_interval),
+            schedule: Schedule { watch: None, scanned: started, cost, touched: None, not_before: None },
+            waiting: Vec::new(),
+            released: Vec::new(),
+            answers: Vec::new(),
+            warned: std::collections::HashSet::new(),
+        };
+        let to_manager = messages.clone();
+        let watch = config.watch.then_some(move || {
+            Watch::start(&roots, move || {
+                let _ = to_manager.send(Message::Touched);
+            })
+        });
+        let thread = thread::Builder::new()
+            .name("millrace-registry".to_owned())
+            .spawn(move || manager.run(scan, watch))
+            .map_err(RegistryError::Thread)?;
+        Ok(Self(Arc::new(Handle { shared, messages, manager: Mutex::new(Some(thread)) })))
+    }
+
+    /// Ends once the first look at the repository has settled: every wanted version is available or has failed. Ends
+    /// too when the registry shuts down before. Works on any executor and may be awaited any number of times.
+    pub fn settled(&self) -> impl Future<Output = ()> + Send + 'static {
+        Happened(Arc::clone(&self.0.shared), |shared| &shared.ready)
+    }
+
+    /// What the last look at the repository found odd, one line each, naming paths: for the operator, not for callers.
+    pub fn warnings(&self) -> Vec<String> {
+        self.0.shared.warnings.lock().clone()
+    }
+
+    /// Shuts down: new requests and orders are refused with `Draining`, and the registry's threads end. Leases that are
+    /// still out stay good until they are dropped; a load in progress is left behind and its result thrown away.
+    pub fn shutdown(&self) {
+        self.0.shutdown();
+    }
+
+    fn order(&self, order: Order) -> ControlFuture {
+        let (reply, answer) = reply();
+        // Sent now, not when first polled: orders count in the order in which they were given.
+        match self.0.messages.send(Message::Order(order, reply)) {
+            Ok(()) => Box::pin(answer),
+            Err(_) => Box::pin(std::future::ready(Err(shut_down()))),
+        }
+    }
+}
+
+impl Handle {
+    fn shutdown(&self) {
+        let Some(thread) = self.manager.lock().take() else { return };
+        // It may have ended by itself only by a panic, which joining shows.
+        let _ = self.messages.send(Message::Stop);
+        if thread.join().is_err() {
+            tracing::error!("the registry's thread had panicked");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("ready", &self.is_ready()).finish_non_exhaustive()
+    }
+}
+
+impl Resolver for Registry {
+    fn resolve(&self, model: &ModelRef<'_>, _context: &RequestContext) -> Result<Arc<dyn Servable>, Refusal> {
+        self.0.shared.snapshot.load().resolve(model)
+    }
+}
+
+impl Catalog for Registry {
+    fn models(&self) -> Vec<ModelStatus> {
+        self.0.shared.snapshot.load().statuses()
+    }
+
+    fn model(&self, name: &str) -> Option<ModelStatus> {
+        self.0.shared.snapshot.load().status(name)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.shared.ready.has_happened()
+    }
+}
+
+impl Control for Registry {
+    fn load(&self, model: &ModelName, version: Option<u64>) -> ControlFuture {
+        self.order(Order::Load(model.clone(), version))
+    }
+
+    fn unload(&self, model: &ModelName, version: Option<u64>) -> ControlFuture {
+        self.order(Order::Unload(model.clone(), version))
+    }
+
+    fn set_alias(&self, model: &ModelName, alias: &Alias, version: u64) -> ControlFuture {
+        self.order(Order::SetAlias(model.clone(), alias.clone(), version))
+    }
+
+    fn remove_alias(&self, model: &ModelName, alias: &Alias) -> ControlFuture {
+        self.order(Order::RemoveAlias(model.clone(), alias.clone()))
+    }
+
+    fn rescan(&self) -> ControlFuture {
+        self.order(Order::Rescan)
+    }
+}
+
+type Listed = std::collections::BTreeMap<ModelName, (crate::VersionPolicy, std::collections::BTreeMap<Alias, u64>)>;
+
+fn listed(models: &ModelSet) -> Result<Listed, RegistryError> {
+    let ModelSet::Listed(list) = models else { return Ok(Listed::new()) };
+    let mut names = BTreeSet::new();
+    if let Some(twice) = list.iter().find(|model| !names.insert(&model.name)) {
+        return Err(RegistryError::Duplicate(twice.name.clone()));
+    }
+    Ok(list.iter().map(|model| (model.name.clone(), (model.policy.clone(), model.aliases.clone()))).collect())
+}
+
+fn restore(path: &Path) -> (StateFile, crate::state::Orders) {
+    let (file, restored) = StateFile::open(path);
+    restored.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    (file, restored.orders)
+}

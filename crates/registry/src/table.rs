@@ -1,0 +1,636 @@
+//! The lifecycle of every version, as a plain state machine: what was seen on disk, ordered, loaded and drained, in;
+//! what to load and what to let go, out.
+//!
+//! No clock, no threads, no files: instants are handed in, loading is done in `loader`, and `L` stands for whatever
+//! serves a loaded version.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_core::{Alias, Code, ModelName, Signatures, VersionFailure, VersionState, VersionStatistics};
+
+use crate::desired::{Overrides, wanted};
+use crate::files::Fingerprint;
+use crate::scan::{FoundVersion, Place, Scan};
+use crate::state::Orders;
+use crate::{ModelConfig, RetryConfig, VersionPolicy};
+
+/// How many ended versions of a model are remembered for its status.
+const MOST_ENDED: usize = 16;
+
+/// One load, from its beginning until the last request that used its result has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LoadId(u64);
+
+/// What the table must be told at the start.
+#[derive(Debug, Clone)]
+pub(crate) struct TableConfig {
+    pub(crate) quiet_period: Duration,
+    pub(crate) retry: RetryConfig,
+    pub(crate) memory_budget: Option<u64>,
+    /// Policies and aliases that were given with the list of models.
+    pub(crate) listed: BTreeMap<ModelName, (VersionPolicy, BTreeMap<Alias, u64>)>,
+}
+
+/// Every model and version.
+#[derive(Debug)]
+pub(crate) struct Table<L> {
+    config: TableConfig,
+    models: BTreeMap<ModelName, Model<L>>,
+    orders: Orders,
+    queue: VecDeque<(ModelName, u64)>,
+    loading: BTreeMap<LoadId, Loading>,
+    draining: BTreeMap<LoadId, Draining>,
+    last_id: u64,
+    changed: BTreeSet<ModelName>,
+    next_retry: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Loading {
+    model: ModelName,
+    version: u64,
+    /// The files that it reads, which may not be those on disk when it ends.
+    fingerprint: Option<Fingerprint>,
+}
+
+#[derive(Debug)]
+struct Draining {
+    model: ModelName,
+    version: u64,
+    memory: u64,
+}
+
+/// One model.
+#[derive(Debug)]
+pub(crate) struct Model<L> {
+    /// The last `model.toml` that could be read.
+    config: Option<Arc<ModelConfig>>,
+    /// Why the present one cannot.
+    config_error: Option<Arc<str>>,
+    on_disk: BTreeMap<u64, OnDisk>,
+    versions: BTreeMap<u64, Version<L>>,
+    gone: bool,
+}
+
+#[derive(Debug)]
+struct OnDisk {
+    found: FoundVersion,
+    /// When it was first seen as it is now.
+    since: Instant,
+    /// Whether it has been seen like that for long enough.
+    steady: bool,
+}
+
+/// One version that is or was wanted.
+#[derive(Debug)]
+pub(crate) struct Version<L> {
+    pub(crate) phase: Phase<L>,
+    pub(crate) failure: Option<VersionFailure>,
+    retry: Option<Retry>,
+    /// What the last good load gave.
+    pub(crate) facts: Option<Facts>,
+    /// Counts of the last load that has ended.
+    pub(crate) statistics: VersionStatistics,
+}
+
+/// Where a version stands.
+#[derive(Debug)]
+pub(crate) enum Phase<L> {
+    Start,
+    Loading(LoadId),
+    Available(LoadId, L),
+    Unloading(LoadId),
+    End,
+}
+
+impl<L> Phase<L> {
+    pub(crate) fn state(&self) -> VersionState {
+        match self {
+            Self::Start => VersionState::Start,
+            Self::Loading(_) => VersionState::Loading,
+            Self::Available(..) => VersionState::Available,
+            Self::Unloading(_) => VersionState::Unloading,
+            Self::End => VersionState::End,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    failures: u32,
+    at: Instant,
+    /// The files that failed; others are tried at once.
+    fingerprint: Option<Fingerprint>,
+}
+
+/// What is known about a loaded version.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) backend: Arc<str>,
+    pub(crate) signatures: Arc<Signatures>,
+    pub(crate) memory: u64,
+    pub(crate) load_time: Duration,
+}
+
+/// A version to load.
+#[derive(Debug, Clone)]
+pub(crate) struct LoadOrder {
+    pub(crate) id: LoadId,
+    pub(crate) model: ModelName,
+    pub(crate) version: u64,
+    pub(crate) place: Place,
+    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) config: Arc<ModelConfig>,
+    /// The most bytes it may take.
+    pub(crate) memory: u64,
+}
+
+/// How a load ended.
+#[derive(Debug)]
+pub(crate) enum LoadOutcome<L> {
+    Ready(L, Facts),
+    Failed(VersionFailure),
+    /// The files changed meanwhile: neither good nor bad, to be looked at again once they hold still.
+    Changed,
+}
+
+/// What an order to load has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Pending,
+    Available,
+    Failed(VersionFailure),
+    /// Not wanted any more, or not there.
+    Absent,
+}
+
+impl<L> Table<L> {
+    pub(crate) fn new(config: TableConfig, orders: Orders) -> Self {
+        Self {
+            config,
+            models: BTreeMap::new(),
+            orders,
+            queue: VecDeque::new(),
+            loading: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            last_id: 0,
+            changed: BTreeSet::new(),
+            next_retry: None,
+        }
+    }
+
+    /// Takes over what lies on disk. With `trusted`, versions count at once instead of after the quiet period: at the
+    /// start, when nothing serves that a too early load could replace.
+    pub(crate) fn scanned(&mut self, scan: Scan, trusted: bool, now: Instant) {
+        for (name, model) in &mut self.models {
+            if !scan.models.contains_key(name) && !scan.unreadable.contains(name) {
+                if !model.gone {
+                    self.changed.insert(name.clone());
+                }
+                model.gone = true;
+                model.on_disk.clear();
+            }
+        }
+        for (name, found) in scan.models {
+            let model = self.models.entry(name.clone()).or_insert_with(|| {
+                self.changed.insert(name.clone());
+                Model::default()
+            });
+            if std::mem::take(&mut model.gone) {
+                self.changed.insert(name.clone());
+            }
+            match found.config {
+                Ok(config) => {
+                    if model.config.as_ref() != Some(&config) || model.config_error.is_some() {
+                        self.changed.insert(name.clone());
+                        // What failed under the old configuration may work under this one.
+                        model.versions.values_mut().for_each(|version| version.retry = None);
+                    }
+                    model.config = Some(config);
+                    model.config_error = None;
+                }
+                Err(message) => {
+                    if model.config_error.as_ref() != Some(&message) {
+                        tracing::warn!(model = %name, "{message}");
+                        self.changed.insert(name.clone());
+                    }
+                    model.config_error = Some(message);
+                }
+            }
+            let mut before = std::mem::take(&mut model.on_disk);
+            for (version, found) in found.versions {
+                let seen = before.remove(&version);
+                if let Some(seen) = &seen
+                    && model.is_available(version)
+                    && seen.found.contents() != found.contents()
+                {
+                    let rule =
+                        "a version's files never change; put changed ones into a new version, or unload and load it";
+                    tracing::warn!(model = %name, version, "the files of a version that serves have changed: {rule}");
+                }
+                let seen = seen.filter(|seen| seen.found == found);
+                let since = seen.as_ref().map_or(now, |seen| seen.since);
+                let held = seen.is_some_and(|seen| {
+                    seen.steady || now.saturating_duration_since(since) >= self.config.quiet_period
+                });
+                model.on_disk.insert(version, OnDisk { found, since, steady: trusted || held });
+            }
+        }
+    }
+
+    /// Takes the files of `version` of `model`, or of all its versions, as complete: an operator said so.
+    pub(crate) fn trust(&mut self, model: &ModelName, version: Option<u64>) {
+        if let Some(model) = self.models.get_mut(model) {
+            let meant =
+                model.on_disk.iter_mut().filter(|(number, _)| version.is_none_or(|version| version == **number));
+            meant.for_each(|(_, on_disk)| on_disk.steady = true);
+        }
+    }
+
+    /// Brings what is wanted and what is there nearer to each other. Gives what nobody should reach any more.
+    #[must_use]
+    pub(crate) fn reconcile(&mut self, now: Instant) -> Vec<L> {
+        let mut released = Vec::new();
+        let none = Overrides::default();
+        self.next_retry = None;
+        for (name, model) in &mut self.models {
+            let overrides = self.orders.get(name).unwrap_or(&none);
+            let wanted = model.wanted(self.config.listed.get(name), overrides);
+            for &version in wanted.iter().rev() {
+                let fingerprint = model.on_disk.get(&version).and_then(|on_disk| on_disk.found.fingerprint);
+                let entry = model.versions.entry(version).or_insert_with(Version::new);
+                if entry.should_start(fingerprint, now) {
+                    entry.enter(Phase::Start, name, version);
+                    self.changed.insert(name.clone());
+                    self.queue.push_back((name.clone(), version));
+                } else if let Some(at) = entry.retry_at() {
+                    self.next_retry = Some(self.next_retry.map_or(at, |next| next.min(at)));
+                }
+            }
+            let incomplete = wanted.iter().any(|version| !model.is_available(*version));
+            let mut left_over = Vec::new();
+            for (&version, entry) in model.versions.iter_mut().filter(|(version, _)| !wanted.contains(version)) {
+                match entry.phase {
+                    Phase::Start => left_over.push(version),
+                    // The old version serves until every new one can.
+                    Phase::Available(..) if incomplete && !overrides.forbids(version) => {}
+                    Phase::Available(id, _) => {
+                        let memory = entry.facts.as_ref().map_or(0, |facts| facts.memory);
+                        self.draining.insert(id, Draining { model: name.clone(), version, memory });
+                        if let Phase::Available(_, lease) = entry.enter(Phase::Unloading(id), name, version) {
+                            released.push(lease);
+                        }
+                        self.changed.insert(name.clone());
+                    }
+                    Phase::End if !model.on_disk.contains_key(&version) => left_over.push(version),
+                    Phase::Loading(_) | Phase::Unloading(_) | Phase::End => {}
+                }
+            }
+            let ended = |(version, entry): (&u64, &Version<L>)| {
+                (matches!(entry.phase, Phase::End) && !wanted.contains(version)).then_some(*version)
+            };
+            left_over.extend(model.versions.iter().filter_map(ended).rev().skip(MOST_ENDED));
+            for version in left_over {
+                model.versions.remove(&version);
+                self.changed.insert(name.clone());
+            }
+        }
+        let changed = &mut self.changed;
+        self.models.retain(|name, model| {
+            let keep = !model.gone || model.versions.values().any(|version| !matches!(version.phase, Phase::End));
+            if !keep {
+                changed.insert(name.clone());
+            }
+            keep
+        });
+        released
+    }
+
+    /// The next version to load, when a loader is free.
+    pub(crate) fn next_load(&mut self) -> Option<LoadOrder> {
+        while let Some((name, version)) = self.queue.pop_front() {
+            let memory = self.memory_left();
+            let Some(model) = self.models.get_mut(&name) else { continue };
+            let Some(config) = model.config.clone() else { continue };
+            let Some(on_disk) = model.on_disk.get(&version) else { continue };
+            let Some(entry) = model.versions.get_mut(&version) else { continue };
+            if !matches!(entry.phase, Phase::Start) {
+                continue;
+            }
+            self.last_id += 1;
+            let id = LoadId(self.last_id);
+            entry.enter(Phase::Loading(id), &name, version);
+            let FoundVersion { place, fingerprint } = on_disk.found.clone();
+            self.loading.insert(id, Loading { model: name.clone(), version, fingerprint });
+            self.changed.insert(name.clone());
+            let memory = memory.min(config.memory_limit.unwrap_or(u64::MAX));
+            return Some(LoadOrder { id, model: name, version, place, fingerprint, config, memory });
+        }
+        None
+    }
+
+    /// Takes the result of a load. Gives it back when nobody wants it any more.
+    #[must_use]
+    pub(crate) fn loaded(&mut self, id: LoadId, outcome: LoadOutcome<L>, now: Instant) -> Option<L> {
+        let Loading { model: name, version: number, fingerprint } = self.loading.remove(&id)?;
+        self.changed.insert(name.clone());
+        let left = self.memory_left();
+        let retry = self.config.retry;
+        let none = Overrides::default();
+        let overrides = self.orders.get(&name).unwrap_or(&none);
+        let is_wanted = self
+            .models
+            .get(&name)
+            .is_some_and(|model| model.wanted(self.config.listed.get(&name), overrides).contains(&number));
+        let model = self.models.get_mut(&name)?;
+        let limit = model.config.as_ref().and_then(|config| config.memory_limit).unwrap_or(u64::MAX);
+        let version =
+            model.versions.get_mut(&number).filter(|version| matches!(version.phase, Phase::Loading(own) if own == id));
+        let Some(version) = version else { return outcome.into_lease() };
+        let (lease, failure) = match outcome {
+            LoadOutcome::Ready(lease, facts) if is_wanted => match too_large(&facts, left, limit) {
+                None => {
+                    version.failure = None;
+                    version.retry = None;
+                    version.facts = Some(facts);
+                    version.enter(Phase::Available(id, lease), &name, number);
+                    return None;
+                }
+                Some(failure) => (Some((lease, facts.memory)), Some(failure)),
+            },
+            LoadOutcome::Ready(lease, facts) => (Some((lease, facts.memory)), None),
+            LoadOutcome::Failed(failure) => (None, Some(failure)),
+            LoadOutcome::Changed => {
+                tracing::info!(model = %name, version = number, "the files changed while loading; waiting until they hold still");
+                if let Some(on_disk) = model.on_disk.get_mut(&number) {
+                    (on_disk.since, on_disk.steady) = (now, false);
+                }
+                model.versions.remove(&number);
+                return None;
+            }
+        };
+        if let Some(failure) = failure {
+            let failures = version.retry.map_or(0, |retry| retry.failures).saturating_add(1);
+            let wait = retry.wait(failures);
+            let message = &failure.message;
+            tracing::warn!(model = %name, version = number, ?wait, "the version failed to load: {message}");
+            version.retry = Some(Retry { failures, at: now + wait, fingerprint });
+            version.failure = Some(failure);
+        }
+        version.enter(Phase::End, &name, number);
+        let (lease, memory) = lease?;
+        self.draining.insert(id, Draining { model: name, version: number, memory });
+        Some(lease)
+    }
+
+    /// The last user of a load has gone and its memory is free.
+    pub(crate) fn drained(&mut self, id: LoadId, statistics: VersionStatistics) {
+        let Some(Draining { model: name, version: number, .. }) = self.draining.remove(&id) else { return };
+        let version = self.models.get_mut(&name).and_then(|model| model.versions.get_mut(&number));
+        if let Some(version) = version
+            && matches!(version.phase, Phase::Unloading(own) if own == id)
+        {
+            version.statistics = statistics;
+            version.facts = None;
+            version.enter(Phase::End, &name, number);
+        }
+        self.changed.insert(name);
+    }
+
+    /// Failed versions of `model` are tried again now, without waiting for their turn.
+    pub(crate) fn retry_now(&mut self, model: &ModelName, version: Option<u64>) {
+        if let Some(model) = self.models.get_mut(model) {
+            let meant =
+                model.versions.iter_mut().filter(|(number, _)| version.is_none_or(|version| version == **number));
+            meant.for_each(|(_, entry)| entry.retry = None);
+        }
+    }
+
+    /// When something is due without anybody asking: the next look at files that must hold still, and the next retry.
+    pub(crate) fn due(&self) -> (Option<Instant>, Option<Instant>) {
+        let unsteady = |model: &Model<L>| {
+            let waiting = model.on_disk.values().filter(|on_disk| !on_disk.steady);
+            waiting.map(|on_disk| on_disk.since + self.config.quiet_period).min()
+        };
+        (self.models.values().filter_map(unsteady).min(), self.next_retry)
+    }
+
+    /// Whether nothing is waiting to load or loading.
+    pub(crate) fn is_settled(&self) -> bool {
+        let busy = |version: &Version<L>| matches!(version.phase, Phase::Start | Phase::Loading(_));
+        !self.models.values().any(|model| model.versions.values().any(busy))
+    }
+
+    /// How loading `version` of `model` stands.
+    pub(crate) fn progress(&self, model: &ModelName, version: u64) -> Progress {
+        let Some(model) = self.models.get(model) else { return Progress::Absent };
+        match model.versions.get(&version) {
+            Some(entry) => match (&entry.phase, &entry.failure) {
+                (Phase::Start | Phase::Loading(_), _) => Progress::Pending,
+                (Phase::Available(..), _) => Progress::Available,
+                (Phase::End, Some(failure)) => Progress::Failed(failure.clone()),
+                (Phase::Unloading(_) | Phase::End, _) => Progress::Absent,
+            },
+            None if model.on_disk.get(&version).is_some_and(|on_disk| !on_disk.steady) => Progress::Pending,
+            None => Progress::Absent,
+        }
+    }
+
+    /// The loads of `version` of `model`, or of all its versions, that are under way or draining.
+    pub(crate) fn unfinished(&self, model: &ModelName, version: Option<u64>) -> BTreeSet<LoadId> {
+        let meant = |name: &ModelName, number: u64| name == model && version.is_none_or(|version| version == number);
+        let loading = self.loading.iter().filter(|(_, load)| meant(&load.model, load.version)).map(|(id, _)| *id);
+        let draining = self.draining.iter().filter(|(_, load)| meant(&load.model, load.version)).map(|(id, _)| *id);
+        loading.chain(draining).collect()
+    }
+
+    /// Whether `id` is neither under way nor draining.
+    pub(crate) fn is_finished(&self, id: LoadId) -> bool {
+        !self.loading.contains_key(&id) && !self.draining.contains_key(&id)
+    }
+
+    /// The versions of `model` that are wanted now, or `None` where there is no such model.
+    pub(crate) fn wanted(&self, name: &ModelName) -> Option<BTreeSet<u64>> {
+        let model = self.models.get(name).filter(|model| !model.gone)?;
+        let none = Overrides::default();
+        Some(model.wanted(self.config.listed.get(name), self.orders.get(name).unwrap_or(&none)))
+    }
+
+    /// The orders that hold.
+    pub(crate) fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Replaces the orders for `model`.
+    pub(crate) fn set_orders(&mut self, orders: Orders, model: &ModelName) {
+        self.orders = orders;
+        self.changed.insert(model.clone());
+    }
+
+    /// The aliases of `name` that hold.
+    pub(crate) fn aliases(&self, name: &ModelName) -> BTreeMap<Alias, u64> {
+        let none = Overrides::default();
+        let overrides = self.orders.get(name).unwrap_or(&none);
+        let model = self.models.get(name);
+        model.map(|model| overrides.aliases(&model.aliases(self.config.listed.get(name)))).unwrap_or_default()
+    }
+
+    /// Whether `alias` of `name` stands in a configuration, whatever was ordered since.
+    pub(crate) fn is_configured(&self, name: &ModelName, alias: &Alias) -> bool {
+        let model = self.models.get(name);
+        model.is_some_and(|model| model.aliases(self.config.listed.get(name)).contains_key(alias))
+    }
+
+    /// Whether `version` of `name` lies on disk.
+    pub(crate) fn is_on_disk(&self, name: &ModelName, version: u64) -> bool {
+        self.models.get(name).is_some_and(|model| model.on_disk.contains_key(&version))
+    }
+
+    /// Whether `version` of `name` lies on disk or is remembered.
+    pub(crate) fn knows(&self, name: &ModelName, version: u64) -> bool {
+        let model = self.models.get(name);
+        model.is_some_and(|model| model.on_disk.contains_key(&version) || model.versions.contains_key(&version))
+    }
+
+    /// The model `name`.
+    pub(crate) fn model(&self, name: &ModelName) -> Option<&Model<L>> {
+        self.models.get(name)
+    }
+
+    /// The models that changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<ModelName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Ends everything: gives every lease, and nothing is wanted any more.
+    pub(crate) fn clear(&mut self) -> Vec<L> {
+        let models = std::mem::take(&mut self.models);
+        let versions = models.into_values().flat_map(|model| model.versions.into_values());
+        versions
+            .filter_map(|version| if let Phase::Available(_, lease) = version.phase { Some(lease) } else { None })
+            .collect()
+    }
+
+    fn memory_left(&self) -> u64 {
+        let Some(budget) = self.config.memory_budget else { return u64::MAX };
+        let loaded = self.models.values().flat_map(|model| model.versions.values());
+        let held = |version: &Version<L>| match (&version.phase, &version.facts) {
+            (Phase::Available(..), Some(facts)) => facts.memory,
+            _ => 0,
+        };
+        let draining: u64 = self.draining.values().map(|load| load.memory).sum();
+        budget.saturating_sub(loaded.map(held).sum::<u64>().saturating_add(draining))
+    }
+}
+
+fn too_large(facts: &Facts, left: u64, limit: u64) -> Option<VersionFailure> {
+    let need = facts.memory;
+    let message = if need > limit {
+        format!("the model holds {need} bytes of memory; its own limit is {limit}")
+    } else if need > left {
+        format!("the model holds {need} bytes of memory; of the budget for all models {left} are left")
+    } else {
+        return None;
+    };
+    Some(VersionFailure { code: Code::ResourceExhausted, message })
+}
+
+impl<L> LoadOutcome<L> {
+    fn into_lease(self) -> Option<L> {
+        match self {
+            Self::Ready(lease, _) => Some(lease),
+            Self::Failed(_) | Self::Changed => None,
+        }
+    }
+}
+
+impl<L> Default for Model<L> {
+    fn default() -> Self {
+        Self { config: None, config_error: None, on_disk: BTreeMap::new(), versions: BTreeMap::new(), gone: false }
+    }
+}
+
+impl<L> Model<L> {
+    /// Why its `model.toml` cannot be read, if so.
+    pub(crate) fn config_error(&self) -> Option<&Arc<str>> {
+        self.config_error.as_ref()
+    }
+
+    /// Whether it is no longer on disk.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The versions that are or were wanted.
+    pub(crate) fn versions(&self) -> &BTreeMap<u64, Version<L>> {
+        &self.versions
+    }
+
+    /// Versions on disk that wait until their files hold still, or that no `model.toml` explains.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = u64> {
+        let known = |version: &u64| self.versions.contains_key(version);
+        let waits = |on_disk: &OnDisk| !on_disk.steady || self.config.is_none();
+        self.on_disk
+            .iter()
+            .filter(move |(version, on_disk)| !known(version) && waits(on_disk))
+            .map(|(version, _)| *version)
+    }
+
+    fn is_available(&self, version: u64) -> bool {
+        matches!(self.versions.get(&version), Some(Version { phase: Phase::Available(..), .. }))
+    }
+
+    fn aliases(&self, listed: Option<&(VersionPolicy, BTreeMap<Alias, u64>)>) -> BTreeMap<Alias, u64> {
+        let mut aliases = listed.map(|(_, aliases)| aliases.clone()).unwrap_or_default();
+        if let Some(config) = &self.config {
+            aliases.extend(config.aliases.clone());
+        }
+        aliases
+    }
+
+    fn wanted(&self, listed: Option<&(VersionPolicy, BTreeMap<Alias, u64>)>, overrides: &Overrides) -> BTreeSet<u64> {
+        let Some(config) = &self.config else { return BTreeSet::new() };
+        let aliases = overrides.aliases(&self.aliases(listed));
+        // A version in use counts whatever happens to its files: its contents were read long ago.
+        let in_use = |version: &u64| {
+            let phase = self.versions.get(version).map(|version| &version.phase);
+            matches!(phase, Some(Phase::Loading(_) | Phase::Available(..)))
+        };
+        let present = self.on_disk.iter().filter(|(version, on_disk)| on_disk.steady || in_use(version));
+        let present: BTreeSet<u64> = present.map(|(version, _)| *version).collect();
+        let default = VersionPolicy::default();
+        let policy = config.versions.as_ref().or_else(|| listed.map(|(policy, _)| policy)).unwrap_or(&default);
+        wanted(policy, &aliases, overrides, &present)
+    }
+}
+
+impl<L> Version<L> {
+    fn new() -> Self {
+        Self { phase: Phase::End, failure: None, retry: None, facts: None, statistics: VersionStatistics::default() }
+    }
+
+    fn should_start(&self, fingerprint: Option<Fingerprint>, now: Instant) -> bool {
+        match (&self.phase, &self.retry) {
+            (Phase::Start | Phase::Loading(_) | Phase::Available(..), _) => false,
+            (Phase::End, Some(retry)) => now >= retry.at || fingerprint != retry.fingerprint,
+            (Phase::Unloading(_) | Phase::End, _) => true,
+        }
+    }
+
+    fn retry_at(&self) -> Option<Instant> {
+        self.retry.filter(|_| matches!(self.phase, Phase::End)).map(|retry| retry.at)
+    }
+
+    /// Enters `phase` and gives the one before it.
+    fn enter(&mut self, phase: Phase<L>, model: &ModelName, version: u64) -> Phase<L> {
+        let before = std::mem::replace(&mut self.phase, phase);
+        let (from, to) = (before.state().name(), self.phase.state().name());
+        tracing::info!(%model, version, from, to, "the version changed its state");
+        before
+    }
+}
+
+#[cfg(test)]
+mod tests;
