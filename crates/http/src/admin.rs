@@ -85,10 +85,7 @@ impl AdminService {
         let mut answer = match strip(parts.uri.path(), "/admin/").map(verb) {
             Some(Some(verb)) => match self.order(&verb, &parts, &head, body).await {
                 Ok(answer) => answer,
-                Err(failure) => {
-                    self.0.1.write(&failure, head.request_id);
-                    failure.answer(parts.version)
-                }
+                Err(failure) => self.0.1.refuse(&failure, parts.version, head.request_id),
             },
             Some(None) => not_found(),
             None => self.common(&parts),
@@ -133,7 +130,7 @@ impl AdminService {
         let admin = &self.0.0;
         let config = &admin.config;
         body::check_length(head.content_length, &body, MAX_BODY)?;
-        let bounds = Bounds { bytes: MAX_BODY, time: config.body_timeout, rate: config.min_body_rate };
+        let bounds = Bounds { bytes: MAX_BODY, time: config.body_timeout, rate: config.min_body_rate, until: None };
         let body = body::read(body, bounds).await?;
         let method = &parts.method;
         match verb {

@@ -31,6 +31,8 @@ pub(crate) struct Bounds {
     pub(crate) time: Duration,
     /// Bytes per second that buy more time; 0 buys none.
     pub(crate) rate: u64,
+    /// When the client stops waiting, if it said so.
+    pub(crate) until: Option<Instant>,
 }
 
 /// Refuses a body whose declared length is over the limit, without reading any of it.
@@ -45,7 +47,7 @@ pub(crate) fn check_length(declared: Option<u64>, body: &impl Body, limit: u64) 
 /// The whole body. One that arrives as a single frame is not copied.
 ///
 /// # Errors
-/// A [`Failure`] with 400, 408 or 413; each closes the connection, for the rest of the body may still come.
+/// A [`Failure`] with 400, 408, 413 or 504; each closes the connection, for the rest of the body may still come.
 pub(crate) async fn read<B>(body: B, bounds: Bounds) -> Result<Bytes, Failure>
 where
     B: Body<Data = Bytes>,
@@ -64,8 +66,9 @@ where
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
             Poll::Pending => {
                 let allowed = allowance(bounds, received);
-                ready!(overdue(timer.as_mut(), &mut asked, context, started + allowed));
-                Poll::Ready(Err(too_slow(allowed)))
+                let until = bounds.until.filter(|until| *until < started + allowed);
+                ready!(overdue(timer.as_mut(), &mut asked, context, until.unwrap_or(started + allowed)));
+                Poll::Ready(Err(if until.is_some() { too_late() } else { too_slow(allowed) }))
             }
         });
         let Some(frame) = next.await? else { break };
@@ -148,6 +151,11 @@ fn too_slow(allowed: Duration) -> Failure {
     let text = format!("the request body did not arrive within {:.1} s", allowed.as_secs_f64());
     Failure::with_status(StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded, Refusal::new(Reason::Late, text))
         .closing()
+}
+
+fn too_late() -> Failure {
+    let text = "deadline exceeded: the request body did not arrive within the client's own limit";
+    Failure::from(Refusal::new(Reason::Late, text)).closing()
 }
 
 fn broken(cause: Box<dyn Error + Send + Sync>) -> Failure {

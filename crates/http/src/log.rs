@@ -2,14 +2,17 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use millrace_core::{Reason, Refusal};
 
 use crate::clock::now;
 use crate::error::Failure;
+use crate::head::REQUEST_ID;
+use crate::response::Answer;
 
 /// Lines per second for each reason; an overload would otherwise drown the log in its own refusals.
 const PER_SECOND: u32 = 20;
@@ -22,20 +25,36 @@ pub(crate) struct FailureLog {
     started: Instant,
     /// For each reason, the second that is being counted (upper half) and the failures in it (lower half).
     seconds: [AtomicU64; Reason::ALL.len()],
+    ids: Ids,
 }
 
 impl FailureLog {
     pub(crate) fn new() -> Self {
-        Self { started: now(), seconds: Default::default() }
+        Self { started: now(), seconds: Default::default(), ids: Ids::default() }
+    }
+
+    /// The answer to a failed request, logged. Where the server is at fault and the client sent no id, both the line and
+    /// the answer get one, so that the two can be brought together.
+    pub(crate) fn refuse(&self, failure: &Failure, version: Version, request_id: Option<&HeaderValue>) -> Answer {
+        let mut answer = failure.answer(version);
+        match request_id {
+            None if failure.status().is_server_error() => {
+                let id = self.ids.next();
+                self.write(failure, id.as_bytes());
+                answer.headers_mut().insert(REQUEST_ID, id);
+            }
+            given => self.write(failure, given.map_or(b"", HeaderValue::as_bytes)),
+        }
+        answer
     }
 
     /// Logs `failure`: the server's own faults as errors, refusals for want of time or room as warnings, the rest at
-    /// debug level. Foreign text in it was escaped where the message was made; causes are escaped here.
-    pub(crate) fn write(&self, failure: &Failure, request_id: Option<&HeaderValue>) {
+    /// debug level. Foreign text in it was escaped where the message was made; causes and ids are escaped here.
+    fn write(&self, failure: &Failure, request_id: &[u8]) {
         let status = failure.status().as_u16();
         let refusal = failure.refusal();
         let (reason, message) = (refusal.reason().name(), refusal.message());
-        let id = request_id.map(HeaderValue::as_bytes).map(String::from_utf8_lossy).unwrap_or_default();
+        let id = String::from_utf8_lossy(request_id);
         if status < 500 {
             tracing::debug!(status, reason, message, request_id = ?id, "request refused");
             return;
@@ -60,6 +79,21 @@ impl FailureLog {
         let before = self.seconds[reason as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
         let (counted, count) = halves(before.unwrap_or_default());
         if counted == second { (count < PER_SECOND).then_some(0) } else { Some(count.saturating_sub(PER_SECOND)) }
+    }
+}
+
+/// Request ids that do not repeat within a process and hardly ever between processes.
+#[derive(Debug, Default)]
+struct Ids {
+    /// Seeded by the operating system.
+    hasher: RandomState,
+    next: AtomicU64,
+}
+
+impl Ids {
+    fn next(&self) -> HeaderValue {
+        let number = self.hasher.hash_one(self.next.fetch_add(1, Ordering::Relaxed));
+        HeaderValue::from_str(&format!("{number:016x}")).expect("hexadecimal digits make a header")
     }
 }
 

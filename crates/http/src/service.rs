@@ -85,7 +85,7 @@ impl HttpService {
                 let asked = tfs::Asked { target: &target, verb, head: &head, caller: connection.caller };
                 match tfs::infer(shared, asked, body).await {
                     Ok(answer) => answer,
-                    Err(failure) => shared.refuse(&failure, &parts, &head),
+                    Err(failure) => shared.log.refuse(&failure, parts.version, head.request_id),
                 }
             }
             other => shared.answer_without_body(other, &parts, &head),
@@ -121,13 +121,7 @@ impl Shared {
             Route::Ready => return health::ready(&self.parts.readiness, &*self.parts.catalog),
             Route::Unknown => return response::text(StatusCode::NOT_FOUND, "not found\n"),
         };
-        result.unwrap_or_else(|failure| self.refuse(&failure, parts, head))
-    }
-
-    /// The answer to a failed request, logged.
-    fn refuse(&self, failure: &Failure, parts: &request::Parts, head: &Head<'_>) -> Answer {
-        self.log.write(failure, head.request_id);
-        failure.answer(parts.version)
+        result.unwrap_or_else(|failure| self.log.refuse(&failure, parts.version, head.request_id))
     }
 
     /// What every answer carries.

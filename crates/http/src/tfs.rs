@@ -125,15 +125,15 @@ where
     body::check_length(asked.head.content_length, &body, config.max_body_bytes)?;
     // Its body is still unread, and a client that cannot write a number is not waited for.
     let patience = asked.head.timeout().map_err(|refusal| Failure::from(refusal).closing())?;
-    let bounds = Bounds { bytes: config.max_body_bytes, time: config.body_timeout, rate: config.min_body_rate };
-    let body = body::read(body, bounds).await?;
+    // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
+    let until = patience.and_then(|patience| record.received.checked_add(patience));
+    let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
+    let body = body::read(body, Bounds { bytes, time, rate, until }).await?;
     record.request_bytes = body.len();
 
-    // A large body may rightly take longer than a request may; a client's own limit counts from its first byte.
     let arrived = now();
     let ours = arrived + config.request_timeout;
-    let deadline =
-        patience.and_then(|patience| record.received.checked_add(patience)).map_or(ours, |its| its.min(ours));
+    let deadline = until.map_or(ours, |until| until.min(ours));
     let context = RequestContext {
         received: record.received,
         deadline: Some(deadline),

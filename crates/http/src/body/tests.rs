@@ -62,7 +62,7 @@ impl Body for Scripted {
     }
 }
 
-const BOUNDS: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024 };
+const BOUNDS: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024, until: None };
 
 fn paused<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
@@ -171,5 +171,16 @@ fn a_body_that_breaks_off_is_400_and_its_cause_stays_private() {
         assert_eq!(failure.status(), 400);
         assert!(!failure.refusal().message().contains("gone"));
         assert_eq!(failure.refusal().cause().unwrap().to_string(), "the connection is gone");
+    });
+}
+
+#[test]
+fn a_client_that_stops_waiting_gets_504_while_its_body_still_comes() {
+    paused(async {
+        let started = Instant::now();
+        let bounds = Bounds { until: Some((started + Duration::from_secs(2)).into_std()), ..BOUNDS };
+        let slow = (0..60).map(|_| Step::Data(Duration::from_millis(900), b"123"));
+        assert_eq!(status(read(body(slow), bounds).await), 504);
+        assert_eq!(started.elapsed().as_secs(), 2);
     });
 }

@@ -3,7 +3,9 @@
 use millrace_core::{ModelRef, VersionChoice};
 use millrace_protocol::tfs::Verb;
 
-use super::{Route, VersionTooLarge, route};
+use proptest::{prop_assert, proptest};
+
+use super::{Route, VersionTooLarge, route, strip};
 
 fn inferred(path: &str) -> Option<(String, String, Verb)> {
     match route(path) {
@@ -123,5 +125,21 @@ fn our_own_paths_and_strangers() {
     assert_eq!(route("/v2/health/live"), Route::Live);
     for path in ["", "/", "*", "/v1", "/nonsense", "/v2/health", "/healthz", "/v2/health/ready/"] {
         assert_eq!(route(path), Route::Unknown, "{path}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_path_upsets_the_grammar(path in "(/v1/models/)?[a-zA-Z0-9:/%._\\-\u{e9}]{0,60}") {
+        match route(&path) {
+            Route::Infer(target, _) | Route::Status(target) | Route::Metadata(target) => {
+                prop_assert!(strip(&path, "/v1/models/").is_some());
+                if let Ok(model) = target.model() {
+                    prop_assert!(!model.name.is_empty());
+                }
+            }
+            Route::Malformed => prop_assert!(strip(&path, "/v1/").is_some()),
+            _ => prop_assert!(strip(&path, "/v1/").is_none() || path.len() == 10),
+        }
     }
 }

@@ -74,6 +74,8 @@ async fn a_broken_backend_is_500_and_its_cause_goes_to_the_log_only() {
     assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
     let lines = lines.0.lock();
     let [(Level::ERROR, line)] = lines.as_slice() else { panic!("one error line, got {lines:?}") };
+    let id = answer.headers["x-request-id"].to_str().unwrap();
+    assert!(line.contains(id), "{line} names {id}");
     assert!(line.contains("/var/lib/secret\\nis gone"), "{line}");
     assert!(!line.contains('\n'), "{line}");
 }

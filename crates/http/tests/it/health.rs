@@ -91,3 +91,13 @@ async fn a_request_id_is_sent_back() {
     }
     assert!(!server.get("/v2/health/live").await.headers.contains_key("x-request-id"));
 }
+
+#[tokio::test]
+async fn both_services_are_tower_services() {
+    use tower_service::Service;
+    let server = TestServer::new(models());
+    let request = || crate::harness::request(Method::GET, "/v2/health/live", &[], "");
+    let (mut data, mut admin) = (server.service.clone(), server.admin.clone());
+    assert_eq!(data.call(request()).await.unwrap().status(), 200);
+    assert_eq!(admin.call(request()).await.unwrap().status(), 200);
+}

@@ -1,0 +1,66 @@
+//! How often a small request allocates, counted. The bound is what the path needs, each of them accounted for.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use http::Method;
+use millrace_http::ConnectionContext;
+
+use crate::harness::{TestServer, models, request};
+
+/// The system's allocator, counting for each thread on its own.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "an allocator can be counted only by standing in for it")]
+// SAFETY: every call is passed on to the system's allocator as it came; counting touches a thread-local integer only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more, and nobody who reads it.
+        let _ended = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations while `future` runs, on this thread.
+async fn counted<T>(future: impl Future<Output = T>) -> (usize, T) {
+    let before = COUNT.get();
+    let result = future.await;
+    (COUNT.get() - before, result)
+}
+
+#[tokio::test]
+async fn a_small_request_allocates_a_handful_of_times() {
+    let server = TestServer::new(models());
+    let ask = || request(Method::POST, "/v1/models/pairs:predict", &[("host", "a")], r#"{"instances": [[1.5, 2]]}"#);
+    let (_, first) = counted(server.service.answer(ask(), ConnectionContext::default())).await;
+    assert_eq!(first.status(), 200);
+    let ask = ask();
+    let (allocations, answer) = counted(server.service.answer(ask, ConnectionContext::default())).await;
+    assert_eq!(answer.status(), 200);
+    // Decoding: the elements and what shares them. The model: its boxed answer. Encoding: the text and what shares it.
+    // The answer: its header map, which takes two.
+    assert!(allocations <= 7, "{allocations} allocations");
+}
+
+#[tokio::test]
+async fn finding_nothing_costs_no_more_than_its_words() {
+    let server = TestServer::new(models());
+    let ask = || request(Method::GET, "/v2/health/live", &[("host", "a")], "");
+    let (allocations, answer) = counted(server.service.answer(ask(), ConnectionContext::default())).await;
+    assert_eq!(answer.status(), 200);
+    // The header map.
+    assert!(allocations <= 2, "{allocations} allocations");
+}
