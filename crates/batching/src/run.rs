@@ -205,3 +205,6 @@ fn cut(parts: Vec<Part>, run_rows: usize) -> Vec<(Vec<usize>, Vec<Part>)> {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,133 @@
+use super::{CostModel, MOST_SAMPLES, SAFE_SECONDS};
 
+const MICRO: f64 = 1e-6;
+
+/// Times that wobble by a tenth around `seconds`, the same ones each time.
+fn wobble(seconds: f64, step: u32) -> f64 {
+    seconds * (1.0 + f64::from((step * 7919) % 21) / 100.0 - 0.1)
+}
+
+/// A model that ran each size often, at about the price that `price` says.
+fn trained(sizes: &[usize], price: impl Fn(usize) -> f64) -> CostModel {
+    let mut cost = CostModel::default();
+    for step in 0..40 {
+        for &rows in sizes {
+            cost.observe(rows, false, wobble(price(rows), step + u32::try_from(rows).unwrap()));
+        }
+    }
+    cost
+}
+
+fn mean(cost: &CostModel, rows: usize) -> f64 {
+    cost.predict(rows, false).unwrap().mean
+}
+
+#[track_caller]
+fn assert_near(got: f64, expected: f64, share: f64) {
+    assert!((got - expected).abs() <= expected * share, "expected about {expected:e}, got {got:e}");
+}
+
+#[test]
+fn nothing_is_predicted_before_anything_ran() {
+    let cost = CostModel::default();
+    assert_eq!(cost.predict(1, false), None);
+    assert_eq!(cost.best_rows(), usize::MAX);
+    assert_eq!(cost.reach(), 32);
+}
+
+#[test]
+fn a_line_is_learned_through_noise() {
+    let price = |rows: usize| 3.0 * MICRO + 0.08 * MICRO * rows as f64;
+    let cost = trained(&[1, 4, 16, 32], price);
+    for rows in [1, 2, 8, 16, 24, 32, 64] {
+        assert_near(mean(&cost, rows), price(rows), 0.15);
+    }
+    let line = cost.line().unwrap();
+    assert!(line.is_learned);
+    assert_near(line.a, 3.0 * MICRO, 0.25);
+    assert!(cost.best_rows() >= 256, "{}", cost.best_rows());
+    assert!(!cost.is_row_by_row());
+}
+
+#[test]
+fn batches_that_lose_are_found_out() {
+    // An image network whose rows cost 23 ms alone and 54 ms each in a batch.
+    let price = |rows: usize| if rows == 1 { 0.023 } else { 0.04 * rows as f64 + 0.002 * (rows * rows) as f64 };
+    let cost = trained(&[1, 2, 4], price);
+    assert_eq!(cost.best_rows(), 1);
+    assert!(cost.is_row_by_row());
+    assert_near(cost.row_seconds(), 0.023, 0.15);
+}
+
+#[test]
+fn rows_that_cost_the_same_in_any_batch_run_in_small_ones_without_being_called_losers() {
+    let cost = trained(&[1, 2, 8, 32], |rows| 0.016 * rows as f64);
+    assert!(cost.best_rows() <= 2, "{}", cost.best_rows());
+    assert!(!cost.is_row_by_row());
+}
+
+#[test]
+fn one_slow_run_changes_little_and_a_new_level_is_followed() {
+    let mut cost = trained(&[1, 8], |rows| 10.0 * MICRO * rows as f64);
+    cost.observe(8, false, 1.0);
+    assert!(mean(&cost, 8) < 100.0 * MICRO, "{:e}", mean(&cost, 8));
+    // The machine is five times slower from now on.
+    for step in 0..40 {
+        cost.observe(8, false, wobble(400.0 * MICRO, step));
+    }
+    assert_near(mean(&cost, 8), 400.0 * MICRO, 0.2);
+}
+
+#[test]
+fn a_cold_first_run_is_forgotten_at_the_second() {
+    let mut cost = CostModel::default();
+    cost.observe(1, false, 0.5);
+    cost.observe(1, false, 0.001);
+    cost.observe(1, false, 0.001);
+    assert_near(mean(&cost, 1), 0.001, 0.1);
+}
+
+#[test]
+fn unknown_sizes_of_slow_models_are_approached_in_steps() {
+    let slow = trained(&[1], |_| 0.023);
+    assert_eq!(slow.reach(), 8);
+    let slow = trained(&[1, 8, 16], |rows| 0.023 * rows as f64);
+    assert_eq!(slow.reach(), 32);
+    let quick = trained(&[1], |_| 2.0 * MICRO);
+    assert!(quick.reach() > 1000);
+    assert!(mean(&quick, quick.reach()) < SAFE_SECONDS);
+}
+
+#[test]
+fn a_specialised_plan_has_a_price_of_its_own() {
+    let mut cost = trained(&[1, 8, 9], |rows| 100.0 * MICRO * rows as f64);
+    let hoped = cost.predict(8, true).unwrap().mean;
+    assert!(hoped < mean(&cost, 8), "it is worth trying");
+    for _ in 0..5 {
+        cost.observe(8, true, 1600.0 * MICRO);
+    }
+    assert_near(cost.predict(8, true).unwrap().mean, 1600.0 * MICRO, 0.1);
+    assert_near(mean(&cost, 9), 900.0 * MICRO, 0.2);
+    cost.forget_prepared(8);
+    assert!(cost.predict(8, true).unwrap().mean < 1000.0 * MICRO);
+}
+
+#[test]
+fn a_prediction_is_never_nothing_or_negative() {
+    // Steep enough for a line that would cut below zero.
+    let cost = trained(&[8, 16], |rows| if rows == 8 { 8.0 * MICRO } else { 80.0 * MICRO });
+    assert!(cost.line().unwrap().a < 0.0);
+    for rows in 1..64 {
+        assert!(mean(&cost, rows) > 0.0, "{rows}");
+    }
+}
+
+#[test]
+fn memory_is_bounded_however_many_sizes_come() {
+    let mut cost = CostModel::default();
+    for rows in 1..100_000 {
+        cost.observe(rows, rows % 3 == 0, MICRO * rows as f64);
+    }
+    assert!(cost.samples.len() <= MOST_SAMPLES);
+    assert!(cost.predict(1, false).is_some());
+}

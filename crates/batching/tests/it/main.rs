@@ -5,6 +5,7 @@
 mod failing;
 mod hanging;
 mod harness;
+mod learning;
 mod limits;
 mod serving;
 mod splitting;
