@@ -12,7 +12,7 @@ use millrace_testkit::{FakeBackend, Gate};
 use parking_lot::Mutex;
 use pollster::block_on;
 
-use crate::repository::{Repository, Served, ask};
+use crate::repository::{Repository, Served, ask, start};
 
 /// Follows the disk as a server does, with short times.
 fn short(repository: &Repository) -> RegistryConfig {
@@ -29,7 +29,7 @@ fn new_models_and_versions_are_found_without_being_asked() {
     let mut config = short(repository.version("m", 1));
     // Far apart, so that only the watch can be what finds the changes in time.
     config.poll_interval = Duration::from_secs(3600);
-    let served = repository.start_with(config, FakeBackend::default());
+    let served = start(config, FakeBackend::default());
     repository.version("m", 2);
     served.until("the swap", || served.default_of("m") == Ok(2) && served.available("m") == [2]);
     repository.version("new", 1);
@@ -46,7 +46,7 @@ fn a_half_copied_version_does_not_serve_until_it_is_complete() {
     let gate = Gate::opened();
     let mut config = short(&repository);
     config.retry.first = Duration::from_secs(60);
-    let served = repository.start_with(config, FakeBackend::default().load_gate(gate.clone()));
+    let served = start(config, FakeBackend::default().load_gate(gate.clone()));
     let whole = FakeBackend::file(2.0, 0.0);
     let parts: Vec<&[u8]> = whole.trim_end().as_bytes().chunks(3).collect();
     assert_eq!(parts.len(), 8);
@@ -106,7 +106,7 @@ fn a_version_whose_files_change_while_it_loads_is_not_published_as_it_was() {
     let backend =
         Meddler { inner: FakeBackend::default(), meddle: Mutex::new(Some((path, FakeBackend::file(3.0, 0.0) + "\n"))) };
     // The meddler's text is not whole either: it ends in an empty line, which the engine refuses.
-    let served = repository.start_with(repository.config(), backend);
+    let served = start(repository.config(), backend);
     assert_eq!(served.default_of("m").unwrap_err(), Reason::Loading);
     served.rescan();
     assert!(served.failure("m", 3).contains("cut off"), "{}", served.failure("m", 3));
@@ -139,7 +139,7 @@ fn a_failed_load_is_tried_again_by_itself() {
     config.memory_budget = Some(1000);
     config.load_threads = std::num::NonZeroUsize::MIN;
     config.retry = millrace_registry::RetryConfig { first: Duration::from_millis(5), max: Duration::from_millis(20) };
-    let served = repository.start_with(config, FakeBackend::default());
+    let served = start(config, FakeBackend::default());
     assert!(served.failure("other", 1).contains("900 are left"));
     served.unload("m", None).unwrap();
     served.until("the retry", || served.status("other", 1).state == VersionState::Available);
@@ -166,7 +166,7 @@ fn a_removed_version_serves_until_the_next_best_is_loaded() {
     let repository = Repository::new();
     repository.version("m", 1).version("m", 2);
     let gate = Gate::opened();
-    let served = repository.start_with(repository.config(), FakeBackend::default().load_gate(gate.clone()));
+    let served = start(repository.config(), FakeBackend::default().load_gate(gate.clone()));
     gate.close();
     repository.remove("m/2");
     let rescan = millrace_core::Control::rescan(&served.0);
@@ -233,7 +233,7 @@ fn files_outside_the_version_are_not_there() {
     repository.version("m", 1).file("m/secret", "secret");
     symlink("../secret", repository.path().join("m/1/linked")).unwrap();
     symlink("..", repository.path().join("m/1/up")).unwrap();
-    let served = repository.start_with(repository.config(), Curious);
+    let served = start(repository.config(), Curious);
     assert_eq!(served.default_of("m"), Ok(1));
 }
 
@@ -245,7 +245,7 @@ fn polling_alone_finds_changes_too() {
     // A folder that is not there yet cannot be watched.
     let listed = millrace_registry::ListedModel::new(crate::repository::name("late"), base);
     config.models = millrace_registry::ModelSet::Listed(vec![listed]);
-    let served = repository.start_with(config, FakeBackend::default());
+    let served = start(config, FakeBackend::default());
     assert_eq!(served.default_of("late"), Err(Reason::NotReady));
     repository.version("late", 1);
     served.until("the first version", || served.default_of("late") == Ok(1));

@@ -9,12 +9,12 @@ use millrace_core::{Catalog, Control, ModelRef, Reason, VersionState};
 use millrace_testkit::{FakeBackend, Gate};
 use pollster::block_on;
 
-use crate::repository::{Repository, Served, alias, ask, context, name};
+use crate::repository::{Repository, Served, alias, ask, begin, context, name, start};
 
 fn with_state(repository: &Repository) -> Served {
     let mut config = repository.config();
     config.state_dir = Some(repository.state().to_owned());
-    repository.start_with(config, FakeBackend::default())
+    start(config, FakeBackend::default())
 }
 
 fn overrides(served: &Served, model: &str) -> Vec<String> {
@@ -89,7 +89,8 @@ fn an_order_to_load_finds_what_was_just_copied() {
     let repository = Repository::new();
     let mut config = repository.config();
     config.quiet_period = std::time::Duration::from_secs(3600);
-    let served = repository.version("m", 1).start_with(config, FakeBackend::default());
+    repository.version("m", 1);
+    let served = start(config, FakeBackend::default());
     repository.version("m", 2);
     served.load("m", 2).unwrap();
     assert_eq!(served.default_of("m"), Ok(2));
@@ -119,7 +120,7 @@ fn orders_survive_a_restart_and_are_shown() {
 fn a_damaged_state_file_does_not_stop_the_start() {
     let repository = Repository::new();
     fs::write(repository.state().join("registry.json"), "{\"format\": 1, \"models\": {\"m\"").unwrap();
-    let served = with_state(&repository.version("m", 1));
+    let served = with_state(repository.version("m", 1));
     assert_eq!(served.default_of("m"), Ok(1));
     served.unload("m", None).unwrap();
     drop(served);
@@ -130,7 +131,7 @@ fn a_damaged_state_file_does_not_stop_the_start() {
 #[test]
 fn an_order_that_cannot_be_saved_is_not_carried_out() {
     let repository = Repository::new();
-    let served = with_state(&repository.version("m", 1).version("m", 2));
+    let served = with_state(repository.version("m", 1).version("m", 2));
     // Whoever runs the tests may write anywhere, so that a folder in the way stands in for a full or read-only disk.
     let in_the_way = repository.state().join("registry.json.new");
     fs::create_dir(&in_the_way).unwrap();
@@ -170,7 +171,7 @@ fn an_unload_during_a_load_wins() {
     let repository = Repository::new();
     repository.version("m", 1);
     let gate = Gate::opened();
-    let served = repository.start_with(repository.config(), FakeBackend::default().load_gate(gate.clone()));
+    let served = start(repository.config(), FakeBackend::default().load_gate(gate.clone()));
     served.unload("m", None).unwrap();
     gate.close();
     let load = served.0.load(&name("m"), None);
@@ -252,7 +253,7 @@ fn a_shutdown_during_a_load_does_not_hang() {
     let repository = Repository::new();
     repository.version("m", 1);
     let gate = Gate::closed();
-    let served = repository.begin(repository.config(), FakeBackend::default().load_gate(gate.clone()));
+    let served = begin(repository.config(), FakeBackend::default().load_gate(gate.clone()));
     gate.wait_for(1);
     let settled = served.0.settled();
     let load = served.0.load(&name("m"), None);

@@ -68,22 +68,22 @@ impl Repository {
     }
 
     pub(crate) fn start(&self) -> Served {
-        self.start_with(self.config(), FakeBackend::default())
+        start(self.config(), FakeBackend::default())
     }
+}
 
-    /// Starts and waits until the first look has settled.
-    pub(crate) fn start_with(&self, config: RegistryConfig, backend: impl Backend) -> Served {
-        let served = self.begin(config, backend);
-        block_on(served.0.settled());
-        assert!(served.0.is_ready());
-        served
-    }
+/// Starts and waits until the first look has settled.
+pub(crate) fn start(config: RegistryConfig, backend: impl Backend) -> Served {
+    let served = begin(config, backend);
+    block_on(served.0.settled());
+    assert!(served.0.is_ready());
+    served
+}
 
-    /// Starts and does not wait.
-    pub(crate) fn begin(&self, config: RegistryConfig, backend: impl Backend) -> Served {
-        let pool = ComputePool::new(PoolConfig::default());
-        Served(Registry::start(config, vec![Arc::new(backend)], pool).unwrap())
-    }
+/// Starts and does not wait.
+pub(crate) fn begin(config: RegistryConfig, backend: impl Backend) -> Served {
+    let pool = ComputePool::new(PoolConfig::default());
+    Served(Registry::start(config, vec![Arc::new(backend)], pool).unwrap())
 }
 
 fn as_f32(version: u64) -> f32 {

@@ -5,7 +5,7 @@ use millrace_registry::{ListedModel, ModelSet, RegistryConfig, RegistryError, Ve
 use millrace_testkit::{FakeBackend, Gate};
 use pollster::block_on;
 
-use crate::repository::{Repository, ask, name};
+use crate::repository::{Repository, ask, begin, name, start};
 
 #[test]
 fn the_latest_version_alone_serves_by_default() {
@@ -68,7 +68,7 @@ fn a_model_that_is_still_loading_says_so_and_others_serve_meanwhile() {
     let repository = Repository::new();
     repository.version("slow", 1);
     let gate = Gate::closed();
-    let served = repository.begin(repository.config(), FakeBackend::default().load_gate(gate.clone()));
+    let served = begin(repository.config(), FakeBackend::default().load_gate(gate.clone()));
     gate.wait_for(1);
     assert_eq!(served.default_of("slow"), Err(Reason::Loading));
     assert_eq!(served.version_of("slow", 1), Err(Reason::Loading));
@@ -129,7 +129,7 @@ fn listed_models_keep_their_policy_and_labels_unless_model_toml_says_otherwise()
         listed
     };
     let config = RegistryConfig { models: ModelSet::Listed(vec![listed("a"), listed("b")]), ..repository.config() };
-    let served = repository.start_with(config, FakeBackend::default());
+    let served = start(config, FakeBackend::default());
     assert_eq!(served.available("a"), [1, 2]);
     assert_eq!(served.label_of("a", "stable"), Ok(1));
     // What an alias points at is kept too.
@@ -161,7 +161,7 @@ fn the_memory_budget_refuses_what_does_not_fit_and_says_the_numbers() {
     let mut config = repository.config();
     config.memory_budget = Some(1000);
     config.load_threads = std::num::NonZeroUsize::MIN;
-    let served = repository.start_with(config, FakeBackend::default());
+    let served = start(config, FakeBackend::default());
     assert_eq!(served.status("a", 1).memory_bytes, 600);
     assert_eq!(
         served.failure("b", 1),
