@@ -194,6 +194,7 @@ fn text_line(time: &str, level: Level, target: &str, fields: &Fields, colour: bo
             break;
         }
     }
+    line.truncate(line.floor_char_boundary(LONGEST_LINE - 1));
     line.push('\n');
     line
 }
@@ -293,7 +294,7 @@ mod tests {
         for text in ["x".repeat(100_000), "\u{1}".repeat(100_000), "é".repeat(100_000)] {
             let fields = fields(&text, 100);
             assert!(fields.message.len() <= LONGEST_VALUE + 3);
-            assert!(text_line("t", Level::WARN, "x", &fields, false).len() <= LONGEST_LINE * 2);
+            assert!(text_line("t", Level::WARN, "x", &fields, false).len() <= LONGEST_LINE);
             let line = json_line("t", Level::WARN, "x", &fields);
             assert!(line.len() <= LONGEST_LINE, "{}", line.len());
             let value: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -8,7 +8,6 @@ fn main() {
     // The one place that reads the environment.
     let code = millrace_server::run(std::env::args_os().collect(), &std::env::vars_os().filter_map(utf8).collect());
     // Not by returning: a model that hangs on a compute thread must not keep the process.
-    #[expect(clippy::exit, reason = "everything worth finishing has been drained; what is left may hang")]
     process::exit(code);
 }
 

@@ -209,6 +209,11 @@ impl Server {
         self.admin
     }
 
+    /// How many connections are open, on both listeners.
+    pub fn n_connections(&self) -> usize {
+        self.open.count() + self.late.count()
+    }
+
     /// What is loaded.
     pub fn catalog(&self) -> Arc<dyn Catalog> {
         Arc::clone(&self.catalog)
@@ -241,22 +246,25 @@ impl Server {
             () = sleep(self.drain_timeout) => {}
             () = self.phases.reached(Phase::Cut) => {}
         }
-        let left = self.open.count();
-        if left > 0 {
-            tracing::warn!(connections = left, "cutting off what is still in flight");
+        if self.open.count() > 0 {
             self.phases.advance(Phase::Cut);
             // Whoever does not take its 503 by then is dropped.
             let _ = timeout(LAST_WORDS, self.open.none()).await;
         }
         let _ = timeout(LAST_WORDS, self.late.none()).await;
         self.phases.advance(Phase::Gone);
+        let _ = timeout(LAST_WORDS, self.open.none()).await;
+        let cut = self.phases.n_cut();
+        if cut > 0 {
+            tracing::warn!(requests = cut, "requests in flight were cut off");
+        }
         let registry = self.registry.clone();
         let stopped = tokio::task::spawn_blocking(move || registry.shutdown());
         if timeout(REGISTRY_STOP, stopped).await.is_err() {
             tracing::warn!("a model is still loading; leaving it");
         }
         tracing::info!("drained");
-        if left > 0 { Drained::Cut } else { Drained::Complete }
+        if cut > 0 { Drained::Cut } else { Drained::Complete }
     }
 
     /// Cuts a running [`Server::drain`] short: what is still in flight gets a 503 now.

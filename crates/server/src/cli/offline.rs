@@ -66,7 +66,7 @@ fn find(path: &Path) -> Result<ModelSource, Failure> {
         text.parse::<ModelName>().or_else(|_| "model".parse()).map_err(Failure::failed)
     };
     if path.is_file() {
-        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         let files = Files::of(folder, path.file_name().map(Path::new)).map_err(read)?;
         return Ok(ModelSource::new(named(Some(&path))?, 1, Arc::new(files)));
     }

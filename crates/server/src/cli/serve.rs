@@ -4,8 +4,10 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::args::ServeArgs;
 use super::table::{curl_lines, table};
@@ -14,6 +16,9 @@ use crate::config::environment::Environment;
 use crate::config::resolve::{Settings, resolve};
 use crate::log::error_chain;
 use crate::server::{Drained, Server};
+
+/// Supervisors signal a process and then its group, which is one order that arrives twice.
+const SAME_ORDER: Duration = Duration::from_millis(200);
 
 /// Runs the command until a signal ends it.
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<i32, Failure> {
@@ -50,10 +55,11 @@ async fn serve(settings: Settings) -> Result<i32, Failure> {
         let _ = signals.until(&server, std::future::pending::<()>()).await;
     }
     let mut draining = pin!(server.drain());
+    let began = Instant::now();
     let drained = loop {
         tokio::select! {
             drained = draining.as_mut() => break drained,
-            () = signals.end() => {
+            () = signals.end() => if began.elapsed() > SAME_ORDER {
                 tracing::warn!("second signal: not waiting any longer");
                 server.cut();
             }

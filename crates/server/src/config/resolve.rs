@@ -58,7 +58,7 @@ fn read_file(path: &Path) -> Result<Raw, ConfigError> {
     let text = read_text(path, "--config")?;
     let place = Place::File { path: path.to_owned(), at: None };
     let mut raw: Raw = toml::from_str(&text).map_err(|error| ConfigError::from_toml(place, &text, &error))?;
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or(path);
     let paths = [
         &mut raw.registry.repository,
         &mut raw.registry.state_dir,

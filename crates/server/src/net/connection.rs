@@ -69,7 +69,8 @@ pub(crate) async fn serve<A: Answer>(
     let first = tokio::select! {
         biased;
         first = timeout(limits.idle_timeout, sniff(&mut stream, limits.header_timeout)) => first,
-        () = phases.reached(Phase::Gone) => return,
+        // Nothing was said yet, so nothing is lost; but what is on its way should find somebody.
+        () = lingered(&phases) => return,
     };
     let (prefix, is_http2) = match first {
         Ok(Ok((prefix, is_http2))) if !prefix.is_empty() => (prefix, is_http2),
@@ -84,7 +85,10 @@ pub(crate) async fn serve<A: Answer>(
         async move {
             let response = until_cut(answer.answer(request, caller), &phases, is_http2).await;
             drop(in_flight);
-            Ok::<_, Infallible>(response.unwrap_or_else(|| answer.cut()))
+            Ok::<_, Infallible>(response.unwrap_or_else(|| {
+                phases.count_cut();
+                answer.cut()
+            }))
         }
     });
     let result = if is_http2 {
@@ -113,6 +117,12 @@ async fn sniff(stream: &mut TcpStream, header_timeout: Duration) -> io::Result<(
     };
     timeout(header_timeout, rest).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok((bytes[..length].to_vec(), bytes == *PREFACE))
+}
+
+/// Ends a moment after connections should close.
+async fn lingered(phases: &Phases) {
+    phases.reached(Phase::Finishing).await;
+    tokio::time::sleep(LINGER).await;
 }
 
 fn http1_builder(limits: &ConnectionLimits) -> http1::Builder {
@@ -217,7 +227,12 @@ async fn drive<C: Graceful>(connection: C, phases: &Phases, activity: &Activity)
         tokio::select! {
             biased;
             result = connection.as_mut() => return result,
-            () = phases.reached(Phase::Gone) => return Ok(()),
+            () = phases.reached(Phase::Gone) => {
+                if !activity.is_quiet() {
+                    phases.count_cut();
+                }
+                return Ok(());
+            }
             // Polls the connection again, and with it the requests in flight, which then see that they are cut.
             () = cut.as_mut(), if !is_cut => is_cut = true,
             () = tokio::time::sleep(LINGER) => if activity.is_quiet() { return Ok(()) },

@@ -24,6 +24,8 @@ pub(crate) struct Phases(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     now: AtomicU8,
+    /// Requests that were not answered because time was up.
+    cut: AtomicUsize,
     changed: Notify,
 }
 
@@ -37,6 +39,16 @@ impl Phases {
     /// Whether `phase` has come. One atomic load: cheap enough for every poll.
     pub(crate) fn has_reached(&self, phase: Phase) -> bool {
         self.0.now.load(Ordering::Acquire) >= phase as u8
+    }
+
+    /// Counts a request that is not answered because time is up.
+    pub(crate) fn count_cut(&self) {
+        self.0.cut.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How many requests were cut.
+    pub(crate) fn n_cut(&self) -> usize {
+        self.0.cut.load(Ordering::Acquire)
     }
 
     /// Ends once `phase` has come.

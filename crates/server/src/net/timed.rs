@@ -207,7 +207,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
         }
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Pending => this.read_stalled(context),
-            ready => {
+            ready @ Poll::Ready(_) => {
                 // Bytes that arrive while a request is answered are its body, or a request that nobody waits for yet.
                 if this.activity.is_resting() {
                     this.bytes_after = Some(this.activity.begun.load(Ordering::Relaxed));

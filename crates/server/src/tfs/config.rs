@@ -132,7 +132,7 @@ impl File<'_> {
         Ok(message.0.iter())
     }
 
-    fn message<'m>(self, field: &'m Field) -> Result<&'m Message, ConfigError> {
+    fn message(self, field: &Field) -> Result<&Message, ConfigError> {
         match &field.value {
             Value::Message(message) => Ok(message),
             Value::Text(_) | Value::Word(_) => {
@@ -167,7 +167,7 @@ impl File<'_> {
     }
 
     /// The one field `value` of a wrapper message; `None` where it is left out, which means the type's zero.
-    fn wrapped<'m>(self, field: &'m Field) -> Result<Option<&'m Field>, ConfigError> {
+    fn wrapped(self, field: &Field) -> Result<Option<&Field>, ConfigError> {
         Ok(self.known(self.message(field)?, &["value"])?.last())
     }
 

@@ -113,7 +113,9 @@ fn row_33_a_million_one_byte_chunks_are_not_read_to_the_end() {
 #[test]
 fn row_34_broken_chunks_end_the_connection() {
     let server = TestServer::double(|_| {});
-    for chunk in ["11111111111111111\r\n", "-1\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\nhello\n0\n\n", "5\r\nhelloXX0\r\n\r\n"] {
+    for chunk in
+        ["11111111111111111\r\n", "-1\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\nhello\n0\n\n", "5\r\nhelloXX0\r\n\r\n"]
+    {
         let mut client = server.client();
         client.send_anyway(format!(
             "POST {DOUBLE} HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n{chunk}GET /health HTTP/1.1\r\nhost: t\r\n\r\n"

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
 
@@ -63,8 +64,20 @@ impl Client {
         Self::try_connect(address).expect("the server accepts")
     }
 
+    /// A connection whose own kernel buffer holds next to nothing.
+    #[track_caller]
+    pub(crate) fn with_small_window(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("the option is known");
+        socket.connect(&address.into()).expect("the server accepts");
+        Self::over(socket.into()).expect("the options are known")
+    }
+
     pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&address, PATIENCE)?)
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -104,12 +117,6 @@ impl Client {
     pub(crate) fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> Reply {
         self.send(Self::request("POST", path, "", body.as_ref()));
         self.reply()
-    }
-
-    /// Asks for a prediction; the connection may break instead of answering.
-    pub(crate) fn try_post(&mut self, path: &str, body: impl AsRef<[u8]>) -> io::Result<Reply> {
-        self.stream.write_all(&Self::request("POST", path, "", body.as_ref()))?;
-        self.try_reply()?.ok_or_else(|| ErrorKind::UnexpectedEof.into())
     }
 
     /// The next answer.
@@ -175,7 +182,7 @@ impl Client {
 
     /// Closes with a reset instead of a proper end.
     pub(crate) fn reset(self) {
-        let socket = socket2::Socket::from(self.stream);
+        let socket = Socket::from(self.stream);
         socket.set_linger(Some(std::time::Duration::ZERO)).expect("the option is known");
         drop(socket);
     }

@@ -34,7 +34,7 @@ impl Process {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let (address, admin) = (SocketAddr::from(([0, 0, 0, 0], 0)), None);
         let mut this = Self { child, stdout: channel().1, log: channel().1, address, admin };
-        this.stdout = lines(this.child.stdout.take().expect("it is piped"), |line| Some(line));
+        this.stdout = lines(this.child.stdout.take().expect("it is piped"), Some);
         this.log = lines::<ChildStderr, Value>(this.child.stderr.take().expect("it is piped"), |line| {
             serde_json::from_str(&line).ok()
         });

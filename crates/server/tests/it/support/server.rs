@@ -17,7 +17,7 @@ use super::{Client, Repository};
 pub(crate) struct TestServer {
     pub(crate) server: Arc<Server>,
     runtime: Option<Runtime>,
-    _repository: Option<Repository>,
+    repository: Option<Repository>,
 }
 
 impl TestServer {
@@ -67,7 +67,7 @@ impl TestServer {
         let runtime = runtime.expect("a runtime");
         let server = runtime.block_on(Server::builder(config).backend(Arc::new(backend)).start());
         let server = Arc::new(server.expect("the server starts"));
-        Self { server, runtime: Some(runtime), _repository: repository }
+        Self { server, runtime: Some(runtime), repository }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -76,6 +76,11 @@ impl TestServer {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.local_addr()
+    }
+
+    /// The folder that it serves.
+    pub(crate) fn repository_path(&self) -> std::path::PathBuf {
+        self.repository.as_ref().expect("it has a repository of its own").path().to_owned()
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -107,6 +112,16 @@ impl TestServer {
         let begin = super::now();
         while !wanted(self.metric(name)) {
             assert!(begin.elapsed() < super::PATIENCE, "{name} stays {}", self.metric(name));
+        }
+    }
+
+    /// Waits until no connection is open.
+    #[track_caller]
+    pub(crate) fn until_nobody_is_connected(&self) {
+        let begin = super::now();
+        while self.server.n_connections() > 0 {
+            assert!(begin.elapsed() < super::PATIENCE, "{} stay open", self.server.n_connections());
+            std::thread::yield_now();
         }
     }
 
