@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tower_service::Service;
 
 use crate::body::{self, Bounds};
+use crate::clock::now;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::head::{Head, REQUEST_ID};
@@ -130,7 +131,13 @@ impl AdminService {
         let admin = &self.0.0;
         let config = &admin.config;
         body::check_length(head.content_length, &body, MAX_BODY)?;
-        let bounds = Bounds { bytes: MAX_BODY, time: config.body_timeout, rate: config.min_body_rate, until: None };
+        let bounds = Bounds {
+            bytes: MAX_BODY,
+            time: config.body_timeout,
+            rate: config.min_body_rate,
+            started: now(),
+            until: None,
+        };
         let body = body::read(body, bounds).await?;
         let method = &parts.method;
         match verb {

@@ -12,7 +12,6 @@ use http_body::Body;
 use millrace_core::{Code, Reason, Refusal};
 use tokio::time::Sleep;
 
-use crate::clock::now;
 use crate::error::Failure;
 
 /// Frames that any body may have; beyond it their average size must reach [`SMALL_FRAME`].
@@ -31,6 +30,8 @@ pub(crate) struct Bounds {
     pub(crate) time: Duration,
     /// Bytes per second that buy more time; 0 buys none.
     pub(crate) rate: u64,
+    /// When its time began.
+    pub(crate) started: Instant,
     /// When the client stops waiting, if it said so.
     pub(crate) until: Option<Instant>,
 }
@@ -56,7 +57,6 @@ where
     let mut body = pin!(body);
     let mut timer = pin!(None::<Sleep>);
     let mut asked = false;
-    let started = now();
     let mut first = Bytes::new();
     let mut joined: Vec<u8> = Vec::new();
     let mut received = 0_usize;
@@ -66,8 +66,8 @@ where
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
             Poll::Pending => {
                 let allowed = allowance(bounds, received);
-                let until = bounds.until.filter(|until| *until < started + allowed);
-                ready!(overdue(timer.as_mut(), &mut asked, context, until.unwrap_or(started + allowed)));
+                let until = bounds.until.filter(|until| *until < bounds.started + allowed);
+                ready!(overdue(timer.as_mut(), &mut asked, context, until.unwrap_or(bounds.started + allowed)));
                 Poll::Ready(Err(if until.is_some() { too_late() } else { too_slow(allowed) }))
             }
         });

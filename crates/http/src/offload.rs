@@ -1,8 +1,11 @@
 //! Keeps CPU work off the I/O threads and its panics inside.
 
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Poll;
 
-use millrace_core::{Compute, Reason, Refusal};
+use millrace_core::{Compute, InferFuture, InferResult, Reason, Refusal};
 use tokio::sync::oneshot;
 
 /// Runs `work` on a compute thread. Dropping the future skips work that has not begun.
@@ -39,6 +42,17 @@ pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
             text.unwrap_or_else(|| "a panic without a text".to_owned()).into();
         refusal.with_cause(cause)
     })
+}
+
+/// Waits for `future`.
+///
+/// # Errors
+/// Its own, or `BackendBroken` when it panicked.
+pub(crate) async fn contained_future(mut future: InferFuture) -> InferResult {
+    poll_fn(|context| {
+        contained(|| Pin::new(&mut future).poll(context)).unwrap_or_else(|refusal| Poll::Ready(Err(refusal)))
+    })
+    .await
 }
 
 #[cfg(test)]

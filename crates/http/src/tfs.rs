@@ -30,7 +30,7 @@ use crate::gzip::{Unpacked, gunzip, gzip};
 use crate::head::Head;
 use crate::json::{self, JsonError, PredictBody};
 use crate::metrics::{Series, Timing};
-use crate::offload::{contained, on_compute};
+use crate::offload::{contained, contained_future, on_compute};
 use crate::response::{self, Answer};
 use crate::route::{Target, VersionTooLarge};
 use crate::service::Shared;
@@ -128,7 +128,7 @@ where
     // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
     let until = patience.and_then(|patience| record.received.checked_add(patience));
     let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
-    let body = body::read(body, Bounds { bytes, time, rate, until }).await?;
+    let body = body::read(body, Bounds { bytes, time, rate, started: record.received, until }).await?;
     record.request_bytes = body.len();
 
     let arrived = now();
@@ -177,7 +177,7 @@ async fn run(
     let decoded = now();
     let (index, form) = (body.signature, body.form);
     let request = InferRequest { signature: index, inputs: body.inputs, wanted: Wanted::All, context };
-    let InferResponse { outputs, stages } = contained(|| servable.infer(request))?.await?;
+    let InferResponse { outputs, stages } = contained_future(contained(|| servable.infer(request))?).await?;
     let answered = now();
 
     let gzip_from = config.gzip_min_bytes.filter(|_| asked.head.accepts_gzip);

@@ -62,7 +62,10 @@ impl Body for Scripted {
     }
 }
 
-const BOUNDS: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024, until: None };
+fn bounds() -> Bounds {
+    let started = Instant::now().into_std();
+    Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024, started, until: None }
+}
 
 fn paused<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
@@ -76,9 +79,9 @@ fn status(result: Result<Bytes, Failure>) -> StatusCode {
 fn a_body_in_one_frame_is_not_copied() {
     paused(async {
         static DATA: &[u8] = b"{\"instances\": [1]}";
-        let read = read(body([at_once(DATA)]), BOUNDS).await.unwrap();
+        let read = read(body([at_once(DATA)]), bounds()).await.unwrap();
         assert_eq!(read.as_ptr(), DATA.as_ptr());
-        assert_eq!(super::read(body([]), BOUNDS).await.unwrap(), "");
+        assert_eq!(super::read(body([]), bounds()).await.unwrap(), "");
     });
 }
 
@@ -86,7 +89,7 @@ fn a_body_in_one_frame_is_not_copied() {
 fn frames_are_joined_in_order() {
     paused(async {
         let frames = [at_once(b""), at_once(b"ab"), at_once(b"c"), at_once(b""), at_once(b"def")];
-        assert_eq!(read(body(frames), BOUNDS).await.unwrap(), "abcdef");
+        assert_eq!(read(body(frames), bounds()).await.unwrap(), "abcdef");
     });
 }
 
@@ -102,7 +105,7 @@ fn a_declared_length_over_the_limit_is_413_before_any_byte_is_read() {
 #[test]
 fn one_byte_over_the_limit_is_413_even_without_a_declared_length() {
     paused(async {
-        let bounds = Bounds { bytes: 5, ..BOUNDS };
+        let bounds = Bounds { bytes: 5, ..bounds() };
         assert_eq!(read(body([at_once(b"abc"), at_once(b"de")]), bounds).await.unwrap(), "abcde");
         assert_eq!(status(read(body([at_once(b"abc"), at_once(b"def")]), bounds).await), 413);
         assert_eq!(status(read(body([at_once(b"abcdef")]), bounds).await), 413);
@@ -114,7 +117,7 @@ fn a_huge_claim_reserves_nothing() {
     paused(async {
         let mut claims = body([at_once(b"ab"), at_once(b"cd")]);
         claims.declared = u64::MAX;
-        let read = read(claims, BOUNDS).await.unwrap();
+        let read = read(claims, bounds()).await.unwrap();
         assert_eq!(read, "abcd");
         assert!(read.try_into_mut().unwrap().capacity() <= 2 << 20);
     });
@@ -124,11 +127,11 @@ fn a_huge_claim_reserves_nothing() {
 fn a_million_chunks_of_one_byte_are_refused_early() {
     paused(async {
         let chunks = (0..1_000_000).map(|_| at_once(b"["));
-        let failure = read(body(chunks), BOUNDS).await.unwrap_err();
+        let failure = read(body(chunks), bounds()).await.unwrap_err();
         assert_eq!(failure.status(), 400);
         assert!(failure.refusal().message().contains("chunk limit"));
         let empty = (0..1_000_000).map(|_| at_once(b""));
-        assert_eq!(status(read(body(empty), BOUNDS).await), 400);
+        assert_eq!(status(read(body(empty), bounds()).await), 400);
     });
 }
 
@@ -136,7 +139,7 @@ fn a_million_chunks_of_one_byte_are_refused_early() {
 fn many_chunks_of_a_fair_size_are_fine() {
     paused(async {
         let chunks = (0..10_000).map(|_| at_once(&[b' '; 64]));
-        assert_eq!(read(body(chunks), BOUNDS).await.unwrap().len(), 640_000);
+        assert_eq!(read(body(chunks), bounds()).await.unwrap().len(), 640_000);
     });
 }
 
@@ -145,7 +148,7 @@ fn a_body_that_stops_is_408_when_its_time_is_over() {
     paused(async {
         let started = Instant::now();
         let stuck = body([at_once(b"{"), Step::Data(Duration::from_secs(3600), b"}")]);
-        assert_eq!(status(read(stuck, BOUNDS).await), 408);
+        assert_eq!(status(read(stuck, bounds()).await), 408);
         let waited = started.elapsed();
         assert!((30..31).contains(&waited.as_secs()), "{waited:?}");
     });
@@ -156,10 +159,10 @@ fn a_body_above_the_minimum_rate_may_take_longer_than_the_time_out() {
     paused(async {
         static SECOND: [u8; 2048] = [b' '; 2048];
         let steady = (0..60).map(|_| Step::Data(Duration::from_secs(1), &SECOND));
-        assert_eq!(read(body(steady), BOUNDS).await.unwrap().len(), 60 * 2048);
+        assert_eq!(read(body(steady), bounds()).await.unwrap().len(), 60 * 2048);
         let slow = (0..3600).map(|_| Step::Data(Duration::from_secs(1), &SECOND[..100]));
         let started = Instant::now();
-        assert_eq!(status(read(body(slow), BOUNDS).await), 408);
+        assert_eq!(status(read(body(slow), bounds()).await), 408);
         assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
     });
 }
@@ -167,7 +170,7 @@ fn a_body_above_the_minimum_rate_may_take_longer_than_the_time_out() {
 #[test]
 fn a_body_that_breaks_off_is_400_and_its_cause_stays_private() {
     paused(async {
-        let failure = read(body([at_once(b"{"), Step::Broken]), BOUNDS).await.unwrap_err();
+        let failure = read(body([at_once(b"{"), Step::Broken]), bounds()).await.unwrap_err();
         assert_eq!(failure.status(), 400);
         assert!(!failure.refusal().message().contains("gone"));
         assert_eq!(failure.refusal().cause().unwrap().to_string(), "the connection is gone");
@@ -178,7 +181,7 @@ fn a_body_that_breaks_off_is_400_and_its_cause_stays_private() {
 fn a_client_that_stops_waiting_gets_504_while_its_body_still_comes() {
     paused(async {
         let started = Instant::now();
-        let bounds = Bounds { until: Some((started + Duration::from_secs(2)).into_std()), ..BOUNDS };
+        let bounds = Bounds { until: Some((started + Duration::from_secs(2)).into_std()), ..bounds() };
         let slow = (0..60).map(|_| Step::Data(Duration::from_millis(900), b"123"));
         assert_eq!(status(read(body(slow), bounds).await), 504);
         assert_eq!(started.elapsed().as_secs(), 2);

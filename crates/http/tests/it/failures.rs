@@ -52,12 +52,15 @@ impl Subscriber for Lines {
 
 #[tokio::test]
 async fn a_panic_kills_one_request_and_not_the_next() {
-    let x = || vec![spec("x", DType::Fp32, &[-1])];
-    let panics = |_| -> InferFuture { panic!("a secret text at src/secret.rs") };
-    let server = TestServer::new(models().version("panics", 1, signature(x(), x()), panics));
-    let answer = server.predict("panics", BODY).await;
-    answer.refuses(500, "the server failed on this request");
-    assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+    let x = || signature(vec![spec("x", DType::Fp32, &[-1])], vec![spec("x", DType::Fp32, &[-1])]);
+    let at_once = |_| -> InferFuture { panic!("a secret text at src/secret.rs") };
+    let later = |_| InferFuture::boxed(async { panic!("a secret text at src/secret.rs") });
+    let server = TestServer::new(models().version("at_once", 1, x(), at_once).version("later", 1, x(), later));
+    for model in ["at_once", "later"] {
+        let answer = server.predict(model, BODY).await;
+        answer.refuses(500, "the server failed on this request");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("secret"));
+    }
     server.predict("half_plus_two/versions/1", BODY).await.gives(&json!({"predictions": [2.5]}));
 }
 
