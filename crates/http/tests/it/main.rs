@@ -13,5 +13,6 @@ mod health;
 mod limits;
 mod metrics;
 mod names;
+mod over_hyper;
 mod predict;
 mod status;
