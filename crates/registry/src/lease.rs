@@ -45,6 +45,11 @@ impl Lease {
         self.queue().statistics()
     }
 
+    /// Whether a run hung and requests are refused since.
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.queue().is_quarantined()
+    }
+
     fn queue(&self) -> &BatchQueue {
         &self.body.as_ref().expect("only `drop` takes the body").queue
     }

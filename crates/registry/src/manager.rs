@@ -190,6 +190,7 @@ impl Manager {
         self.change(&model, |overrides| overrides.with_load(version))?;
         self.table.trust(&model, version);
         self.table.retry_now(&model, version);
+        self.released.extend(self.table.give_up(&model, version, |lease| lease.is_quarantined()));
         let targets = match version {
             Some(version) => BTreeSet::from([version]),
             None => self.table.wanted(&model).unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! The handle: starts the threads, resolves, lists, takes orders.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::reply::{Event, Happened, reply, shut_down};
 use crate::scan::Scanner;
 use crate::snapshot::Snapshot;
 use crate::state::StateFile;
-use crate::table::{Table, TableConfig};
+use crate::table::{Listed, Table, TableConfig};
 use crate::watch::Watch;
 use crate::{ModelSet, RegistryConfig, RegistryError, clock};
 
@@ -122,7 +122,7 @@ impl Registry {
             waiting: Vec::new(),
             released: Vec::new(),
             answers: Vec::new(),
-            warned: std::collections::HashSet::new(),
+            warned: HashSet::new(),
         };
         let to_manager = messages.clone();
         let watch = config.watch.then_some(move || {
@@ -229,10 +229,8 @@ impl Control for Registry {
     }
 }
 
-type Listed = std::collections::BTreeMap<ModelName, (crate::VersionPolicy, std::collections::BTreeMap<Alias, u64>)>;
-
-fn listed(models: &ModelSet) -> Result<Listed, RegistryError> {
-    let ModelSet::Listed(list) = models else { return Ok(Listed::new()) };
+fn listed(models: &ModelSet) -> Result<BTreeMap<ModelName, Listed>, RegistryError> {
+    let ModelSet::Listed(list) = models else { return Ok(BTreeMap::new()) };
     let mut names = BTreeSet::new();
     if let Some(twice) = list.iter().find(|model| !names.insert(&model.name)) {
         return Err(RegistryError::Duplicate(twice.name.clone()));

@@ -146,6 +146,10 @@ impl ModelView {
         for (number, lease) in &self.available {
             if let Some(version) = status.versions.iter_mut().find(|version| version.version == *number) {
                 version.statistics = lease.statistics();
+                if lease.is_quarantined() {
+                    let message = "a run hung, and the version refuses requests until it is loaded again".to_owned();
+                    version.failure = Some(VersionFailure { code: Code::Internal, message });
+                }
             }
         }
         status

@@ -4,17 +4,26 @@
 //! No clock, no threads, no files: instants are handed in, loading is done in `loader`, and `L` stands for whatever
 //! serves a loaded version.
 
+mod model;
+mod version;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Alias, Code, ModelName, Signatures, VersionFailure, VersionState, VersionStatistics};
+use millrace_core::{Alias, Code, ModelName, VersionFailure, VersionStatistics};
 
-use crate::desired::{Overrides, wanted};
+use crate::desired::Overrides;
 use crate::files::Fingerprint;
 use crate::scan::{FoundVersion, Place, Scan};
 use crate::state::Orders;
-use crate::{ModelConfig, RetryConfig, VersionPolicy};
+use crate::{ModelConfig, RetryConfig};
+
+pub(crate) use model::{Listed, Model};
+pub(crate) use version::{Facts, Phase, Version};
+
+use model::OnDisk;
+use version::Retry;
 
 /// How many ended versions of a model are remembered for its status.
 const MOST_ENDED: usize = 16;
@@ -30,7 +39,7 @@ pub(crate) struct TableConfig {
     pub(crate) retry: RetryConfig,
     pub(crate) memory_budget: Option<u64>,
     /// Policies and aliases that were given with the list of models.
-    pub(crate) listed: BTreeMap<ModelName, (VersionPolicy, BTreeMap<Alias, u64>)>,
+    pub(crate) listed: BTreeMap<ModelName, Listed>,
 }
 
 /// Every model and version.
@@ -60,78 +69,6 @@ struct Draining {
     model: ModelName,
     version: u64,
     memory: u64,
-}
-
-/// One model.
-#[derive(Debug)]
-pub(crate) struct Model<L> {
-    /// The last `model.toml` that could be read.
-    config: Option<Arc<ModelConfig>>,
-    /// Why the present one cannot.
-    config_error: Option<Arc<str>>,
-    on_disk: BTreeMap<u64, OnDisk>,
-    versions: BTreeMap<u64, Version<L>>,
-    gone: bool,
-}
-
-#[derive(Debug)]
-struct OnDisk {
-    found: FoundVersion,
-    /// When it was first seen as it is now.
-    since: Instant,
-    /// Whether it has been seen like that for long enough.
-    steady: bool,
-}
-
-/// One version that is or was wanted.
-#[derive(Debug)]
-pub(crate) struct Version<L> {
-    pub(crate) phase: Phase<L>,
-    pub(crate) failure: Option<VersionFailure>,
-    retry: Option<Retry>,
-    /// What the last good load gave.
-    pub(crate) facts: Option<Facts>,
-    /// Counts of the last load that has ended.
-    pub(crate) statistics: VersionStatistics,
-}
-
-/// Where a version stands.
-#[derive(Debug)]
-pub(crate) enum Phase<L> {
-    Start,
-    Loading(LoadId),
-    Available(LoadId, L),
-    Unloading(LoadId),
-    End,
-}
-
-impl<L> Phase<L> {
-    pub(crate) fn state(&self) -> VersionState {
-        match self {
-            Self::Start => VersionState::Start,
-            Self::Loading(_) => VersionState::Loading,
-            Self::Available(..) => VersionState::Available,
-            Self::Unloading(_) => VersionState::Unloading,
-            Self::End => VersionState::End,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Retry {
-    failures: u32,
-    at: Instant,
-    /// The files that failed; others are tried at once.
-    fingerprint: Option<Fingerprint>,
-}
-
-/// What is known about a loaded version.
-#[derive(Debug, Clone)]
-pub(crate) struct Facts {
-    pub(crate) backend: Arc<str>,
-    pub(crate) signatures: Arc<Signatures>,
-    pub(crate) memory: u64,
-    pub(crate) load_time: Duration,
 }
 
 /// A version to load.
@@ -276,12 +213,8 @@ impl<L> Table<L> {
                     Phase::Start => left_over.push(version),
                     // The old version serves until every new one can.
                     Phase::Available(..) if incomplete && !overrides.forbids(version) => {}
-                    Phase::Available(id, _) => {
-                        let memory = entry.facts.as_ref().map_or(0, |facts| facts.memory);
-                        self.draining.insert(id, Draining { model: name.clone(), version, memory });
-                        if let Phase::Available(_, lease) = entry.enter(Phase::Unloading(id), name, version) {
-                            released.push(lease);
-                        }
+                    Phase::Available(..) => {
+                        released.extend(entry.retire(&mut self.draining, name, version));
                         self.changed.insert(name.clone());
                     }
                     Phase::End if !model.on_disk.contains_key(&version) => left_over.push(version),
@@ -406,6 +339,20 @@ impl<L> Table<L> {
                 model.versions.iter_mut().filter(|(number, _)| version.is_none_or(|version| version == **number));
             meant.for_each(|(_, entry)| entry.retry = None);
         }
+    }
+
+    /// Lets go of those versions of `model` that serve and are `broken`, so that they load again. Gives their leases.
+    #[must_use]
+    pub(crate) fn give_up(&mut self, model: &ModelName, version: Option<u64>, broken: impl Fn(&L) -> bool) -> Vec<L> {
+        let Some(entry) = self.models.get_mut(model) else { return Vec::new() };
+        let meant = entry.versions.iter_mut().filter(|(number, _)| version.is_none_or(|version| version == **number));
+        let broken = meant.filter(|(_, entry)| matches!(&entry.phase, Phase::Available(_, lease) if broken(lease)));
+        let released: Vec<L> =
+            broken.filter_map(|(number, entry)| entry.retire(&mut self.draining, model, *number)).collect();
+        if !released.is_empty() {
+            self.changed.insert(model.clone());
+        }
+        released
     }
 
     /// When something is due without anybody asking: the next look at files that must hold still, and the next retry.
@@ -543,92 +490,6 @@ impl<L> LoadOutcome<L> {
             Self::Ready(lease, _) => Some(lease),
             Self::Failed(_) | Self::Changed => None,
         }
-    }
-}
-
-impl<L> Default for Model<L> {
-    fn default() -> Self {
-        Self { config: None, config_error: None, on_disk: BTreeMap::new(), versions: BTreeMap::new(), gone: false }
-    }
-}
-
-impl<L> Model<L> {
-    /// Why its `model.toml` cannot be read, if so.
-    pub(crate) fn config_error(&self) -> Option<&Arc<str>> {
-        self.config_error.as_ref()
-    }
-
-    /// Whether it is no longer on disk.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone
-    }
-
-    /// The versions that are or were wanted.
-    pub(crate) fn versions(&self) -> &BTreeMap<u64, Version<L>> {
-        &self.versions
-    }
-
-    /// Versions on disk that wait until their files hold still, or that no `model.toml` explains.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = u64> {
-        let known = |version: &u64| self.versions.contains_key(version);
-        let waits = |on_disk: &OnDisk| !on_disk.steady || self.config.is_none();
-        self.on_disk
-            .iter()
-            .filter(move |(version, on_disk)| !known(version) && waits(on_disk))
-            .map(|(version, _)| *version)
-    }
-
-    fn is_available(&self, version: u64) -> bool {
-        matches!(self.versions.get(&version), Some(Version { phase: Phase::Available(..), .. }))
-    }
-
-    fn aliases(&self, listed: Option<&(VersionPolicy, BTreeMap<Alias, u64>)>) -> BTreeMap<Alias, u64> {
-        let mut aliases = listed.map(|(_, aliases)| aliases.clone()).unwrap_or_default();
-        if let Some(config) = &self.config {
-            aliases.extend(config.aliases.clone());
-        }
-        aliases
-    }
-
-    fn wanted(&self, listed: Option<&(VersionPolicy, BTreeMap<Alias, u64>)>, overrides: &Overrides) -> BTreeSet<u64> {
-        let Some(config) = &self.config else { return BTreeSet::new() };
-        let aliases = overrides.aliases(&self.aliases(listed));
-        // A version in use counts whatever happens to its files: its contents were read long ago.
-        let in_use = |version: &u64| {
-            let phase = self.versions.get(version).map(|version| &version.phase);
-            matches!(phase, Some(Phase::Loading(_) | Phase::Available(..)))
-        };
-        let present = self.on_disk.iter().filter(|(version, on_disk)| on_disk.steady || in_use(version));
-        let present: BTreeSet<u64> = present.map(|(version, _)| *version).collect();
-        let default = VersionPolicy::default();
-        let policy = config.versions.as_ref().or_else(|| listed.map(|(policy, _)| policy)).unwrap_or(&default);
-        wanted(policy, &aliases, overrides, &present)
-    }
-}
-
-impl<L> Version<L> {
-    fn new() -> Self {
-        Self { phase: Phase::End, failure: None, retry: None, facts: None, statistics: VersionStatistics::default() }
-    }
-
-    fn should_start(&self, fingerprint: Option<Fingerprint>, now: Instant) -> bool {
-        match (&self.phase, &self.retry) {
-            (Phase::Start | Phase::Loading(_) | Phase::Available(..), _) => false,
-            (Phase::End, Some(retry)) => now >= retry.at || fingerprint != retry.fingerprint,
-            (Phase::Unloading(_) | Phase::End, _) => true,
-        }
-    }
-
-    fn retry_at(&self) -> Option<Instant> {
-        self.retry.filter(|_| matches!(self.phase, Phase::End)).map(|retry| retry.at)
-    }
-
-    /// Enters `phase` and gives the one before it.
-    fn enter(&mut self, phase: Phase<L>, model: &ModelName, version: u64) -> Phase<L> {
-        let before = std::mem::replace(&mut self.phase, phase);
-        let (from, to) = (before.state().name(), self.phase.state().name());
-        tracing::info!(%model, version, from, to, "the version changed its state");
-        before
     }
 }
 

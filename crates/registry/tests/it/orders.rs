@@ -4,12 +4,14 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use millrace_batching::PoolConfig;
 use millrace_core::{Catalog, Control, ModelRef, Reason, VersionState};
-use millrace_testkit::{FakeBackend, Gate};
+use millrace_testkit::{FakeBackend, Gate, Misbehaviour};
 use pollster::block_on;
 
-use crate::repository::{Repository, Served, alias, ask, begin, context, name, start};
+use crate::repository::{Repository, Served, alias, ask, begin, begin_on, context, name, start};
 
 fn with_state(repository: &Repository) -> Served {
     let mut config = repository.config();
@@ -88,7 +90,7 @@ fn aliases_move_and_go() {
 fn an_order_to_load_finds_what_was_just_copied() {
     let repository = Repository::new();
     let mut config = repository.config();
-    config.quiet_period = std::time::Duration::from_secs(3600);
+    config.quiet_period = Duration::from_secs(3600);
     repository.version("m", 1);
     let served = start(config, FakeBackend::default());
     repository.version("m", 2);
@@ -263,4 +265,26 @@ fn a_shutdown_during_a_load_does_not_hang() {
     assert!(!served.0.is_ready());
     gate.open();
     let _ = context();
+}
+
+/// Row 69, as far as the registry goes.
+#[test]
+fn a_version_whose_run_hung_says_so_and_loads_again_by_order() {
+    let repository = Repository::new();
+    repository.version("m", 1);
+    let hang = Gate::closed();
+    let short = Duration::from_millis(100);
+    let pool = PoolConfig { hang_grace: short, hang_unknown: short, hang_factor: 1, ..PoolConfig::default() };
+    let served = begin_on(pool, repository.config(), FakeBackend::default().hang(hang.clone()));
+    block_on(served.0.settled());
+    let lease = served.resolve(&ModelRef::new("m")).unwrap();
+    let hung = thread::spawn(move || ask(&lease, Misbehaviour::Hang.value()).map_err(|refusal| refusal.reason()));
+    served.until("the quarantine", || served.status("m", 1).failure.is_some());
+    assert!(served.status("m", 1).failure.unwrap().message.contains("hung"));
+    assert_eq!(served.default_of("m"), Err(Reason::NotReady));
+    served.load("m", 1).unwrap();
+    assert_eq!(served.default_of("m"), Ok(1));
+    assert_eq!(served.status("m", 1).failure, None);
+    hang.open();
+    assert!(hung.join().unwrap().is_err());
 }

@@ -82,7 +82,12 @@ pub(crate) fn start(config: RegistryConfig, backend: impl Backend) -> Served {
 
 /// Starts and does not wait.
 pub(crate) fn begin(config: RegistryConfig, backend: impl Backend) -> Served {
-    let pool = ComputePool::new(PoolConfig::default());
+    begin_on(PoolConfig::default(), config, backend)
+}
+
+/// The same on a pool of one's own.
+pub(crate) fn begin_on(pool: PoolConfig, config: RegistryConfig, backend: impl Backend) -> Served {
+    let pool = ComputePool::new(pool);
     Served(Registry::start(config, vec![Arc::new(backend)], pool).unwrap())
 }
 

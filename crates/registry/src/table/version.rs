@@ -1,0 +1,103 @@
+//! One version's place in its life.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_core::{ModelName, Signatures, VersionFailure, VersionState, VersionStatistics};
+
+use super::{Draining, LoadId};
+use crate::files::Fingerprint;
+
+/// One version that is or was wanted.
+#[derive(Debug)]
+pub(crate) struct Version<L> {
+    pub(crate) phase: Phase<L>,
+    pub(crate) failure: Option<VersionFailure>,
+    pub(super) retry: Option<Retry>,
+    /// What the last good load gave.
+    pub(crate) facts: Option<Facts>,
+    /// Counts of the last load that has ended.
+    pub(crate) statistics: VersionStatistics,
+}
+
+/// Where a version stands.
+#[derive(Debug)]
+pub(crate) enum Phase<L> {
+    Start,
+    Loading(LoadId),
+    Available(LoadId, L),
+    Unloading(LoadId),
+    End,
+}
+
+impl<L> Phase<L> {
+    pub(crate) fn state(&self) -> VersionState {
+        match self {
+            Self::Start => VersionState::Start,
+            Self::Loading(_) => VersionState::Loading,
+            Self::Available(..) => VersionState::Available,
+            Self::Unloading(_) => VersionState::Unloading,
+            Self::End => VersionState::End,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    pub(super) failures: u32,
+    pub(super) at: Instant,
+    /// The files that failed; others are tried at once.
+    pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// What is known about a loaded version.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) backend: Arc<str>,
+    pub(crate) signatures: Arc<Signatures>,
+    pub(crate) memory: u64,
+    pub(crate) load_time: Duration,
+}
+
+impl<L> Version<L> {
+    pub(super) fn new() -> Self {
+        Self { phase: Phase::End, failure: None, retry: None, facts: None, statistics: VersionStatistics::default() }
+    }
+
+    pub(super) fn should_start(&self, fingerprint: Option<Fingerprint>, now: Instant) -> bool {
+        match (&self.phase, &self.retry) {
+            (Phase::Start | Phase::Loading(_) | Phase::Available(..), _) => false,
+            (Phase::End, Some(retry)) => now >= retry.at || fingerprint != retry.fingerprint,
+            (Phase::Unloading(_) | Phase::End, _) => true,
+        }
+    }
+
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry.filter(|_| matches!(self.phase, Phase::End)).map(|retry| retry.at)
+    }
+
+    /// Stops serving, if it does; gives the lease, which drains from now on.
+    pub(super) fn retire(
+        &mut self,
+        draining: &mut BTreeMap<LoadId, Draining>,
+        model: &ModelName,
+        version: u64,
+    ) -> Option<L> {
+        let Phase::Available(id, _) = self.phase else { return None };
+        let memory = self.facts.as_ref().map_or(0, |facts| facts.memory);
+        draining.insert(id, Draining { model: model.clone(), version, memory });
+        match self.enter(Phase::Unloading(id), model, version) {
+            Phase::Available(_, lease) => Some(lease),
+            Phase::Start | Phase::Loading(_) | Phase::Unloading(_) | Phase::End => None,
+        }
+    }
+
+    /// Enters `phase` and gives the one before it.
+    pub(super) fn enter(&mut self, phase: Phase<L>, model: &ModelName, version: u64) -> Phase<L> {
+        let before = std::mem::replace(&mut self.phase, phase);
+        let (from, to) = (before.state().name(), self.phase.state().name());
+        tracing::info!(%model, version, from, to, "the version changed its state");
+        before
+    }
+}
