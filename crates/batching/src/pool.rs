@@ -180,6 +180,12 @@ impl Pool {
         let mut state = self.state.lock();
         self.hung.fetch_sub(1, Ordering::AcqRel);
         if worker.is_replaced.load(Ordering::Acquire) || self.is_stopping() {
+            // Work that this thread meant to look at next needs somebody else to look.
+            let wakes = state.wakes();
+            drop(state);
+            if wakes {
+                self.work.notify_one();
+            }
             return false;
         }
         worker.is_given_up.store(false, Ordering::Release);

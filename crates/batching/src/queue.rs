@@ -29,6 +29,9 @@ use crate::{BatchConfig, ComputePool, Instances, Learned, Oversized, Sizes, cloc
 const SWEEP: Duration = Duration::from_millis(1);
 /// Predictions are not so good that a request is refused for a wait shorter than this.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
+/// A deadline this much earlier than the timer's next call is not worth another call: a flood of ever earlier deadlines
+/// must not fill the timer.
+const ALARM_STEP: Duration = Duration::from_millis(1);
 /// When a refused caller should come back where nothing has been learned yet.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -235,7 +238,7 @@ impl Queue {
         let (slot, future) = InferFuture::slot();
         let deadline = request.context.deadline;
         let is_news = self.push(&mut state, checked, request, slot);
-        let alarm = deadline.filter(|at| state.alarm.is_none_or(|alarm| *at < alarm));
+        let alarm = deadline.filter(|at| state.alarm.is_none_or(|alarm| *at + ALARM_STEP < alarm));
         if alarm.is_some() {
             state.alarm = alarm;
         }

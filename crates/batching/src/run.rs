@@ -54,6 +54,9 @@ impl Runner<'_> {
                 owners.into_iter().for_each(|owner| failures[owner] = Some(Failure::Cancelled));
                 continue;
             }
+            if owners.iter().all(|owner| failures[*owner].is_some()) {
+                continue;
+            }
             for (owner, result) in owners.into_iter().zip(self.run_or_bisect(parts, 0)) {
                 match result {
                     Ok(outputs) => pieces[owner].push(outputs),

@@ -14,6 +14,9 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock;
 use crate::pool::{Led, Pool};
 
+/// How often in a row the watch may be put off because it was late itself.
+const MOST_LATE: u32 = 3;
+
 #[derive(Default)]
 pub(crate) struct Timer {
     state: Mutex<State>,
@@ -68,11 +71,19 @@ impl Pool {
     fn run_timer(&self) {
         let timer = self.timer();
         let mut next_watch: Option<Instant> = None;
+        let mut n_late = 0;
         loop {
             let now = clock::now();
-            if next_watch.is_some_and(|at| at <= now) {
-                timer.is_poked.store(false, Ordering::Release);
-                next_watch = self.watch(now).then(|| now + self.watch_interval());
+            if let Some(at) = next_watch.filter(|at| *at <= now) {
+                if now > at + self.watch_interval() && n_late < MOST_LATE {
+                    // This thread was held up too: the machine stood still, and no run is to blame for that.
+                    n_late += 1;
+                    next_watch = Some(now + self.watch_interval());
+                } else {
+                    n_late = 0;
+                    timer.is_poked.store(false, Ordering::Release);
+                    next_watch = self.watch(now).then(|| now + self.watch_interval());
+                }
             }
             let mut due = Vec::new();
             let mut state = timer.state.lock();

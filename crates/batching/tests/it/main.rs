@@ -7,5 +7,6 @@ mod hanging;
 mod harness;
 mod learning;
 mod limits;
+mod metrics;
 mod serving;
 mod splitting;
