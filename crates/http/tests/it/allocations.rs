@@ -64,3 +64,13 @@ async fn finding_nothing_costs_no_more_than_its_words() {
     // The header map.
     assert!(allocations <= 2, "{allocations} allocations");
 }
+
+#[tokio::test]
+async fn a_waiting_request_is_small() {
+    let server = TestServer::new(models());
+    let ask = request(Method::POST, "/v1/models/pairs:predict", &[], "");
+    let answer = server.service.answer(ask, ConnectionContext::default());
+    // Every connection holds one, and moves it when the request arrives.
+    assert!(size_of_val(&answer) <= 3072, "{} bytes", size_of_val(&answer));
+    assert_eq!(answer.await.status(), 400);
+}
