@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource};
+use millrace_core::{Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource};
 use tract_onnx::prelude::{Framework, InferenceModelExt, TypedModel};
 use tract_onnx::tract_hir::infer::InferenceModel;
 
@@ -97,17 +97,13 @@ fn listed(names: &[&str]) -> String {
 fn load(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Loaded, LoadError> {
     let scanned = scan::scan(file, source, config)?;
     let model = typed(file, &scanned).map_err(|error| explained(file, error, &scanned))?;
-    let (signature, mixing) =
-        signature(&model, &scanned.inputs, &scanned.outputs).map_err(|error| named(file, error))?;
+    let (signature, mixing) = signature(&model, &scanned.inputs, &scanned.outputs, scanned.mixing.as_ref())
+        .map_err(|error| named(file, error))?;
     let sizes = Sizes::new(&model, &signature, config.max_tensor_bytes);
-    let smallest = millrace_core::Admission {
-        rows: 1,
-        group: millrace_core::Group(signature.symbols().iter().map(|_| SOME_SIZE).collect()),
-    };
     if signature.symbols().is_empty() {
-        // Without symbols beside the batch every request has these sizes, so a model that cannot run is refused now.
+        // Rows are all that varies, so a model that cannot run one of them can run nothing.
         sizes
-            .check(&smallest)
+            .check(&Admission { rows: 1, group: Group::default() })
             .map_err(|error| LoadError::new(LoadErrorKind::TooLarge, format!("{file}: no request can run: {error}")))?;
     }
     let lookups = tokens::lookups(&model);
@@ -126,9 +122,6 @@ fn load(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Loaded
     Ok(Loaded { signature, plans, sizes, lookups, facts })
 }
 
-/// Stands for every symbol but the batch where a size is needed and no request is there to give one.
-const SOME_SIZE: usize = 1;
-
 /// Lets the engine read the graph and infer every type. Shapes noted in the file are hints of its exporter that may be
 /// wrong or may name other symbols than the inputs do, so a second attempt leaves them out.
 fn typed(file: &str, scanned: &Scanned) -> Result<TypedModel, LoadError> {
@@ -138,7 +131,7 @@ fn typed(file: &str, scanned: &Scanned) -> Result<TypedModel, LoadError> {
             let model: InferenceModel = engine.model_for_proto_model(&scanned.proto)?;
             model.into_typed()?.into_decluttered()
         });
-        flatten(outcome, file)
+        flatten(outcome, &format!("{file}: reading the graph"))
     };
     attempt(false).or_else(|first| attempt(true).map_err(|_| first))
 }

@@ -7,7 +7,7 @@ use crate::convert::dtype_of;
 use crate::rows;
 
 /// The signature of `model`, whose inputs and outputs are called `inputs` and `outputs` in the file; and why its rows are
-/// not independent, where its shapes look as if they were.
+/// not independent, where its shapes look as if they were: `mixing` where the file says so already.
 ///
 /// # Errors
 /// [`LoadError`] when a tensor has a dtype or an axis that no request can have.
@@ -15,6 +15,7 @@ pub(crate) fn signature(
     model: &TypedModel,
     inputs: &[String],
     outputs: &[String],
+    mixing: Option<&String>,
 ) -> Result<(Signature, Option<String>), LoadError> {
     let invalid = |text: String| LoadError::new(LoadErrorKind::Invalid, text);
     if (inputs.len(), outputs.len()) != (model.inputs.len(), model.outputs.len()) {
@@ -48,9 +49,12 @@ pub(crate) fn signature(
     let Some(batch) = signature.batch_symbol().and_then(|name| model.symbols.get(name)) else {
         return Ok((signature, None));
     };
-    let mixing = rows::mixing(model, &batch).map_err(|error| {
-        LoadError::new(LoadErrorKind::Engine, "the order of the nodes is unclear").with_cause(error)
-    })?;
+    let mixing = match mixing {
+        Some(known) => Some(known.clone()),
+        None => rows::mixing(model, &batch).map_err(|error| {
+            LoadError::new(LoadErrorKind::Engine, "the order of the nodes is unclear").with_cause(error)
+        })?,
+    };
     Ok(if mixing.is_some() { (signature.unbatched(), mixing) } else { (signature, None) })
 }
 

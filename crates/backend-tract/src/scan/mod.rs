@@ -29,6 +29,8 @@ pub(crate) struct Scanned {
     pub(crate) outputs: Vec<String>,
     /// Whether some input axis is symbolic.
     pub(crate) is_symbolic: bool,
+    /// The first node whose operator mixes the rows of a batch, in words.
+    pub(crate) mixing: Option<String>,
     pub(crate) facts: ModelFacts,
 }
 
@@ -85,9 +87,16 @@ pub(crate) fn scan(file: &str, source: &ModelSource, config: &TractConfig) -> Re
     trees::check(&checker, &graph)?;
     let named = inputs::settle(&checker, &mut graph)?;
     let facts = facts(&proto, &graph);
+    let mut mixing = None;
+    graph::for_each_node(&graph, &mut |node| {
+        // Its scale comes from all elements at once. The engine keeps it as one operator, with no axis to look at.
+        if node.op_type == "DynamicQuantizeLinear" && mixing.is_none() {
+            mixing = Some(format!("{} works across the rows of a batch", called(node)));
+        }
+    });
     let outputs = graph.output.iter().map(|output| output.name.clone()).collect();
     proto.graph = Some(graph);
-    Ok(Scanned { proto, inputs: named.names, outputs, is_symbolic: named.is_symbolic, facts })
+    Ok(Scanned { proto, inputs: named.names, outputs, is_symbolic: named.is_symbolic, mixing, facts })
 }
 
 fn read(checker: &Checker<'_>) -> Result<ModelProto, LoadError> {

@@ -1,6 +1,11 @@
-//! The backend from outside: golden cases, files that must be refused, requests that must be refused.
+//! The backend from outside: golden cases, files that must be refused, requests that must be refused, plans.
 #![cfg(test)]
 
+mod builder;
+mod conformance;
 mod golden;
+mod hostile;
+mod plans;
 mod refused;
+mod requests;
 mod support;

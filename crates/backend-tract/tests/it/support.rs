@@ -3,23 +3,21 @@
 use std::sync::Arc;
 
 use millrace_backend_tract::TractBackend;
-use millrace_core::{
-    Admission, Backend, Batch, Group, LoadError, Model, Part, RunContext, RunError, Tensor, TensorList,
-};
+use millrace_core::{Admission, Backend, Batch, LoadError, Model, Part, RunContext, RunError, Tensor, TensorList};
 use millrace_testkit::fixture_source;
 
 /// Loads a version folder of the fixtures, such as `models/fraud/1`.
-pub fn load(version_dir: &str) -> Result<Arc<dyn Model>, LoadError> {
+pub(crate) fn load(version_dir: &str) -> Result<Arc<dyn Model>, LoadError> {
     TractBackend::default().load(&fixture_source(version_dir))
 }
 
 /// Loads what must load.
-pub fn loaded(version_dir: &str) -> Arc<dyn Model> {
+pub(crate) fn loaded(version_dir: &str) -> Arc<dyn Model> {
     load(version_dir).unwrap_or_else(|error| panic!("{version_dir}: {error}"))
 }
 
 /// Checks named inputs as a server does, and gives them in order.
-pub fn arranged(model: &dyn Model, inputs: &[(String, Tensor)]) -> (TensorList, Admission) {
+pub(crate) fn arranged(model: &dyn Model, inputs: &[(String, Tensor)]) -> (TensorList, Admission) {
     let signature = model.signature();
     let inputs = signature.arrange(inputs.iter().cloned()).expect("the inputs have the signature's names");
     let admission = signature.check(&inputs).expect("the inputs fit the signature");
@@ -28,7 +26,7 @@ pub fn arranged(model: &dyn Model, inputs: &[(String, Tensor)]) -> (TensorList, 
 }
 
 /// Runs several requests as one batch on a new instance.
-pub fn run(model: &dyn Model, requests: &[TensorList]) -> Result<Vec<TensorList>, RunError> {
+pub(crate) fn run(model: &dyn Model, requests: &[TensorList]) -> Result<Vec<TensorList>, RunError> {
     let signature = model.signature();
     let part = |inputs: &TensorList| {
         let admission = signature.check(inputs).expect("the inputs fit the signature");
@@ -41,11 +39,6 @@ pub fn run(model: &dyn Model, requests: &[TensorList]) -> Result<Vec<TensorList>
 }
 
 /// Outputs by name, as cases compare them.
-pub fn by_name<'a>(model: &'a dyn Model, outputs: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
+pub(crate) fn by_name<'a>(model: &'a dyn Model, outputs: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
     model.signature().outputs().iter().map(|spec| &*spec.name).zip(outputs).collect()
-}
-
-/// A group without values: of a model whose only symbol is the batch.
-pub fn no_group() -> Group {
-    Group::default()
 }
