@@ -331,3 +331,6 @@ fn refuses(backend: &dyn Backend, source: &ModelSource) {
     };
     assert!(!error.to_string().is_empty(), "{}: the operator must learn what was wrong", source.model);
 }
+
+#[cfg(test)]
+mod tests;
