@@ -308,7 +308,10 @@ impl<L> Table<L> {
             let failures = version.retry.map_or(0, |retry| retry.failures).saturating_add(1);
             let wait = retry.wait(failures);
             let message = &failure.message;
-            tracing::warn!(model = %name, version = number, ?wait, "the version failed to load: {message}");
+            // Once for each thing that is wrong, not once for each retry.
+            if version.failure.as_ref() != Some(&failure) {
+                tracing::warn!(model = %name, version = number, "the version failed to load: {message}");
+            }
             version.retry = Some(Retry { failures, at: now + wait, fingerprint });
             version.failure = Some(failure);
         }

@@ -4,11 +4,52 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use millrace_core::{Catalog, InferRequest, ModelRef, Tensor, VersionState};
+use millrace_core::{
+    Backend, Catalog, InferRequest, Instance, LoadError, Model, ModelRef, ModelSource, Signature, Tensor, VersionState,
+};
 use millrace_testkit::FakeBackend;
 use pollster::block_on;
 
-use crate::repository::{Repository, context};
+use crate::repository::{Repository, context, start};
+
+/// Counts the models that are in memory.
+#[derive(Debug)]
+struct Counting(Arc<AtomicU64>);
+
+#[derive(Debug)]
+struct Counted(Arc<dyn Model>, Arc<AtomicU64>);
+
+impl Backend for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn recognises(&self, source: &ModelSource) -> bool {
+        FakeBackend::default().recognises(source)
+    }
+
+    fn load(&self, source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
+        let model = FakeBackend::default().load(source)?;
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Arc::new(Counted(model, Arc::clone(&self.0))))
+    }
+}
+
+impl Model for Counted {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        self.0.instance()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// Row 58, and the promise of the first page: twenty swaps, no failed request, every answer wholly one version's.
 #[test]
@@ -16,7 +57,8 @@ fn twenty_version_swaps_under_load_fail_nothing_and_mix_nothing() {
     const SWAPS: u64 = 20;
     let repository = Repository::new();
     repository.version_with("m", 1, &FakeBackend::file(1.0, 1000.0));
-    let served = Arc::new(repository.start());
+    let in_memory = Arc::new(AtomicU64::new(0));
+    let served = Arc::new(start(repository.config(), Counting(Arc::clone(&in_memory))));
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicU64::new(0));
     let clients: Vec<_> = (0..4_u16)
@@ -59,4 +101,5 @@ fn twenty_version_swaps_under_load_fail_nothing_and_mix_nothing() {
     let serving = status.versions.iter().filter(|version| version.state == VersionState::Available);
     assert_eq!(serving.map(|version| version.version).collect::<Vec<_>>(), [SWAPS + 1]);
     assert!(asked.load(Ordering::Relaxed) >= SWAPS * 8);
+    served.until("freeing the old versions", || in_memory.load(Ordering::SeqCst) == 1);
 }
