@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use millrace_core::{CallerId, Group, Prepared, Priority};
 
+use self::plan::Plan;
 use crate::cost::duration;
 use crate::groups::Groups;
 use crate::order::{Entry, Load, Order, Ticket};
 use crate::{Learned, Sizes, Waiting};
 
-/// Waiting must promise at least this much more throughput per doubling of the batch.
-const GAIN: f64 = 1.1;
+mod plan;
 
 /// The part of a queue's configuration that the decision needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,15 +154,6 @@ struct Asked {
     rows: usize,
 }
 
-/// How a batch of some group would be formed now.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    limit: usize,
-    run_rows: usize,
-    has_waited: bool,
-    wait: Option<(Instant, usize)>,
-}
-
 impl<T> BatchFormer<T> {
     /// An empty queue that knows nothing yet.
     pub fn new(config: FormerConfig) -> Self {
@@ -204,6 +195,21 @@ impl<T> BatchFormer<T> {
     /// Order: the most urgent priority; within it the caller that was served longest ago leads with its earliest
     /// deadline, and the other callers of that item's group follow in turn.
     pub fn take(
+        &mut self,
+        now: Instant,
+        is_gone: &mut dyn FnMut(&T) -> bool,
+        dropped: &mut Vec<Dropped<T>>,
+    ) -> Decision<T> {
+        loop {
+            match self.take_once(now, is_gone, dropped) {
+                // A caller may go between two looks. What was chosen has gone then, but others may be queued.
+                Decision::Empty if !self.is_empty() => {}
+                decision => return decision,
+            }
+        }
+    }
+
+    fn take_once(
         &mut self,
         now: Instant,
         is_gone: &mut dyn FnMut(&T) -> bool,
@@ -393,100 +399,6 @@ impl<T> BatchFormer<T> {
         }
     }
 
-    /// How many rows a batch of `group` should have now, and whether more are worth waiting for.
-    fn plan(&mut self, group: usize, now: Instant) -> Plan {
-        let (number, is_alone) = (group / 2, group % 2 == 1);
-        let most = self.config.max_rows;
-        let queued = self.order.group_load(group).rows;
-        let cost = self.groups.cost(number);
-        let (best, reach, loses) = (cost.best_rows(), cost.reach(), cost.is_row_by_row());
-        if is_alone || !self.config.is_batched {
-            let run_rows = if loses { best.min(most) } else { most };
-            return Plan { limit: 0, run_rows, has_waited: false, wait: None };
-        }
-        // An operator who says how long to wait, or which sizes to run, has the say in how many rows ride together;
-        // what was learned then only cuts batches that lose into several runs.
-        let (limit, run_rows) = match (self.config.waiting, &self.config.sizes) {
-            (Waiting::Learned | Waiting::LearnedWithin(_), Sizes::Learned | Sizes::Preferred(_)) => {
-                let mut limit = best.min(reach).min(most).max(1);
-                if limit < queued.min(most)
-                    && best < reach
-                    && self.groups.get_mut(number).is_some_and(crate::groups::Known::tries_again)
-                {
-                    limit = (2 * limit).min(most);
-                }
-                (limit, limit)
-            }
-            (Waiting::Fixed(_), Sizes::Learned | Sizes::Preferred(_)) => {
-                (most, if loses { best.min(most) } else { most })
-            }
-            (_, Sizes::Allowed(sizes)) => {
-                let largest = sizes.iter().map(|size| size.get()).filter(|size| *size <= most).max().unwrap_or(most);
-                (largest, largest)
-            }
-        };
-        let rows = queued.min(limit);
-        let wait = if queued < limit { self.wait(group, rows, limit, now) } else { None };
-        let has_waited = wait.is_some_and(|(until, _)| until <= now);
-        let wait = wait.filter(|(until, _)| *until > now);
-        let limit = match &self.config.sizes {
-            Sizes::Learned if rows > 0 => {
-                let target = self.groups.get(number).map(|known| known.target(self.groups.cost(number), rows));
-                // All that is queued fits: whoever comes while the batch is formed may ride too.
-                target.filter(|target| *target < rows).unwrap_or(limit)
-            }
-            Sizes::Preferred(sizes) => preferred(sizes, rows).unwrap_or(limit),
-            Sizes::Learned | Sizes::Allowed(_) => limit,
-        };
-        Plan { limit, run_rows: run_rows.min(limit).max(1), has_waited, wait }
-    }
-
-    /// Until when to wait for more than `rows` rows, and with how many the waiting ends; `None` where it never pays.
-    fn wait(&mut self, group: usize, rows: usize, limit: usize, now: Instant) -> Option<(Instant, usize)> {
-        let number = group / 2;
-        let (bound, enough) = match self.config.waiting {
-            Waiting::Fixed(bound) => {
-                let enough = match &self.config.sizes {
-                    Sizes::Preferred(sizes) if preferred(sizes, rows).is_some() => return None,
-                    Sizes::Preferred(sizes) => sizes.iter().map(|size| size.get()).min().unwrap_or(limit).min(limit),
-                    Sizes::Learned | Sizes::Allowed(_) => limit,
-                };
-                (bound, enough)
-            }
-            Waiting::Learned => (self.learned_wait(number, rows)?, limit),
-            Waiting::LearnedWithin(goal) => (self.learned_wait(number, rows).map(|_| goal)?, limit),
-        };
-        if bound.is_zero() {
-            return None;
-        }
-        let mut until = self.order.oldest(group)?.checked_add(bound)?;
-        // Somebody's deadline may be nearer than that. The run itself takes time, and so do the threads in between: a
-        // quarter of what that request had is kept for them.
-        if let Some((deadline, id)) = self.order.first_deadline() {
-            let run = self.groups.predict(number, enough).map_or(Duration::ZERO, |run| duration(run.high));
-            let had =
-                self.order.get(id).map_or(Duration::ZERO, |entry| deadline.saturating_duration_since(entry.queued));
-            until = until.min(deadline.checked_sub(run + had / 4).unwrap_or(now));
-        }
-        Some((until, enough))
-    }
-
-    /// How long waiting may pay: nothing, unless rows arrive faster than runs of this size could work them off, and larger
-    /// runs are known to be cheaper per row.
-    fn learned_wait(&self, number: usize, rows: usize) -> Option<Duration> {
-        let cost = self.groups.cost(number);
-        if !cost.line()?.is_learned {
-            return None;
-        }
-        let per_row = |rows: usize| Some(self.groups.predict(number, rows)?.mean / rows as f64);
-        let (now, later) = (per_row(rows)?, per_row(2 * rows)?);
-        let offered = self.groups.get(number)?.rows_per_second() * now;
-        if now < later * GAIN || offered < self.config.workers as f64 {
-            return None;
-        }
-        self.groups.predict(number, 1).map(|one| duration(one.mean))
-    }
-
     fn collect(
         &mut self,
         group: usize,
@@ -545,30 +457,6 @@ impl<T> BatchFormer<T> {
         let key = GroupKey(number);
         Decision::Run(Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key })
     }
-
-    fn padding(&self, number: usize, rows: usize) -> usize {
-        let most = self.config.max_rows;
-        let size = match &self.config.sizes {
-            _ if !self.config.is_batched => rows,
-            Sizes::Allowed(sizes) => {
-                let fitting = sizes.iter().map(|size| size.get()).filter(|size| (rows..=most).contains(size));
-                fitting.min().unwrap_or(rows)
-            }
-            Sizes::Preferred(_) => rows,
-            Sizes::Learned => {
-                self.groups.get(number).map_or(rows, |known| known.padded(self.groups.cost(number), rows, most))
-            }
-        };
-        size - rows
-    }
-
-    fn predict_all(&self, number: usize, rows: usize, padding: usize, run_rows: usize) -> Option<Duration> {
-        if rows <= run_rows {
-            return self.groups.predict(number, rows + padding).map(|run| duration(run.mean));
-        }
-        let run = self.groups.predict(number, run_rows)?;
-        Some(duration(run.mean * rows.div_ceil(run_rows) as f64))
-    }
 }
 
 fn earlier(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
@@ -576,11 +464,6 @@ fn earlier(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
         (Some(left), Some(right)) => Some(left.min(right)),
         (left, right) => left.or(right),
     }
-}
-
-/// The largest preferred size that `rows` rows fill.
-fn preferred(sizes: &[std::num::NonZeroUsize], rows: usize) -> Option<usize> {
-    sizes.iter().map(|size| size.get()).filter(|size| *size <= rows).max()
 }
 
 #[cfg(test)]

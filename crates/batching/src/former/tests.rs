@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use millrace_core::{CallerId, Group, Prepared, Priority};
 
-use super::{Arrival, BatchFormer, ClosedBy, Decision, Formed, FormerConfig};
+use super::{Arrival, BatchFormer, ClosedBy, Decision, Dropped, Formed, FormerConfig};
 use crate::{Sizes, Waiting, clock};
 
 mod plain;
@@ -106,6 +106,23 @@ fn what_does_not_fit_goes_next() {
 #[test]
 fn an_oversized_item_goes_alone() {
     check(4, 0, "0:a*1 0:b*9 0:c*1", "0:a 0:b 0:c");
+}
+
+#[test]
+fn a_caller_that_goes_between_two_looks_does_not_hide_the_others() {
+    let now = clock::now();
+    let mut former = BatchFormer::new(config(4, Waiting::Learned));
+    former.push("goes", arrival(&group(0), 1), now);
+    former.push("stays", arrival(&group(1), 1), now);
+    let mut looks = 0;
+    let mut is_gone = |item: &&str| {
+        looks += usize::from(*item == "goes");
+        *item == "goes" && looks > 1
+    };
+    let mut dropped = Vec::new();
+    let Decision::Run(formed) = former.take(now, &mut is_gone, &mut dropped) else { panic!("one stays") };
+    assert_eq!(formed.items, [("stays", 1)]);
+    assert_eq!(dropped, [Dropped::Gone("goes")]);
 }
 
 #[test]
