@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_backend_tract::{TractBackend, TractConfig};
-use millrace_core::{Backend, LoadError, LoadErrorKind, ModelFiles, ModelSource};
+use millrace_core::{Backend, LoadError, LoadErrorKind, MemoryFiles, ModelFiles, ModelSource};
 use millrace_testkit::fixture_source;
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto};
 
 use crate::builder::{Onnx, source};
 
@@ -78,6 +80,53 @@ fn an_input_doubled_again_and_again_is_refused() {
     }
     let error = refused(&model.output("c40", DataType::Float, &["N", "M"]));
     assert_eq!(error.kind(), LoadErrorKind::TooLarge, "{error}");
+}
+
+#[test]
+fn one_model_file_is_chosen_and_two_without_a_preferred_name_are_refused() {
+    let version = |names: &[&str]| {
+        let files = names.iter().fold(MemoryFiles::default(), |files, name| files.with(*name, one_input().bytes()));
+        ModelSource::new("named".parse().unwrap(), 1, Arc::new(files))
+    };
+    let backend = TractBackend::default();
+    for names in [&["net.onnx"][..], &["a.onnx", "model.onnx"], &["net.onnx", "deep/other.onnx"]] {
+        assert!(backend.recognises(&version(names)) && backend.load(&version(names)).is_ok(), "{names:?}");
+    }
+    let two = version(&["a.onnx", "b.onnx"]);
+    assert!(!backend.recognises(&two));
+    let error = backend.load(&two).unwrap_err();
+    assert_eq!(error.kind(), LoadErrorKind::Invalid);
+    assert!(error.to_string().contains("a.onnx, b.onnx") && error.to_string().contains("model.onnx"), "{error}");
+}
+
+#[test]
+fn graphs_nested_deeper_than_the_limit_are_refused() {
+    let inner = |depth: usize| {
+        (0..depth).fold(GraphProto::default(), |inner, level| {
+            let attribute = |name: &str| AttributeProto {
+                name: name.to_owned(),
+                r#type: AttributeType::Graph as i32,
+                g: Some(inner.clone()),
+                ..AttributeProto::default()
+            };
+            let attribute = vec![attribute("then_branch")];
+            let output = vec![format!("level{level}")];
+            let node = NodeProto {
+                op_type: "If".to_owned(),
+                input: vec!["x".to_owned()],
+                output,
+                attribute,
+                ..NodeProto::default()
+            };
+            GraphProto { node: vec![node], ..GraphProto::default() }
+        })
+    };
+    let mut model = one_input();
+    model.graph.node.extend(inner(5).node);
+    let config = TractConfig { max_subgraph_depth: 4, ..TractConfig::default() };
+    let error = TractBackend::new(config).load(&model.source()).unwrap_err();
+    assert_eq!(error.kind(), LoadErrorKind::Unsupported);
+    assert!(error.to_string().contains("nested too deep") && error.to_string().contains("limit is 4"), "{error}");
 }
 
 #[test]
