@@ -169,6 +169,10 @@ impl Handle {
         let Some(thread) = self.manager.lock().take() else { return };
         // It may have ended by itself only by a panic, which joining shows.
         let _ = self.messages.send(Message::Stop);
+        if thread.thread().id() == thread::current().id() {
+            // A waker that the manager called has dropped the last handle; a thread cannot wait for itself.
+            return;
+        }
         if thread.join().is_err() {
             tracing::error!("the registry's thread had panicked");
         }
