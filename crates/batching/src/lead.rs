@@ -19,6 +19,10 @@ use crate::pool::{Led, Worker};
 use crate::queue::{Pending, Queue, Rider, State, draining};
 use crate::run::{PartResult, Runner};
 
+/// What a run costs beside the backend's time and the forming: taking turns and waking. For models of a microsecond this
+/// is what makes batches worth while, so it counts as part of a run's price.
+const HOP: Duration = Duration::from_micros(1);
+
 /// A batch that is being run.
 pub(crate) struct UnderWay {
     riders: Vec<Rider>,
@@ -201,8 +205,11 @@ impl Queue {
         };
         state.running -= 1;
         state.instances.extend(instance);
+        let forming = started.saturating_duration_since(leading.formed);
+        let overheads = std::iter::once(forming + HOP).chain(std::iter::repeat(HOP));
+        let priced = runs.iter().zip(overheads).map(|((rows, took), overhead)| (*rows, *took + overhead));
         let wishes: SmallVec<[usize; 1]> =
-            runs.iter().filter_map(|(rows, took)| state.former.observe(leading.key, *rows, *took)).collect();
+            priced.filter_map(|(rows, took)| state.former.observe(leading.key, rows, took)).collect();
         let group = if wishes.is_empty() { None } else { state.former.group(leading.key).cloned() };
         state.former.complete(leading.key);
         charge_culprits(&mut state, &batch.riders, &results, extra_runs, stages.finished);
