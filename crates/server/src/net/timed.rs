@@ -40,7 +40,13 @@ impl Activity {
 
     /// No request is being answered.
     fn is_resting(&self) -> bool {
-        self.begun.load(Ordering::Relaxed) == self.ended.load(Ordering::Relaxed)
+        let (begun, ended) = self.counts();
+        begun == ended
+    }
+
+    /// How many requests have begun and ended.
+    fn counts(&self) -> (u64, u64) {
+        (self.begun.load(Ordering::Relaxed), self.ended.load(Ordering::Relaxed))
     }
 
     pub(crate) fn is_idle_for_too_long(&self) -> bool {
@@ -69,7 +75,7 @@ pub(crate) struct Patience {
 /// What the read timer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    /// The next request, after so many have begun.
+    /// The next request; the number is of beginnings and ends of requests so far.
     Idle(u64),
     /// The rest of the headers that follow so many begun requests.
     Headers(u64),
@@ -87,6 +93,8 @@ pub(crate) struct Timed<S> {
     /// The number of requests begun when bytes last arrived; headers are incomplete where none has begun since.
     bytes_after: Option<u64>,
     read_timer: Option<(Waiting, Pin<Box<Sleep>>)>,
+    /// Whether the read timer has been polled, so that it will wake the connection's task.
+    is_registered: bool,
     write_timer: Option<Stall>,
 }
 
@@ -102,38 +110,51 @@ struct Stall {
 impl<S> Timed<S> {
     pub(crate) fn new(stream: S, prefix: Vec<u8>, is_http2: bool, patience: Patience, activity: Arc<Activity>) -> Self {
         let bytes_after = (!prefix.is_empty()).then_some(0);
-        Self { stream, prefix, is_http2, patience, activity, bytes_after, read_timer: None, write_timer: None }
+        Self {
+            stream,
+            prefix,
+            is_http2,
+            patience,
+            activity,
+            bytes_after,
+            read_timer: None,
+            is_registered: false,
+            write_timer: None,
+        }
     }
 
     /// Nothing to read: decides whether waiting on is allowed.
     fn read_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.activity.is_resting() {
-            return Poll::Pending;
-        }
-        let begun = self.activity.begun.load(Ordering::Relaxed);
+        let (begun, ended) = self.activity.counts();
+        let resting = begun == ended;
         // HTTP/2 peers also send pings and window updates, which no request follows: only idling is timed there.
-        let headers = !self.is_http2 && self.bytes_after == Some(begun);
-        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun) };
+        let headers = resting && !self.is_http2 && self.bytes_after == Some(begun);
+        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun + ended) };
         let limit = if headers { self.patience.header } else { self.patience.idle };
         let (armed, timer) =
             self.read_timer.get_or_insert_with(|| (wanted, Box::pin(sleep_until(Instant::now() + limit))));
-        if *armed != wanted {
+        // Armed also while a request is answered: hyper may not read again once it has been.
+        if *armed != wanted || !resting {
             // A timer armed for an earlier idling is left to run out and only then set anew: idling lasts at most twice
             // its limit, and no request pays for setting a timer. It knows the waker: one task drives a connection.
             let idling = matches!((*armed, wanted), (Waiting::Idle(_), Waiting::Idle(_)));
-            if idling && !timer.is_elapsed() {
+            if idling && self.is_registered && !timer.is_elapsed() {
                 return Poll::Pending;
             }
             timer.as_mut().reset(Instant::now() + limit);
             *armed = wanted;
         }
+        self.is_registered = true;
         ready!(timer.as_mut().poll(context));
-        if self.is_http2 && !self.activity.idle.swap(true, Ordering::Relaxed) {
-            // The driver sends GOAWAY; it looks at the flag after this poll.
-            context.waker().wake_by_ref();
+        if !resting {
+            // Only a limit of zero gets here.
             return Poll::Pending;
         }
         if self.is_http2 {
+            if !self.activity.idle.swap(true, Ordering::Relaxed) {
+                // The driver sends GOAWAY; it looks at the flag after this poll.
+                context.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         let what = if headers { "the request's headers took too long" } else { "idle for too long" };

@@ -104,7 +104,8 @@ impl Client {
 
     /// No more bytes will follow.
     pub(crate) fn half_close(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("the socket is open");
+        // The server may have closed already.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     #[track_caller]
@@ -161,7 +162,12 @@ impl Client {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut chunk = [0; 16 << 10];
-        let n = self.stream.read(&mut chunk)?;
+        let n = loop {
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         self.buffer.extend_from_slice(&chunk[..n]);
         Ok(n)
     }
