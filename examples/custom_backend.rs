@@ -27,7 +27,8 @@ impl Backend for LogisticBackend {
         source.files.list().iter().any(|(name, _)| name == FILE)
     }
     fn load(&self, source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
-        let missing = |error| LoadError::new(LoadErrorKind::Missing, format!("{FILE} cannot be read")).with_cause(error);
+        let missing =
+            |error| LoadError::new(LoadErrorKind::Missing, format!("{FILE} cannot be read")).with_cause(error);
         let invalid = || LoadError::new(LoadErrorKind::Invalid, format!("{FILE}: expected numbers, the bias first"));
         let text = source.files.read(FILE).map_err(missing)?;
         let text = std::str::from_utf8(&text).map_err(|_| invalid())?;
@@ -82,4 +83,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     conformance::run(&LogisticBackend, &[good], &[version("no numbers")?, version("")?, version("0.5")?], &[]);
     println!("logistic conforms: it may serve under every front-end");
     Ok(())
+}
+
+#[test]
+fn it_runs() {
+    main().unwrap();
 }

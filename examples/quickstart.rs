@@ -33,3 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}, version {}: y = {:?}", model.model(), model.version(), answer.outputs[0].elements::<f32>()?);
     Ok(())
 }
+
+#[test]
+fn it_runs() {
+    main().unwrap();
+}
