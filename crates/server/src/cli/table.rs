@@ -7,7 +7,7 @@ use millrace_core::{ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionStat
 
 use super::sample::{Sample, sample};
 
-const HEAD: [&str; 7] = ["MODEL", "VERSION", "BACKEND", "STATE", "INPUTS -> OUTPUTS", "LOAD", "MEMORY"];
+const HEAD: [&str; 7] = ["MODEL", "VERSION", "BACKEND", "STATE", "INPUTS → OUTPUTS", "LOAD", "MEMORY"];
 
 /// One line per version, and one below each failed version with the reason.
 pub(super) fn table(models: &[ModelStatus]) -> String {
@@ -79,11 +79,11 @@ fn default_signature(version: &VersionStatus) -> Option<&Signature> {
     version.signatures.as_ref()?.find(SERVING_DEFAULT).map(|(_, signature)| signature)
 }
 
-/// `x FP32[N,4] -> y FP32[N]`.
+/// `x FP32[N,4] → y FP32[N]`.
 pub(super) fn arrow(signature: &Signature) -> String {
     let list =
         |specs: &[millrace_core::TensorSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    format!("{} -> {}", list(signature.inputs()), list(signature.outputs()))
+    format!("{} → {}", list(signature.inputs()), list(signature.outputs()))
 }
 
 /// `12.3 KiB`.

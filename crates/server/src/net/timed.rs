@@ -75,7 +75,7 @@ pub(crate) struct Patience {
 /// What the read timer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    /// The next request; the number is of beginnings and ends of requests so far.
+    /// The next request; the number is of whatever has happened so far, so that each idling has its own.
     Idle(u64),
     /// The rest of the headers that follow so many begun requests.
     Headers(u64),
@@ -96,6 +96,8 @@ pub(crate) struct Timed<S> {
     /// Whether the read timer has been polled, so that it will wake the connection's task.
     is_registered: bool,
     write_timer: Option<Stall>,
+    /// How often writing went on after a stall.
+    resumed: u64,
 }
 
 #[derive(Debug)]
@@ -120,16 +122,18 @@ impl<S> Timed<S> {
             read_timer: None,
             is_registered: false,
             write_timer: None,
+            resumed: 0,
         }
     }
 
     /// Nothing to read: decides whether waiting on is allowed.
     fn read_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (begun, ended) = self.activity.counts();
-        let resting = begun == ended;
+        // A client that still takes its answer is not idle, however long that takes.
+        let resting = self.activity.is_quiet();
         // HTTP/2 peers also send pings and window updates, which no request follows: only idling is timed there.
         let headers = resting && !self.is_http2 && self.bytes_after == Some(begun);
-        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun + ended) };
+        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun + ended + self.resumed) };
         let limit = if headers { self.patience.header } else { self.patience.idle };
         let (armed, timer) =
             self.read_timer.get_or_insert_with(|| (wanted, Box::pin(sleep_until(Instant::now() + limit))));
@@ -204,6 +208,7 @@ impl<S> Timed<S> {
             Poll::Ready(result) => {
                 if let (Some(stall), Ok(value)) = (&mut self.write_timer, &result) {
                     stall.progress += n(value) as u64;
+                    self.resumed += u64::from(stall.waiting);
                     stall.waiting = false;
                     self.activity.stalled.store(false, Ordering::Relaxed);
                 }
@@ -266,3 +271,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests;

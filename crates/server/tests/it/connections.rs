@@ -25,6 +25,8 @@ fn row_40_a_client_that_half_closes_is_gone_and_its_work_is_not_done() {
     gone.send(Client::request("POST", DOUBLE, "", GOOD.as_bytes()));
     gone.half_close();
     assert!(gone.rest_until_close().is_empty(), "it is taken as gone");
+    // The socket closes a moment before the request is dropped.
+    server.until_connected(1);
     gate.open();
     busy.reply().gives(&prediction(2.0));
     server.is_well();
@@ -41,7 +43,7 @@ fn row_41_resets_at_every_byte_leave_nothing_behind() {
         client.send(&request[..round % request.len() + 1]);
         client.reset();
     }
-    server.until_nobody_is_connected();
+    server.until_connected(0);
     server.is_well();
 }
 
@@ -134,7 +136,7 @@ fn row_43_clients_that_never_read_are_closed() {
             client.send_anyway(&request);
         }
     }
-    server.until_nobody_is_connected();
+    server.until_connected(0);
     server.is_well();
     drop(greedy);
 }
@@ -164,25 +166,4 @@ fn a_connection_over_the_limit_is_told_so_and_the_next_one_served_when_there_is_
         assert!(begin.elapsed() < PATIENCE);
     }
     second.post(DOUBLE, GOOD).gives(&prediction(2.0));
-}
-
-#[test]
-fn http2_without_tls_is_answered_on_the_same_port() {
-    let server = TestServer::double(|_| {});
-    let address = server.address();
-    let (status, body) = server.runtime().block_on(async move {
-        use http_body_util::BodyExt as _;
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
-        tokio::spawn(connection);
-        let request = http::Request::post(format!("http://{address}{DOUBLE}"))
-            .body(http_body_util::Full::new(bytes::Bytes::from_static(GOOD.as_bytes())))
-            .unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        (response.status(), response.into_body().collect().await.unwrap().to_bytes())
-    });
-    assert_eq!(status, 200);
-    assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), prediction(2.0));
 }

@@ -11,6 +11,7 @@ mod connections;
 mod drain;
 mod faults;
 mod golden;
+mod http2;
 mod malformed;
 mod observability;
 mod process;

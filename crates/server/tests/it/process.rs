@@ -24,8 +24,7 @@ fn serve_prints_a_table_and_curl_lines_that_work() {
     let process = Process::start(&mut serve_fixtures());
     let printed = process.printed_until(|line| line.contains("/sum_diff:predict"));
     let table = printed.join("\n");
-    for cell in
-        ["MODEL", "fraud", "tract", "AVAILABLE", "transaction FP32[N,10] -> probability FP32[N,1]", "1 (stable)"]
+    for cell in ["MODEL", "fraud", "tract", "AVAILABLE", "transaction FP32[N,10] → probability FP32[N,1]", "1 (stable)"]
     {
         assert!(table.contains(cell), "no `{cell}` in\n{table}");
     }

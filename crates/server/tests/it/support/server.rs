@@ -115,11 +115,11 @@ impl TestServer {
         }
     }
 
-    /// Waits until no connection is open.
+    /// Waits until only so many connections are open.
     #[track_caller]
-    pub(crate) fn until_nobody_is_connected(&self) {
+    pub(crate) fn until_connected(&self, count: usize) {
         let begin = super::now();
-        while self.server.n_connections() > 0 {
+        while self.server.n_connections() > count {
             assert!(begin.elapsed() < super::PATIENCE, "{} stay open", self.server.n_connections());
             std::thread::yield_now();
         }

@@ -1,0 +1,141 @@
+//! The clock is paused: time passes only while everything waits.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::{Instant, sleep};
+
+use super::{Activity, Patience, Timed};
+
+const HEADER: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(60);
+const WRITE: Duration = Duration::from_secs(30);
+
+/// A stream under test, its peer, and what requests tell it. The kernel's part is played by 1 KiB of buffer.
+fn pair() -> (Timed<DuplexStream>, DuplexStream, Arc<Activity>) {
+    let (server, client) = duplex(1024);
+    let activity = Arc::new(Activity::default());
+    let patience = Patience { header: HEADER, idle: IDLE, write: WRITE };
+    (Timed::new(server, Vec::new(), false, patience, Arc::clone(&activity)), client, activity)
+}
+
+/// Reads until the stream gives up; how long that took.
+async fn until_timed_out(stream: &mut Timed<DuplexStream>) -> Duration {
+    let begin = Instant::now();
+    let mut byte = [0];
+    loop {
+        match stream.read(&mut byte).await {
+            Ok(1) => {}
+            Ok(_) => panic!("the peer has closed"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::TimedOut);
+                return begin.elapsed();
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_is_closed_after_the_idle_limit() {
+    let (mut stream, _client, _) = pair();
+    assert_eq!(until_timed_out(&mut stream).await.as_secs(), IDLE.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_that_trickle_in_are_closed_after_the_header_limit() {
+    let (mut stream, mut client, _) = pair();
+    let trickle = tokio::spawn(async move {
+        while client.write_all(b"x").await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    assert_eq!(until_timed_out(&mut stream).await.as_secs(), HEADER.as_secs());
+    trickle.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_long_is_not_idle_and_idling_counts_from_its_end() {
+    let (mut stream, mut client, activity) = pair();
+    client.write_all(b"x").await.unwrap();
+    stream.read_u8().await.unwrap();
+    let request = activity.begin();
+    // hyper reads on while a request is answered, to notice that the client has gone.
+    let long = IDLE * 5;
+    assert!(tokio::time::timeout(long, stream.read_u8()).await.is_err(), "closed while busy");
+    drop(request);
+    let idled = until_timed_out(&mut stream).await;
+    assert!((IDLE..=IDLE * 2).contains(&idled), "{idled:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_not_taken_for_slow_headers() {
+    let (mut stream, mut client, activity) = pair();
+    let request = activity.begin();
+    client.write_all(b"a body").await.unwrap();
+    for _ in 0..6 {
+        stream.read_u8().await.unwrap();
+    }
+    drop(request);
+    let idled = until_timed_out(&mut stream).await;
+    assert!((IDLE..=IDLE * 2).contains(&idled), "{idled:?}");
+}
+
+/// Writes until done or given up; how long that took.
+async fn write_all(stream: &mut Timed<DuplexStream>, length: usize) -> (Duration, Option<ErrorKind>) {
+    let begin = Instant::now();
+    let result = stream.write_all(&vec![0; length]).await;
+    (begin.elapsed(), result.err().map(|error| error.kind()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_closed_after_the_write_limit() {
+    let (mut stream, _client, _) = pair();
+    let (took, error) = write_all(&mut stream, 1 << 20).await;
+    assert_eq!((took.as_secs(), error), (WRITE.as_secs(), Some(ErrorKind::TimedOut)));
+}
+
+/// Reads `bytes` every second for as long as there is anything.
+fn read_slowly(mut client: DuplexStream, bytes: usize) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut buffer = vec![0; bytes];
+        while client.read_exact(&mut buffer).await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_a_byte_now_and_then_is_closed_all_the_same() {
+    let (mut stream, client, _) = pair();
+    let reader = read_slowly(client, 1);
+    let (took, error) = write_all(&mut stream, 1 << 20).await;
+    assert_eq!(error, Some(ErrorKind::TimedOut));
+    assert!(took < WRITE * 2, "{took:?}");
+    reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_that_keeps_reading_gets_all_of_a_long_answer() {
+    let (mut stream, client, _) = pair();
+    let reader = read_slowly(client, 1 << 14);
+    let (took, error) = write_all(&mut stream, 4 << 20).await;
+    assert_eq!(error, None);
+    assert!(took > IDLE * 2, "{took:?} is too short to show anything");
+    reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_a_long_answer_is_not_idling() {
+    let (stream, client, _) = pair();
+    let (mut read_half, mut write_half) = tokio::io::split(stream);
+    let reader = read_slowly(client, 1 << 14);
+    let answer = vec![0; 4 << 20];
+    // As hyper does: one task reads and writes.
+    tokio::select! {
+        error = read_half.read_u8() => panic!("{error:?}"),
+        result = write_half.write_all(&answer) => result.unwrap(),
+    }
+    reader.abort();
+}

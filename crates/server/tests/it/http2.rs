@@ -1,0 +1,106 @@
+//! HTTP/2 without TLS, on the same port.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use millrace_server::Drained;
+use millrace_testkit::{FakeBackend, Gate};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::support::{DOUBLE, PATIENCE, Repository, TestServer, prediction};
+
+/// A connection, and the task that drives it: it ends when the connection does.
+async fn connect(address: SocketAddr) -> (SendRequest<Full<Bytes>>, JoinHandle<()>) {
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    // How it ends is seen by those who wait for answers.
+    (sender, tokio::spawn(async { drop(connection.await) }))
+}
+
+fn request(address: SocketAddr) -> Request<Full<Bytes>> {
+    let body = Full::new(Bytes::from_static(br#"{"instances": [1.0]}"#));
+    Request::post(format!("http://{address}{DOUBLE}")).body(body).unwrap()
+}
+
+async fn json(response: Response<hyper::body::Incoming>) -> Value {
+    serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}
+
+#[test]
+fn many_requests_share_a_connection() {
+    let server = TestServer::double(|_| {});
+    let address = server.address();
+    server.runtime().block_on(async {
+        let (sender, _connection) = connect(address).await;
+        let asked: Vec<_> = (0..50)
+            .map(|_| {
+                let mut sender = sender.clone();
+                tokio::spawn(async move { sender.send_request(request(address)).await.unwrap() })
+            })
+            .collect();
+        for response in asked {
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(json(response).await, prediction(2.0));
+        }
+    });
+}
+
+/// A server whose runs wait at the gate, and one request that has arrived there.
+fn busy(drain_timeout: Duration) -> (TestServer, Gate, JoinHandle<Response<hyper::body::Incoming>>) {
+    let gate = Gate::opened();
+    let backend = FakeBackend::default().run_gate(gate.clone());
+    let server = TestServer::fake(Repository::new().fake("double", 1, 2.0, 0.0), backend, |config| {
+        config.drain_timeout = drain_timeout;
+    });
+    gate.close();
+    let before = gate.arrived();
+    let address = server.address();
+    let response = server.runtime().spawn(async move {
+        let (mut sender, _connection) = connect(address).await;
+        sender.send_request(request(address)).await.unwrap()
+    });
+    gate.wait_for(before + 1);
+    (server, gate, response)
+}
+
+#[test]
+fn row_74_a_stream_in_flight_finishes_while_draining() {
+    let (server, gate, response) = busy(PATIENCE);
+    let drain = server.begin_drain();
+    gate.open();
+    let response = server.runtime().block_on(response).unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(server.runtime().block_on(json(response)), prediction(2.0));
+    assert_eq!(server.wait(drain), Drained::Complete);
+}
+
+#[test]
+fn row_75_a_stream_that_is_over_time_gets_503() {
+    let (server, gate, response) = busy(Duration::from_millis(100));
+    let drain = server.begin_drain();
+    let response = server.runtime().block_on(response).unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(server.wait(drain), Drained::Cut);
+    gate.open();
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let server = TestServer::double(|config| config.connections.idle_timeout = Duration::from_millis(300));
+    let address = server.address();
+    server.runtime().block_on(async {
+        let (mut sender, connection) = connect(address).await;
+        assert_eq!(sender.send_request(request(address)).await.unwrap().status(), 200);
+        // The sender stays: it is the server that closes.
+        tokio::time::timeout(PATIENCE, connection).await.expect("the server closes").unwrap();
+        assert!(sender.is_closed());
+    });
+}
