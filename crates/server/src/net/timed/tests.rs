@@ -15,9 +15,13 @@ const WRITE: Duration = Duration::from_secs(30);
 
 /// A stream under test, its peer, and what requests tell it. The kernel's part is played by 1 KiB of buffer.
 fn pair() -> (Timed<DuplexStream>, DuplexStream, Arc<Activity>) {
+    pair_with(IDLE)
+}
+
+fn pair_with(idle: Duration) -> (Timed<DuplexStream>, DuplexStream, Arc<Activity>) {
     let (server, client) = duplex(1024);
     let activity = Arc::new(Activity::default());
-    let patience = Patience { header: HEADER, idle: IDLE, write: WRITE };
+    let patience = Patience { header: HEADER, idle, write: WRITE };
     (Timed::new(server, Vec::new(), false, patience, Arc::clone(&activity)), client, activity)
 }
 
@@ -138,4 +142,21 @@ async fn taking_a_long_answer_is_not_idling() {
         result = write_half.write_all(&answer) => result.unwrap(),
     }
     reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_in_taking_an_answer_is_judged_by_the_write_limit_alone() {
+    let (stream, mut client, _) = pair_with(WRITE / 10);
+    let (mut read_half, mut write_half) = tokio::io::split(stream);
+    let reader = tokio::spawn(async move {
+        sleep(WRITE / 2).await;
+        client.read_exact(&mut vec![0; 4096]).await.unwrap();
+        client
+    });
+    let answer = vec![0; 4096];
+    tokio::select! {
+        error = read_half.read_u8() => panic!("{error:?}"),
+        result = write_half.write_all(&answer) => result.unwrap(),
+    }
+    reader.await.unwrap();
 }
