@@ -80,14 +80,16 @@ pub(crate) async fn serve<A: Answer>(
     let activity = Arc::new(Activity::default());
     let patience = Patience { header: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
     let io = TokioIo::new(Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity)));
+    let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity) });
     let service = service_fn(|request| {
-        let (answer, phases, in_flight) = (answer.clone(), phases.clone(), activity.begin());
+        let begun = Begun::new(&connection);
         async move {
-            let response = until_cut(answer.answer(request, caller), &phases, is_http2).await;
-            drop(in_flight);
+            let connection = &*begun.0;
+            let answer = connection.answer.answer(request, caller);
+            let response = until_cut(answer, &connection.phases, is_http2).await;
             Ok::<_, Infallible>(response.unwrap_or_else(|| {
-                phases.count_cut();
-                answer.cut()
+                connection.phases.count_cut();
+                connection.answer.cut()
             }))
         }
     });
@@ -99,6 +101,29 @@ pub(crate) async fn serve<A: Answer>(
     if let Err(error) = result {
         // The peer's doing, all of it: gone, too slow, or not speaking HTTP.
         tracing::debug!(connection = caller.0, error = %error_chain(&error), "connection closed early");
+    }
+}
+
+/// What the requests of one connection share: one count of references, touched by this connection's tasks alone.
+struct Connection<A> {
+    answer: A,
+    phases: Phases,
+    activity: Arc<Activity>,
+}
+
+/// A request between its headers and its answer.
+struct Begun<A>(Arc<Connection<A>>);
+
+impl<A> Begun<A> {
+    fn new(connection: &Arc<Connection<A>>) -> Self {
+        connection.activity.begin();
+        Self(Arc::clone(connection))
+    }
+}
+
+impl<A> Drop for Begun<A> {
+    fn drop(&mut self) {
+        self.0.activity.end();
     }
 }
 
@@ -207,6 +232,7 @@ where
 async fn drive<C: Graceful>(connection: C, phases: &Phases, activity: &Activity) -> Result<(), hyper::Error> {
     let mut connection = pin!(connection);
     let mut finishing = pin!(phases.reached(Phase::Finishing));
+    let mut is_registered = false;
     let closed = poll_fn(|context| {
         if let Poll::Ready(result) = connection.as_mut().poll(context) {
             return Poll::Ready(Some(result));
@@ -214,6 +240,11 @@ async fn drive<C: Graceful>(connection: C, phases: &Phases, activity: &Activity)
         if activity.is_idle_for_too_long() {
             return Poll::Ready(None);
         }
+        // Polled once: that registers this task, and polling takes a lock that all connections share.
+        if is_registered {
+            return if phases.has_reached(Phase::Finishing) { Poll::Ready(None) } else { Poll::Pending };
+        }
+        is_registered = true;
         finishing.as_mut().poll(context).map(|()| None)
     })
     .await;

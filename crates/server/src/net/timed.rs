@@ -28,9 +28,14 @@ pub(crate) struct Activity {
 }
 
 impl Activity {
-    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+    /// A request has come.
+    pub(crate) fn begin(&self) {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+    }
+
+    /// A request has been answered or given up.
+    pub(crate) fn end(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// No request is being answered and no answer waits to be read.
@@ -51,16 +56,6 @@ impl Activity {
 
     pub(crate) fn is_idle_for_too_long(&self) -> bool {
         self.idle.load(Ordering::Relaxed)
-    }
-}
-
-/// A request between its headers and its answer.
-#[derive(Debug)]
-pub(crate) struct InFlight(Arc<Activity>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
