@@ -137,6 +137,8 @@ impl AdminService {
             rate: config.min_body_rate,
             started: now(),
             until: None,
+            // Few and small: they need no room of a common budget, and must get through when there is none left.
+            budget: None,
         };
         let body = body::read(body, bounds).await?;
         let method = &parts.method;

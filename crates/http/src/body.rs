@@ -2,7 +2,10 @@
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::ops::Deref;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -23,7 +26,7 @@ const TRUSTED: usize = 1 << 20;
 
 /// The bounds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct Bounds<'a> {
     /// Most bytes.
     pub(crate) bytes: u64,
     /// Time that any body may take.
@@ -34,6 +37,70 @@ pub(crate) struct Bounds {
     pub(crate) started: Instant,
     /// When the client stops waiting, if it said so.
     pub(crate) until: Option<Instant>,
+    /// What this body shares with all others, if anything.
+    pub(crate) budget: Option<&'a Arc<Budget>>,
+}
+
+/// Bytes that all bodies together may hold while they arrive and until they are decoded.
+///
+/// A body that is whole with its first frame is never counted: it waits for nobody, so a hundred clients cannot hold a
+/// hundred of them. The plain path thus touches nothing that connections share.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    total: u64,
+    taken: AtomicU64,
+}
+
+impl Budget {
+    /// Room for `total` bytes.
+    pub(crate) fn new(total: u64) -> Arc<Self> {
+        Arc::new(Self { total, taken: AtomicU64::new(0) })
+    }
+}
+
+/// A body's part of the budget, given back when it is dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Takes more, or says that there is no more.
+    fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+        let bytes = bytes as u64;
+        let total = self.budget.total;
+        let within = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= total);
+        // Only the number itself is shared, so no order with other memory is needed.
+        match self.budget.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) {
+            Ok(_) => {
+                self.bytes += bytes;
+                Ok(())
+            }
+            Err(_) => Err(no_room(total)),
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A whole body. It counts against the budget until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Received {
+    bytes: Bytes,
+    _share: Option<Share>,
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Refuses a body whose declared length is over the limit, without reading any of it.
@@ -48,8 +115,8 @@ pub(crate) fn check_length(declared: Option<u64>, body: &impl Body, limit: u64) 
 /// The whole body. One that arrives as a single frame is not copied.
 ///
 /// # Errors
-/// A [`Failure`] with 400, 408, 413 or 504; each closes the connection, for the rest of the body may still come.
-pub(crate) async fn read<B>(body: B, bounds: Bounds) -> Result<Bytes, Failure>
+/// A [`Failure`] with 400, 408, 413, 503 or 504; each closes the connection, for the rest of the body may still come.
+pub(crate) async fn read<B>(body: B, bounds: Bounds<'_>) -> Result<Received, Failure>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -61,6 +128,7 @@ where
     let mut joined: Vec<u8> = Vec::new();
     let mut received = 0_usize;
     let mut frames = 0_usize;
+    let mut share: Option<Share> = None;
     loop {
         let next = poll_fn(|context| match body.as_mut().poll_frame(context) {
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
@@ -83,6 +151,12 @@ where
         if frames > FREE_FRAMES && received / SMALL_FRAME < frames {
             return Err(too_fine());
         }
+        let is_last = body.is_end_stream();
+        if let Some(share) = &mut share {
+            share.grow(data.len())?;
+        } else if let Some(budget) = bounds.budget.filter(|_| !is_last) {
+            share.insert(Share { budget: Arc::clone(budget), bytes: 0 }).grow(data.len())?;
+        }
         if frames == 1 {
             first = data;
         } else {
@@ -93,15 +167,16 @@ where
             }
             joined.extend_from_slice(&data);
         }
-        if body.is_end_stream() {
+        if is_last {
             break;
         }
     }
-    Ok(if joined.is_empty() { first } else { Bytes::from(joined) })
+    let bytes = if joined.is_empty() { first } else { Bytes::from(joined) };
+    Ok(Received { bytes, _share: share })
 }
 
 /// How long a body of which `received` bytes are there may have taken.
-fn allowance(bounds: Bounds, received: usize) -> Duration {
+fn allowance(bounds: Bounds<'_>, received: usize) -> Duration {
     let millis = (received as u64).saturating_mul(1000).checked_div(bounds.rate).unwrap_or(0);
     bounds.time.saturating_add(Duration::from_millis(millis))
 }
@@ -138,6 +213,11 @@ fn overdue(
 fn too_large(limit: u64) -> Failure {
     let text = format!("the request body is larger than the limit of {limit} bytes");
     Failure::from(Refusal::new(Reason::TooLarge, text)).closing()
+}
+
+fn no_room(limit: u64) -> Failure {
+    let text = format!("the request bodies that are arriving have reached their common limit of {limit} bytes");
+    Failure::from(Refusal::new(Reason::QueueFull, text)).closing()
 }
 
 fn too_fine() -> Failure {

@@ -8,6 +8,8 @@ use std::time::Duration;
 /// |---|---|---|
 /// | `max_body_bytes` | 128 MiB | largest request body as sent; above it 413 |
 /// | `max_decompressed_bytes` | 256 MiB | largest request body after gunzip; above it 413 |
+/// | `max_receiving_bytes` | 1 GiB | all request bodies that are arriving or wait to be decoded; above it 503 |
+/// | `max_answer_bytes` | 256 MiB | largest answer as text; above it 413 |
 /// | `body_timeout` | 30 s | a body may take this long plus what `min_body_rate` allows; after it 408 |
 /// | `min_body_rate` | 1024 | bytes per second that a body must keep up once `body_timeout` has passed |
 /// | `max_json_depth` | 64 | nesting of arrays and objects in JSON that no signature explains |
@@ -22,6 +24,11 @@ pub struct HttpConfig {
     pub max_body_bytes: u64,
     /// The largest request body in bytes, after gunzip.
     pub max_decompressed_bytes: u64,
+    /// The bytes of all request bodies together that are arriving or wait to be decoded. Never less than
+    /// `max_body_bytes` is used, as a single body must fit.
+    pub max_receiving_bytes: u64,
+    /// The largest answer in bytes, as text and before gzip.
+    pub max_answer_bytes: usize,
     /// How long a body may take whatever its size.
     pub body_timeout: Duration,
     /// Bytes per second a body must keep up to take longer than `body_timeout`. 0 means that it never may.
@@ -45,6 +52,8 @@ impl Default for HttpConfig {
         Self {
             max_body_bytes: 128 << 20,
             max_decompressed_bytes: 256 << 20,
+            max_receiving_bytes: 1 << 30,
+            max_answer_bytes: 256 << 20,
             body_timeout: Duration::from_secs(30),
             min_body_rate: 1024,
             max_json_depth: 64,

@@ -18,6 +18,7 @@ use millrace_core::{CallerId, Catalog, Compute, Reason, Refusal, Resolver};
 use millrace_protocol::tfs::Bare;
 use tower_service::Service;
 
+use crate::body::Budget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::head::{Head, REQUEST_ID};
@@ -54,8 +55,10 @@ pub struct ConnectionContext {
 
 /// Makes the data port's service. Its metric handles belong to the recorder that is installed when they are first used.
 pub fn http_service(parts: HttpParts) -> HttpService {
-    let table = Table::new(parts.config.max_metric_series);
-    HttpService(Arc::new(Shared { parts, table, refusals: Refusals::default(), log: FailureLog::new() }))
+    let config = &parts.config;
+    let table = Table::new(config.max_metric_series);
+    let budget = Budget::new(config.max_receiving_bytes.max(config.max_body_bytes));
+    HttpService(Arc::new(Shared { parts, table, budget, refusals: Refusals::default(), log: FailureLog::new() }))
 }
 
 /// The data port's service. Cheap to clone; all clones are one.
@@ -66,6 +69,7 @@ pub struct HttpService(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: HttpParts,
     pub(crate) table: Table,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) refusals: Refusals,
     pub(crate) log: FailureLog,
 }

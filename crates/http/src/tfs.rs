@@ -23,7 +23,7 @@ mod status;
 pub(crate) use metadata::metadata;
 pub(crate) use status::{list, status};
 
-use crate::body::{self, Bounds};
+use crate::body::{self, Bounds, Received};
 use crate::clock::now;
 use crate::error::Failure;
 use crate::gzip::{Unpacked, gunzip, gzip};
@@ -128,7 +128,8 @@ where
     // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
     let until = patience.and_then(|patience| record.received.checked_add(patience));
     let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
-    let body = body::read(body, Bounds { bytes, time, rate, started: record.received, until }).await?;
+    let budget = Some(&record.shared.budget);
+    let body = body::read(body, Bounds { bytes, time, rate, started: record.received, until, budget }).await?;
     record.request_bytes = body.len();
 
     let arrived = now();
@@ -156,7 +157,7 @@ async fn run(
     shared: &Shared,
     asked: &Asked<'_>,
     servable: Arc<dyn Servable>,
-    body: Bytes,
+    body: Received,
     context: RequestContext,
     arrived: Instant,
 ) -> Result<Done, Refusal> {
@@ -172,7 +173,10 @@ async fn run(
         let lease = Arc::clone(&servable);
         on_compute(compute, move || decoding.decode(&*lease, &body)).await??
     } else {
-        contained(|| decoding.decode(&*servable, &body))??
+        let decoded = contained(|| decoding.decode(&*servable, &body));
+        // The text has done its service; it must not wait for the model.
+        drop(body);
+        decoded??
     };
     let decoded = now();
     let (index, form) = (body.signature, body.form);

@@ -10,7 +10,7 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Bounds, check_length, read};
+use super::{Bounds, Budget, Received, check_length, read};
 use crate::error::Failure;
 
 /// One step of a body: some bytes after some time, or a broken connection.
@@ -22,11 +22,13 @@ enum Step {
 struct Scripted {
     steps: VecDeque<Step>,
     declared: u64,
+    /// Whether the last frame says that it is the last.
+    marks_end: bool,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 fn body(steps: impl IntoIterator<Item = Step>) -> Scripted {
-    Scripted { steps: steps.into_iter().collect(), declared: 0, sleep: None }
+    Scripted { steps: steps.into_iter().collect(), declared: 0, marks_end: false, sleep: None }
 }
 
 fn at_once(data: &'static [u8]) -> Step {
@@ -55,6 +57,10 @@ impl Body for Scripted {
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(data)))))
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.marks_end && self.steps.is_empty()
+    }
+
     fn size_hint(&self) -> SizeHint {
         let mut hint = SizeHint::new();
         hint.set_lower(self.declared);
@@ -62,16 +68,16 @@ impl Body for Scripted {
     }
 }
 
-fn bounds() -> Bounds {
+fn bounds() -> Bounds<'static> {
     let started = Instant::now().into_std();
-    Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024, started, until: None }
+    Bounds { bytes: 1 << 20, time: Duration::from_secs(30), rate: 1024, started, until: None, budget: None }
 }
 
 fn paused<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
 }
 
-fn status(result: Result<Bytes, Failure>) -> StatusCode {
+fn status(result: Result<Received, Failure>) -> StatusCode {
     result.unwrap_err().status()
 }
 
@@ -81,7 +87,7 @@ fn a_body_in_one_frame_is_not_copied() {
         static DATA: &[u8] = b"{\"instances\": [1]}";
         let read = read(body([at_once(DATA)]), bounds()).await.unwrap();
         assert_eq!(read.as_ptr(), DATA.as_ptr());
-        assert_eq!(super::read(body([]), bounds()).await.unwrap(), "");
+        assert_eq!(super::read(body([]), bounds()).await.unwrap().bytes, "");
     });
 }
 
@@ -89,7 +95,7 @@ fn a_body_in_one_frame_is_not_copied() {
 fn frames_are_joined_in_order() {
     paused(async {
         let frames = [at_once(b""), at_once(b"ab"), at_once(b"c"), at_once(b""), at_once(b"def")];
-        assert_eq!(read(body(frames), bounds()).await.unwrap(), "abcdef");
+        assert_eq!(read(body(frames), bounds()).await.unwrap().bytes, "abcdef");
     });
 }
 
@@ -106,7 +112,7 @@ fn a_declared_length_over_the_limit_is_413_before_any_byte_is_read() {
 fn one_byte_over_the_limit_is_413_even_without_a_declared_length() {
     paused(async {
         let bounds = Bounds { bytes: 5, ..bounds() };
-        assert_eq!(read(body([at_once(b"abc"), at_once(b"de")]), bounds).await.unwrap(), "abcde");
+        assert_eq!(read(body([at_once(b"abc"), at_once(b"de")]), bounds).await.unwrap().bytes, "abcde");
         assert_eq!(status(read(body([at_once(b"abc"), at_once(b"def")]), bounds).await), 413);
         assert_eq!(status(read(body([at_once(b"abcdef")]), bounds).await), 413);
     });
@@ -117,7 +123,7 @@ fn a_huge_claim_reserves_nothing() {
     paused(async {
         let mut claims = body([at_once(b"ab"), at_once(b"cd")]);
         claims.declared = u64::MAX;
-        let read = read(claims, bounds()).await.unwrap();
+        let read = read(claims, bounds()).await.unwrap().bytes;
         assert_eq!(read, "abcd");
         assert!(read.try_into_mut().unwrap().capacity() <= 2 << 20);
     });
@@ -185,5 +191,60 @@ fn a_client_that_stops_waiting_gets_504_while_its_body_still_comes() {
         let slow = (0..60).map(|_| Step::Data(Duration::from_millis(900), b"123"));
         assert_eq!(status(read(body(slow), bounds).await), 504);
         assert_eq!(started.elapsed().as_secs(), 2);
+    });
+}
+
+#[test]
+fn bodies_that_arrive_share_a_budget_until_they_are_dropped() {
+    paused(async {
+        let budget = Budget::new(10);
+        let bounds = Bounds { budget: Some(&budget), ..bounds() };
+        let first = read(body([at_once(b"abc"), at_once(b"def")]), bounds).await.unwrap();
+        let failure = read(body([at_once(b"1234"), at_once(b"5")]), bounds).await.unwrap_err();
+        assert_eq!(failure.status(), 503);
+        let answer = failure.answer(http::Version::HTTP_11);
+        assert_eq!(
+            (&answer.headers()["retry-after"], &answer.headers()["connection"]),
+            (&"1".parse().unwrap(), &"close".parse().unwrap())
+        );
+        let second = read(body([at_once(b"12"), at_once(b"34")]), bounds).await.unwrap();
+        assert_eq!((&*first, &*second), (&b"abcdef"[..], &b"1234"[..]));
+        drop(first);
+        assert!(read(body([at_once(b"abc"), at_once(b"def")]), bounds).await.is_ok(), "the first gave its share back");
+        drop(second);
+        assert!(read(body([at_once(b"12345"), at_once(b"67890")]), bounds).await.is_ok(), "and a refused one too");
+    });
+}
+
+#[test]
+fn a_body_that_is_whole_at_once_needs_no_budget() {
+    paused(async {
+        let budget = Budget::new(0);
+        let bounds = Bounds { budget: Some(&budget), ..bounds() };
+        let mut whole = body([at_once(b"abc")]);
+        whole.marks_end = true;
+        assert_eq!(read(whole, bounds).await.unwrap().bytes, "abc");
+        let mut halves = body([at_once(b"a"), at_once(b"bc")]);
+        halves.marks_end = true;
+        assert_eq!(status(read(halves, bounds).await), 503);
+    });
+}
+
+#[test]
+fn a_body_whose_client_leaves_gives_its_share_back() {
+    paused(async {
+        let budget = Budget::new(10);
+        let bounds = Bounds { budget: Some(&budget), ..bounds() };
+        {
+            let stuck = body([at_once(b"abcdef"), Step::Data(Duration::from_secs(3600), b"}")]);
+            let mut reading = std::pin::pin!(read(stuck, bounds));
+            tokio::select! {
+                biased;
+                _ = &mut reading => panic!("it was whole"),
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+            assert_eq!(budget.taken.load(std::sync::atomic::Ordering::Relaxed), 6);
+        }
+        assert_eq!(budget.taken.load(std::sync::atomic::Ordering::Relaxed), 0);
     });
 }
