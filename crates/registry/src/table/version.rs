@@ -97,7 +97,16 @@ impl<L> Version<L> {
     pub(super) fn enter(&mut self, phase: Phase<L>, model: &ModelName, version: u64) -> Phase<L> {
         let before = std::mem::replace(&mut self.phase, phase);
         let (from, to) = (before.state().name(), self.phase.state().name());
-        tracing::info!(%model, version, from, to, "the version changed its state");
+        // Who runs a server reads of what serves and what ended; the steps between are for who looks for a fault.
+        match (&before, &self.phase) {
+            (_, Phase::Available(..)) => {
+                let backend = self.facts.as_ref().map(|facts| &*facts.backend);
+                let load_time = self.facts.as_ref().map(|facts| tracing::field::debug(facts.load_time));
+                tracing::info!(%model, version, backend, load_time, "the version is available");
+            }
+            (Phase::Unloading(_), Phase::End) => tracing::info!(%model, version, "the version is unloaded"),
+            _ => tracing::debug!(%model, version, from, to, "the version changed its state"),
+        }
         before
     }
 }
