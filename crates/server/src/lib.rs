@@ -23,6 +23,7 @@ mod exposition;
 mod log;
 mod names;
 mod net;
+mod panics;
 mod server;
 mod tfs;
 

@@ -30,6 +30,8 @@ const MISUSED: i32 = 2;
 
 /// Runs the program with `arguments`, the first of which is its name, and gives its exit code.
 pub fn run(arguments: Vec<OsString>, environment: &Environment) -> i32 {
+    // Here and not where a server starts: an embedder's hook stays as it is.
+    crate::panics::log_all(environment.get("RUST_BACKTRACE").is_some_and(|value| value != "0"));
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(error) => {
@@ -68,6 +70,11 @@ impl Failure {
     fn misused(message: impl Display) -> Self {
         Self { code: MISUSED, message: message.to_string() }
     }
+}
+
+/// Writes a line to standard error.
+pub(crate) fn complain(line: &impl Display) {
+    say(&mut io::stderr(), format_args!("{line}\n"));
 }
 
 /// Writes text. A reader who has gone (`millrace check | head`) is not an error.
