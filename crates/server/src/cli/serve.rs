@@ -40,6 +40,7 @@ pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<i32, Fai
 async fn serve(settings: Settings) -> Result<i32, Failure> {
     // Before anything takes long: a signal that arrives while models load must be heard.
     let mut signals = Signals::new().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+    let set = settings.server.registry.models.clone();
     let server = Server::start(settings.server).await.map_err(|error| Failure::failed(error_chain(&error)))?;
     let server = Arc::new(server);
     let ended_early = {
@@ -48,7 +49,7 @@ async fn serve(settings: Settings) -> Result<i32, Failure> {
     };
     if ended_early.is_ok() {
         let models = server.catalog().models();
-        let lines = curl_lines(&models, server.local_addr());
+        let lines = curl_lines(&models, server.local_addr(), &set);
         say(&mut io::stdout(), format_args!("{}\n{lines}", table(&models)));
         tracing::info!(models = models.len(), "ready");
         // Nothing else ends it.

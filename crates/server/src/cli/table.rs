@@ -1,9 +1,11 @@
 //! What is printed about loaded models: a table, and one `curl` line per model.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use millrace_core::{ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionStatus};
+use millrace_registry::ModelSet;
 
 use super::sample::{Sample, sample};
 
@@ -100,39 +102,46 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// One ready-to-paste line for each model that serves.
-pub(super) fn curl_lines(models: &[ModelStatus], address: SocketAddr) -> String {
+pub(super) fn curl_lines(models: &[ModelStatus], address: SocketAddr, set: &ModelSet) -> String {
     let mut text = String::new();
     for model in models {
         let version = model.versions.iter().find(|version| Some(version.version) == model.default_version);
         let Some(signature) = version.and_then(default_signature) else { continue };
-        let url = format!("http://{}/v1/models/{}:predict", reachable(address), model.name);
+        let url = format!("http://{}/v1/models/{}", reachable(address), model.name);
         let sample = sample(signature);
-        match &sample {
-            Sample::Body(body, _) if sample.is_short() => {
-                let _ = writeln!(text, "curl {url} -d {}", shell_quoted(body));
-            }
-            Sample::Body(..) => {
-                let _ = writeln!(text, "millrace inspect PATH/{} --sample | curl {url} -d @-", model.name);
-            }
+        let line = match &sample {
+            Sample::Body(body, _) if sample.is_short() => format!("curl {url}:predict -d {}", shell_quoted(body)),
+            Sample::Body(..) => match folder(set, model) {
+                Some(folder) => {
+                    let folder = shell_quoted(&folder.to_string_lossy());
+                    format!("millrace inspect {folder} --sample | curl {url}:predict -d @-")
+                }
+                None => format!("curl {url}/metadata  # a request is too large to show"),
+            },
+            // No apostrophes: a shell that takes no comments on its command line would wait for a second one.
             Sample::NoJson(dtype) => {
-                let _ = writeln!(text, "# {}: TensorFlow Serving's JSON has no form for {dtype}", model.name);
+                format!("curl {url}/metadata  # the JSON of TensorFlow Serving cannot carry {dtype}: no :predict")
             }
-            Sample::NoSize => {
-                let _ = writeln!(text, "# {}: too large to show a request", model.name);
-            }
-        }
+            Sample::NoSize => format!("curl {url}/metadata  # a request is too large to show"),
+        };
+        let _ = writeln!(text, "{line}");
     }
     text
 }
 
-/// An address that a client on this machine can connect to.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+/// Where the versions of `model` lie.
+fn folder(set: &ModelSet, model: &ModelStatus) -> Option<PathBuf> {
+    match set {
+        ModelSet::Repository(path) => Some(path.join(model.name.as_str())),
+        ModelSet::Listed(models) => {
+            models.iter().find(|listed| listed.name == model.name).map(|listed| listed.base_path.clone())
+        }
+    }
+}
+
+/// Host and port that a client on this machine can connect to.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
 }
 
 fn shell_quoted(text: &str) -> String {
@@ -172,7 +181,13 @@ mod tests {
     #[test]
     fn a_printed_line_can_be_pasted() {
         assert_eq!(shell_quoted("{\"it's\": 1}"), r#"'{"it'\''s": 1}'"#);
-        assert_eq!(reachable("0.0.0.0:80".parse().unwrap()).to_string(), "127.0.0.1:80");
-        assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
+        for (address, expected) in [
+            ("0.0.0.0:80", "localhost:80"),
+            ("[::]:80", "localhost:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            assert_eq!(reachable(address.parse().unwrap()), expected);
+        }
     }
 }

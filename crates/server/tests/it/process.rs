@@ -30,17 +30,46 @@ fn serve_prints_a_table_and_curl_lines_that_work() {
     }
     assert!(!table.contains("FAILED"), "{table}");
     let mut client = Client::connect(process.address);
-    let mut worked = 0;
-    for line in printed.iter().filter(|line| line.starts_with("curl ")) {
-        let (url, body) = line["curl ".len()..].split_once(" -d ").unwrap();
-        let prefix = format!("http://{}", process.address);
-        let path = url.strip_prefix(&prefix).unwrap_or_else(|| panic!("{url} is not at {prefix}"));
-        let body = body.strip_prefix('\'').and_then(|body| body.strip_suffix('\'')).unwrap();
-        let reply = client.post(path, body);
-        assert_eq!(reply.status, 200, "{line}: {}", reply.text());
-        worked += 1;
+    let prefix = format!("curl http://{}", process.address);
+    let (mut predicted, mut described) = (0, 0);
+    // The table is above the empty line.
+    for line in printed.iter().skip_while(|line| !line.is_empty()).skip(1) {
+        let rest = line.strip_prefix(&prefix).unwrap_or_else(|| panic!("{line} does not begin with {prefix}"));
+        if let Some((path, body)) = rest.split_once(" -d ") {
+            let body = body.strip_prefix('\'').and_then(|body| body.strip_suffix('\'')).unwrap();
+            let reply = client.post(path, body);
+            assert_eq!(reply.status, 200, "{line}: {}", reply.text());
+            predicted += 1;
+        } else {
+            // What the protocol cannot carry is still described, and the line says why there is no more.
+            let (path, why) = rest.split_once("  # ").unwrap_or_else(|| panic!("{line}"));
+            let reply = client.get(path);
+            assert_eq!(reply.status, 200, "{line}: {}", reply.text());
+            assert!(reply.text().contains("signature_def"), "{line}: {}", reply.text());
+            assert!(why.contains("FP16") || why.contains("UINT16"), "{line}");
+            described += 1;
+        }
     }
-    assert!(worked >= 15, "{table}");
+    assert!(predicted >= 15 && described >= 1, "{table}");
+}
+
+#[test]
+fn a_start_logs_one_line_per_version_that_serves() {
+    let process = Process::start(&mut serve_fixtures());
+    let events = process.logged_until("ready");
+    let available: Vec<_> = events.iter().filter(|event| event["message"] == "the version is available").collect();
+    assert_eq!(available.len(), events.len() - 1, "{events:?}");
+    for event in &available {
+        assert_eq!(event["level"], "INFO");
+        assert_eq!(event["backend"], "tract");
+        assert!(event["model"].is_string() && event["version"].is_u64() && event["load_time"].is_string(), "{event}");
+    }
+    let mut names: Vec<_> = available.iter().map(|event| (&event["model"], &event["version"])).collect();
+    names.dedup();
+    assert!(names.len() == available.len() && names.len() >= 20, "{names:?}");
+    let mut admin = Client::connect(process.admin.unwrap());
+    assert_eq!(admin.post("/admin/models/fraud/unload", "").status, 200);
+    assert_eq!(process.logged("the version is unloaded")["model"], "fraud");
 }
 
 #[test]

@@ -56,6 +56,20 @@ impl Process {
         }
     }
 
+    /// The lines of the log up to and with the one with this message.
+    #[track_caller]
+    pub(crate) fn logged_until(&self, message: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        loop {
+            let event = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no `{message}` in {events:?}"));
+            let is_last = event["message"] == message;
+            events.push(event);
+            if is_last {
+                return events;
+            }
+        }
+    }
+
     /// What it has printed up to and with the line that `last` accepts.
     #[track_caller]
     pub(crate) fn printed_until(&self, last: impl Fn(&str) -> bool) -> Vec<String> {
