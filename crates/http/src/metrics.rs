@@ -34,6 +34,10 @@ pub const TFS_REQUEST_COUNT: &str = ":tensorflow:serving:request_count";
 pub const TFS_REQUEST_LATENCY: &str = ":tensorflow:serving:request_latency";
 /// TensorFlow Serving's histogram of microseconds that the model ran; labels `model_name`, `API`, `runtime`.
 pub const TFS_RUNTIME_LATENCY: &str = ":tensorflow:serving:runtime_latency";
+/// TensorFlow Serving's histogram of examples (rows) per answered request; label `model`.
+pub const TFS_EXAMPLE_COUNTS: &str = ":tensorflow:serving:request_example_counts";
+/// TensorFlow Serving's counter of examples (rows) in answered requests; label `model`.
+pub const TFS_EXAMPLE_COUNT_TOTAL: &str = ":tensorflow:serving:request_example_count_total";
 
 /// What stands for models and versions that have no series of their own.
 pub const OTHER: &str = "other";
@@ -44,7 +48,10 @@ pub fn histogram_buckets() -> Vec<(&'static str, Vec<f64>)> {
     let seconds: Vec<f64> = (0..26).map(|step| 25e-6 * 10_f64.powf(f64::from(step) / 4.0)).collect();
     // TensorFlow Serving's own 33 limits, in microseconds.
     let microseconds: Vec<f64> = (0..33).map(|power| 10.0 * 1.8_f64.powi(power)).collect();
+    // From 1 to half a million in powers of two.
+    let examples: Vec<f64> = (0..20).map(|power| 2_f64.powi(power)).collect();
     vec![
+        (TFS_EXAMPLE_COUNTS, examples),
         (REQUEST_SECONDS, seconds.clone()),
         (DECODE_SECONDS, seconds.clone()),
         (ENCODE_SECONDS, seconds),
@@ -68,16 +75,24 @@ pub fn describe_metrics() {
         "Requests by model and status, as TensorFlow Serving counts them"
     );
     describe_histogram!(TFS_REQUEST_LATENCY, Unit::Microseconds, "Successful requests, in microseconds");
+    describe_histogram!(TFS_EXAMPLE_COUNTS, Unit::Count, "Examples, which are rows, per answered request");
+    describe_counter!(TFS_EXAMPLE_COUNT_TOTAL, Unit::Count, "Examples, which are rows, of answered requests");
     describe_histogram!(TFS_RUNTIME_LATENCY, Unit::Microseconds, "Time in the model, in microseconds");
 }
 
-/// How long each stage of an answered request took.
+/// How long each stage of an answered request took, and how much it carried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Timing {
+pub(crate) struct Answered {
     pub(crate) total: Duration,
     pub(crate) decode: Duration,
     pub(crate) encode: Duration,
     pub(crate) compute: Duration,
+    /// Rows.
+    pub(crate) examples: usize,
+    /// Of the body, as sent.
+    pub(crate) request_bytes: usize,
+    /// Of the body, as sent.
+    pub(crate) response_bytes: usize,
 }
 
 /// The handles of one version, or of all that share `other`. Made once; recording looks nothing up.
@@ -94,6 +109,7 @@ pub(crate) struct Series {
     /// By number; 0 is OK.
     tfs_requests: [OnceLock<Counter>; 17],
     tfs_latency: [OnceLock<(Histogram, Histogram)>; 3],
+    tfs_examples: OnceLock<(Histogram, Counter)>,
 }
 
 /// Every status that an inference request can end with.
@@ -116,6 +132,7 @@ impl Series {
             requests: Default::default(),
             tfs_requests: Default::default(),
             tfs_latency: Default::default(),
+            tfs_examples: OnceLock::new(),
             model,
             version,
         }
@@ -130,14 +147,14 @@ impl Series {
         Self::new(servable.model().as_str(), &servable.version().to_string())
     }
 
-    /// Records an answer, with how large its two bodies were.
-    pub(crate) fn answered(&self, verb: Verb, timing: &Timing, request_bytes: usize, response_bytes: usize) {
+    /// Records an answer.
+    pub(crate) fn answered(&self, verb: Verb, answered: &Answered) {
         self.count(200, None);
-        self.request_seconds.record(timing.total);
-        self.decode_seconds.record(timing.decode);
-        self.encode_seconds.record(timing.encode);
-        self.request_bytes.increment(request_bytes as u64);
-        self.response_bytes.increment(response_bytes as u64);
+        self.request_seconds.record(answered.total);
+        self.decode_seconds.record(answered.decode);
+        self.encode_seconds.record(answered.encode);
+        self.request_bytes.increment(answered.request_bytes as u64);
+        self.response_bytes.increment(answered.response_bytes as u64);
         let (latency, runtime) = self.tfs_latency[verb as usize].get_or_init(|| {
             let model = || Arc::clone(&self.model);
             let latency = metrics::histogram!(TFS_REQUEST_LATENCY,
@@ -146,8 +163,18 @@ impl Series {
                 "model_name" => model(), "API" => verb.name(), "runtime" => "millrace");
             (latency, runtime)
         });
-        latency.record(timing.total.as_secs_f64() * 1e6);
-        runtime.record(timing.compute.as_secs_f64() * 1e6);
+        latency.record(answered.total.as_secs_f64() * 1e6);
+        runtime.record(answered.compute.as_secs_f64() * 1e6);
+        let (counts, total) = self.tfs_examples.get_or_init(|| {
+            let model = || Arc::clone(&self.model);
+            (
+                metrics::histogram!(TFS_EXAMPLE_COUNTS, "model" => model()),
+                metrics::counter!(TFS_EXAMPLE_COUNT_TOTAL, "model" => model()),
+            )
+        });
+        #[expect(clippy::cast_precision_loss, reason = "a histogram takes floats; 2^53 rows are enough")]
+        counts.record(answered.examples as f64);
+        total.increment(answered.examples as u64);
     }
 
     /// Records a refusal.

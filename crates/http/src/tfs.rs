@@ -29,7 +29,7 @@ use crate::error::Failure;
 use crate::gzip::{Unpacked, gunzip, gzip};
 use crate::head::Head;
 use crate::json::{self, JsonError, PredictBody};
-use crate::metrics::{Series, Timing};
+use crate::metrics::{Answered, Series};
 use crate::offload::{contained, contained_future, on_compute};
 use crate::response::{self, Answer};
 use crate::route::{Target, VersionTooLarge};
@@ -57,13 +57,16 @@ where
     record.ended = true;
     match result {
         Ok(done) => {
-            let timing = Timing {
+            let answered = Answered {
                 total: done.encoded.saturating_duration_since(record.received),
                 decode: done.decode,
                 encode: done.encode,
                 compute: done.compute,
+                examples: done.examples,
+                request_bytes: record.request_bytes,
+                response_bytes: done.answer.body().len(),
             };
-            record.series().answered(asked.verb, &timing, record.request_bytes, done.answer.body().len());
+            record.series().answered(asked.verb, &answered);
             Ok(done.answer)
         }
         Err(failure) => {
@@ -110,6 +113,7 @@ struct Done {
     decode: Duration,
     encode: Duration,
     compute: Duration,
+    examples: usize,
 }
 
 async fn attempt<B>(record: &mut Record<'_>, asked: &Asked<'_>, body: B) -> Result<Done, Failure>
@@ -180,12 +184,13 @@ async fn run(
     };
     let decoded = now();
     let (index, form) = (body.signature, body.form);
+    let examples = examples(&*servable, &body);
     let request = InferRequest { signature: index, inputs: body.inputs, wanted: Wanted::All, context };
     let InferResponse { outputs, stages } = contained_future(contained(|| servable.infer(request))?).await?;
     let answered = now();
 
     let gzip_from = config.gzip_min_bytes.filter(|_| asked.head.accepts_gzip);
-    let encoding = Encoding { signature: index, form, gzip_from };
+    let encoding = Encoding { signature: index, form, max_bytes: config.max_answer_bytes, gzip_from };
     let (body, packed) = if encoding.is_long(&outputs, config.offload_bytes) {
         on_compute(compute, move || encoding.encode(&*servable, &outputs)).await??
     } else {
@@ -203,7 +208,15 @@ async fn run(
         decode: decoded.saturating_duration_since(arrived),
         encode: encoded.saturating_duration_since(answered),
         compute: stages.compute(),
+        examples,
     })
+}
+
+/// How many examples a request holds, in the words of TensorFlow Serving's metrics: its rows, or 1 where it has none.
+fn examples(servable: &dyn Servable, body: &PredictBody) -> usize {
+    let is_batched = servable.signatures().get(body.signature).is_some_and(Signature::is_batched);
+    let sizes = body.inputs.first().map(Tensor::shape).filter(|_| is_batched || body.form == json::Form::Rows);
+    sizes.and_then(|sizes| sizes.first().copied()).unwrap_or(1)
 }
 
 /// How to read a body.
@@ -239,21 +252,29 @@ impl Decoding {
         match self.verb {
             Verb::Predict => json::decode_predict(body, servable.signatures(), self.max_depth)
                 .map_err(|error| error.refusal(servable.model())),
-            Verb::Classify | Verb::Regress => {
-                json::check_examples(body, self.max_depth).map_err(|error| error.refusal(servable.model()))?;
-                Err(no_examples(servable, self.verb))
-            }
+            Verb::Classify | Verb::Regress => match json::check_examples(body, servable.signatures(), self.max_depth) {
+                Ok(signature) => Err(no_examples(servable, signature, self.verb)),
+                Err(JsonError::SignatureUnknown { name }) => Err(no_signature(servable, &name)),
+                Err(error) => Err(error.refusal(servable.model())),
+            },
         }
     }
 }
 
+/// Why classify and regress are refused on a model without the signature `name`: TensorFlow Serving has other words for it
+/// than for predict.
+fn no_signature(servable: &dyn Servable, name: &str) -> Refusal {
+    let text = format!("model `{}`: No signature was found with the name: {name}", servable.model());
+    Refusal::new(Reason::SignatureUnknown, text)
+}
+
 /// Why `verb` is refused on a model whose signatures take tensors.
-fn no_examples(servable: &dyn Servable, verb: Verb) -> Refusal {
+fn no_examples(servable: &dyn Servable, signature: usize, verb: Verb) -> Refusal {
     let kind = match verb {
         Verb::Predict | Verb::Classify => "classification",
         Verb::Regress => "regression",
     };
-    let inputs = servable.signatures().get(0).map_or(&[][..], Signature::inputs);
+    let inputs = servable.signatures().get(signature).map_or(&[][..], Signature::inputs);
     let text = match inputs {
         [input] if &*input.name == "inputs" => "its signature takes tensors and not examples".to_owned(),
         [_] => format!("No {kind} inputs found in SignatureDef"),
@@ -267,6 +288,7 @@ fn no_examples(servable: &dyn Servable, verb: Verb) -> Refusal {
 struct Encoding {
     signature: usize,
     form: json::Form,
+    max_bytes: usize,
     gzip_from: Option<usize>,
 }
 
@@ -274,7 +296,7 @@ impl Encoding {
     /// Whether writing `outputs` would keep an I/O thread too long. Text is about four times the size of its tensors.
     fn is_long(&self, outputs: &[Tensor], offload_bytes: usize) -> bool {
         let limit = self.gzip_from.map_or(offload_bytes, |gzip_from| gzip_from.min(offload_bytes));
-        outputs.iter().map(Tensor::n_bytes).sum::<usize>() > limit / 4
+        outputs.iter().map(weight).fold(0, usize::saturating_add) > limit / 4
     }
 
     /// The body, and whether it is gzipped.
@@ -282,8 +304,8 @@ impl Encoding {
         let signature = servable.signatures().get(self.signature).ok_or_else(|| {
             Refusal::new(Reason::BackendBroken, format!("model `{}` changed its signatures", servable.model()))
         })?;
-        let body =
-            json::encode_predict(self.form, signature, outputs).map_err(|error| error.refusal(servable.model()))?;
+        let body = json::encode_predict_within(self.form, signature, outputs, self.max_bytes);
+        let body = body.map_err(|error| error.refusal(servable.model()))?;
         if self.gzip_from.is_none_or(|least| body.len() < least) {
             return Ok((Bytes::from(body), false));
         }
@@ -292,6 +314,14 @@ impl Encoding {
             Refusal::new(Reason::BackendBroken, "the answer could not be compressed").with_cause(cause)
         };
         Ok((gzip(&body).map_err(failed)?, true))
+    }
+}
+
+/// The bytes of a tensor, or its lists where they hold nothing: `[1000000,0]` is no work to compute but some to write.
+fn weight(tensor: &Tensor) -> usize {
+    match tensor.n_bytes() {
+        0 => tensor.shape().iter().take_while(|size| **size > 0).product(),
+        bytes => bytes,
     }
 }
 

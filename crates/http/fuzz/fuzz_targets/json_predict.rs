@@ -15,7 +15,7 @@ fuzz_target!(|input: (u8, bool, &[u8])| {
     let specs = || if is_pair { vec![spec("a_bytes"), spec("b_bytes")] } else { vec![spec("a_bytes")] };
     let signature = Signature::new(specs(), specs()).expect("names differ and the symbol is bound");
     let signatures = Signatures::single(signature.clone());
-    let _ = check_examples(body, DEFAULT_MAX_DEPTH);
+    let _ = check_examples(body, &signatures, DEFAULT_MAX_DEPTH);
     let Ok(decoded) = decode_predict(body, &signatures, DEFAULT_MAX_DEPTH) else { return };
     let n_bytes = decoded.inputs.iter().map(Tensor::n_bytes).sum::<usize>();
     assert!(n_bytes <= 8 * body.len(), "{n_bytes} bytes of tensors out of {}", body.len());

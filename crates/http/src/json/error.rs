@@ -233,6 +233,12 @@ pub enum JsonError {
         /// The output.
         output: Arc<str>,
     },
+    /// An answer above the limit.
+    #[error("the answer is larger than the limit of {limit} bytes; ask for less at a time")]
+    AnswerTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The outputs are not those of the signature.
     #[error("the model gave {got} outputs, its signature has {expected}")]
     Outputs {
@@ -263,6 +269,7 @@ impl JsonError {
             Self::SignatureUnknown { .. } => Reason::SignatureUnknown,
             Self::Unsupported { .. } => Reason::Unsupported,
             Self::Outputs { .. } => Reason::BackendBroken,
+            Self::AnswerTooLarge { .. } => Reason::TooLarge,
             Self::Empty
             | Self::Syntax { .. }
             | Self::Encoding { .. }

@@ -60,13 +60,14 @@ pub fn decode_predict(body: &[u8], signatures: &Signatures, max_depth: usize) ->
     predict::Document::scan(body, max_depth)?.predict(signatures, max_depth)
 }
 
-/// Checks the body of a classify or regress request: its syntax, and that it has examples. No signature here takes
-/// examples, so nothing is read from them.
+/// Checks the body of a classify or regress request: its syntax, the signature it names, and that it has examples. No
+/// signature here takes examples, so nothing is read from them. Gives the position of the signature.
 ///
 /// # Errors
-/// [`JsonError`] when the syntax is broken, nesting is deeper than `max_depth`, or `examples` is no non-empty list.
-pub fn check_examples(body: &[u8], max_depth: usize) -> Result<(), JsonError> {
-    predict::Document::scan(body, max_depth)?.has_examples()
+/// [`JsonError`] when the syntax is broken, nesting is deeper than `max_depth`, `signature_name` is none of `signatures`,
+/// or `examples` is no non-empty list.
+pub fn check_examples(body: &[u8], signatures: &Signatures, max_depth: usize) -> Result<usize, JsonError> {
+    predict::Document::scan(body, max_depth)?.examples(signatures)
 }
 
 /// Writes the body of a predict answer. `outputs` are all those of `signature`, in its order.
@@ -77,5 +78,19 @@ pub fn check_examples(body: &[u8], max_depth: usize) -> Result<(), JsonError> {
 /// [`JsonError`] when an output's dtype has no JSON form, a string of an output not named `…_bytes` is not UTF-8, the
 /// outputs are not those of the signature, or rows are asked for and the outputs have none or differ in their number.
 pub fn encode_predict(form: Form, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
-    write::body(form, signature, outputs)
+    write::body(form, signature, outputs, usize::MAX)
+}
+
+/// The same, of at most `max_bytes` bytes. What is certainly larger is refused before anything is written; the rest takes
+/// at most a few times as much memory until it is.
+///
+/// # Errors
+/// Those of [`encode_predict`], and [`JsonError::AnswerTooLarge`].
+pub fn encode_predict_within(
+    form: Form,
+    signature: &Signature,
+    outputs: &[Tensor],
+    max_bytes: usize,
+) -> Result<Vec<u8>, JsonError> {
+    write::body(form, signature, outputs, max_bytes)
 }

@@ -96,8 +96,8 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// Finds the signature and reads the inputs.
-    pub(super) fn predict(&self, signatures: &Signatures, max_depth: usize) -> Result<PredictBody, JsonError> {
+    /// The signature that is named, and its position.
+    fn signature<'s>(&self, signatures: &'s Signatures) -> Result<(usize, &'s Signature), JsonError> {
         let name = match self.signature_name {
             None => String::new(),
             Some(mut cursor) => match cursor.string() {
@@ -105,10 +105,15 @@ impl<'a> Document<'a> {
                 Err(_) => return Err(JsonError::SignatureName { value: value_here(&cursor).0 }),
             },
         };
-        let Some((signature, found)) = signatures.find(&name) else {
+        signatures.find(&name).ok_or_else(|| {
             let name = Quoted(&name).to_string().trim_matches('`').to_owned();
-            return Err(JsonError::SignatureUnknown { name });
-        };
+            JsonError::SignatureUnknown { name }
+        })
+    }
+
+    /// Finds the signature and reads the inputs.
+    pub(super) fn predict(&self, signatures: &Signatures, max_depth: usize) -> Result<PredictBody, JsonError> {
+        let (signature, found) = self.signature(signatures)?;
         let (form, mut cursor) = match (self.instances, self.inputs) {
             (None, None) => return Err(JsonError::NoInputs),
             (Some(_), Some(_)) => return Err(JsonError::BothInputs),
@@ -120,10 +125,11 @@ impl<'a> Document<'a> {
         Ok(PredictBody { signature, form, inputs })
     }
 
-    /// Checks that there is a list of examples with something in it.
-    pub(super) fn has_examples(&self) -> Result<(), JsonError> {
+    /// Finds the signature and checks that there is a list of examples with something in it.
+    pub(super) fn examples(&self, signatures: &Signatures) -> Result<usize, JsonError> {
+        let (signature, _) = self.signature(signatures)?;
         match self.examples {
-            Some(cursor) if cursor.clone().open(b'[', b']') == Ok(true) => Ok(()),
+            Some(cursor) if cursor.clone().open(b'[', b']') == Ok(true) => Ok(signature),
             _ => Err(JsonError::NoExamples),
         }
     }

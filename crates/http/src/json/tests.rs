@@ -8,7 +8,7 @@ mod written;
 
 use millrace_core::{DType, Dim, Element, Reason, Signature, Signatures, Tensor, TensorSpec};
 
-use super::{DEFAULT_MAX_DEPTH, Form, JsonError, PredictBody, check_examples, decode_predict};
+use super::{DEFAULT_MAX_DEPTH, Form, JsonError, PredictBody, decode_predict};
 
 /// One input `x` of a dtype, unbatched so that any shape is a fine declaration.
 fn one(dtype: DType) -> Signatures {
@@ -503,13 +503,17 @@ fn a_signature_that_declares_a_huge_shape_allocates_nothing_for_it() {
 
 #[test]
 fn classify_and_regress_bodies_need_sound_json_with_examples() {
-    assert_eq!(check_examples(br#"{"examples": [{"a": 1}], "context": {}}"#, 64), Ok(()));
+    let signatures = one(DType::Fp32);
+    let check_examples = |body, depth| super::check_examples(body, &signatures, depth);
+    assert_eq!(check_examples(br#"{"examples": [{"a": 1}], "context": {}}"#, 64), Ok(0));
     for body in [r#"{"examples": []}"#, r#"{"examples": {}}"#, "{}"] {
         assert_eq!(check_examples(body.as_bytes(), 64), Err(JsonError::NoExamples), "{body}");
     }
     assert!(matches!(check_examples(br#"{"examples": [{"a": 1]}"#, 64), Err(JsonError::Syntax { .. })));
     assert_eq!(check_examples(b"", 64), Err(JsonError::Empty));
     assert!(matches!(check_examples(b"[1]", 64), Err(JsonError::NotAnObject { .. })));
+    let named = check_examples(br#"{"signature_name": "s", "examples": []}"#, 64);
+    assert_eq!(named, Err(JsonError::SignatureUnknown { name: "s".to_owned() }));
 }
 
 #[test]

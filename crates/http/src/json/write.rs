@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 use super::Form;
 use super::error::JsonError;
 
-/// Writes the whole body.
-pub(super) fn body(form: Form, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
+/// Writes the whole body, of at most `limit` bytes.
+pub(super) fn body(form: Form, signature: &Signature, outputs: &[Tensor], limit: usize) -> Result<Vec<u8>, JsonError> {
     let specs = signature.outputs();
     if specs.len() != outputs.len() {
         return Err(JsonError::Outputs { expected: specs.len(), got: outputs.len() });
@@ -23,8 +23,15 @@ pub(super) fn body(form: Form, signature: &Signature, outputs: &[Tensor]) -> Res
         Form::Rows => rows(&columns)?,
         Form::Columns => 0,
     };
-    let names = columns.iter().map(|column| column.spec.name.len() + 8).sum::<usize>() * n_rows.max(1);
-    let mut text = Vec::with_capacity(32 + names + columns.iter().map(Column::text_len).sum::<usize>());
+    // A tensor without elements is free whatever its sizes, its text is not: `[2^40,0]` is a terabyte of brackets.
+    let names = columns.iter().map(|column| column.spec.name.len() + 3).sum::<usize>().saturating_mul(n_rows);
+    let least = columns.iter().map(Column::least_len).fold(names, usize::saturating_add);
+    if least > limit {
+        return Err(JsonError::AnswerTooLarge { limit });
+    }
+    let names = columns.iter().map(|column| column.spec.name.len() + 8).sum::<usize>().saturating_mul(n_rows.max(1));
+    let guess = columns.iter().map(Column::text_len).fold(names, usize::saturating_add);
+    let mut text = Vec::with_capacity(guess.saturating_add(32).min(limit));
     text.extend_from_slice(match form {
         Form::Rows => b"{\"predictions\":",
         Form::Columns => b"{\"outputs\":",
@@ -37,6 +44,9 @@ pub(super) fn body(form: Form, signature: &Signature, outputs: &[Tensor]) -> Res
         }
     }
     text.push(b'}');
+    if text.len() > limit {
+        return Err(JsonError::AnswerTooLarge { limit });
+    }
     Ok(text)
 }
 
@@ -100,6 +110,30 @@ impl<'a> Column<'a> {
             }
         };
         Ok(Self { spec, sizes: tensor.shape(), elements: elements.map_err(|_| unwritable())? })
+    }
+
+    /// The shortest text that tensors of these sizes have: brackets, commas, the least of each element.
+    fn least_len(&self) -> usize {
+        let (mut lists, mut bytes) = (1_usize, 0_usize);
+        for &n in self.sizes {
+            bytes = bytes.saturating_add(lists.saturating_mul(n.saturating_add(1).max(2)));
+            lists = lists.saturating_mul(n);
+        }
+        let element = match &self.elements {
+            Elements::Bool(_) => 4,
+            Elements::Fp32(_) | Elements::Fp64(_) => 3,
+            Elements::Text(_) => 2,
+            Elements::Base64(_) => 10,
+            Elements::Uint8(_)
+            | Elements::Uint16(_)
+            | Elements::Uint32(_)
+            | Elements::Uint64(_)
+            | Elements::Int8(_)
+            | Elements::Int16(_)
+            | Elements::Int32(_)
+            | Elements::Int64(_) => 1,
+        };
+        bytes.saturating_add(lists.saturating_mul(element))
     }
 
     /// A guess at the length of the text, on the high side of what values between 0 and 1 take.

@@ -61,6 +61,10 @@ fn an_answer_counts_once_in_each_family() {
     let latency = r#"model_name="half_plus_two",API="predict",entrypoint="REST""#;
     has(&page, &format!(":tensorflow:serving:request_latency_count{{{latency}}}"), 3.0);
     has(&page, &format!(":tensorflow:serving:request_latency_bucket{{{latency},le=\"+Inf\"}}"), 3.0);
+    has(&page, r#":tensorflow:serving:request_example_counts_count{model="half_plus_two"}"#, 3.0);
+    has(&page, r#":tensorflow:serving:request_example_counts_bucket{model="half_plus_two",le="1"}"#, 0.0);
+    has(&page, r#":tensorflow:serving:request_example_counts_bucket{model="half_plus_two",le="2"}"#, 3.0);
+    has(&page, r#":tensorflow:serving:request_example_count_total{model="half_plus_two"}"#, 6.0);
     assert!(page.contains(r#":tensorflow:serving:runtime_latency_count{model_name="half_plus_two",API="predict""#));
 }
 
@@ -169,4 +173,21 @@ fn the_page_passes_a_lint() {
     for family in families.iter().filter(|family| family.starts_with("millrace_http_")) {
         assert!(page.contains(&format!("# HELP {family} ")), "{family} has no help text");
     }
+}
+
+#[test]
+fn examples_are_rows_in_either_form_and_one_where_there_are_none() {
+    let page = page(async |server: TestServer| {
+        for (model, body) in [
+            ("pairs", r#"{"instances": [[1, 2], [3, 4], [5, 6]]}"#),
+            ("pairs", r#"{"inputs": [[1, 2], [3, 4]]}"#),
+            ("half_scalar", r#"{"inputs": 5}"#),
+        ] {
+            assert_eq!(server.predict(model, body).await.status, 200, "{body}");
+        }
+        server.predict("half_plus_two", "{}").await.refuses(400, "");
+    });
+    has(&page, r#":tensorflow:serving:request_example_count_total{model="pairs"}"#, 5.0);
+    has(&page, r#":tensorflow:serving:request_example_count_total{model="half_scalar"}"#, 1.0);
+    assert!(!page.contains(r#"request_example_count_total{model="half_plus_two"}"#), "only what was answered counts");
 }

@@ -2,10 +2,10 @@
 //! Serving's page.
 
 use http::Method;
-use millrace_core::{InferFuture, InferRequest, Reason, Refusal, Tensor};
+use millrace_core::{DType, Dim, InferFuture, InferRequest, Reason, Refusal, Tensor, TensorSpec};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TestServer, answered, models, signature, spec};
+use crate::harness::{Answer, Models, TestServer, answered, models, signature, spec};
 
 async fn predict(model: &str, body: impl Into<bytes::Bytes>) -> Answer {
     TestServer::new(models()).predict(model, body).await
@@ -282,6 +282,10 @@ async fn classify_and_regress_are_refused_where_no_signature_takes_examples() {
     ask("half_plus_two", "classify", examples).await.refuses(400, "No classification inputs found in SignatureDef");
     ask("half_plus_two", "regress", examples).await.refuses(400, "No regression inputs found in SignatureDef");
     ask("sum_diff", "classify", examples).await.refuses(400, "Expected one input Tensor.");
+    let named = r#"{"signature_name": "other\n", "examples": [{"x": 1.0}]}"#;
+    for verb in ["classify", "regress"] {
+        ask("half_plus_two", verb, named).await.refuses(400, r"No signature was found with the name: other\n");
+    }
     ask("half_plus_two", "classify", "{broken").await.refuses(400, "JSON Parse error");
     ask("half_plus_two", "regress", "{}").await.refuses(400, "examples");
     ask("nope", "classify", examples).await.refuses(404, "Latest(nope)");
@@ -291,8 +295,8 @@ async fn classify_and_regress_are_refused_where_no_signature_takes_examples() {
 async fn a_request_knows_its_deadline_caller_and_protocol() {
     let seen = std::sync::Arc::new(parking_lot::Mutex::new(None));
     let note = std::sync::Arc::clone(&seen);
-    let x = || vec![spec("x", millrace_core::DType::Fp32, &[-1])];
-    let models = crate::harness::Models::new().version("m", 1, signature(x(), x()), move |request: InferRequest| {
+    let x = || vec![spec("x", DType::Fp32, &[-1])];
+    let models = Models::new().version("m", 1, signature(x(), x()), move |request: InferRequest| {
         *note.lock() = Some(request.context);
         answered(request.inputs)
     });
@@ -310,9 +314,9 @@ async fn a_request_knows_its_deadline_caller_and_protocol() {
 
 #[tokio::test]
 async fn an_output_that_breaks_the_contract_is_our_fault() {
-    let x = || vec![spec("x", millrace_core::DType::Fp32, &[-1])];
+    let x = || vec![spec("x", DType::Fp32, &[-1])];
     let nothing = |_: InferRequest| -> InferFuture { answered(Vec::<Tensor>::new()) };
-    let models = crate::harness::Models::new().version("m", 1, signature(x(), x()), nothing);
+    let models = Models::new().version("m", 1, signature(x(), x()), nothing);
     let answer = TestServer::new(models).predict("m", r#"{"instances": [1]}"#).await;
     answer.refuses(500, "output");
 }
@@ -320,8 +324,23 @@ async fn an_output_that_breaks_the_contract_is_our_fault() {
 #[tokio::test]
 async fn refusals_of_the_model_keep_their_text() {
     let refusal = Refusal::new(Reason::InvalidInput, "Task size 9 is larger than maximum input batch size 8");
-    let models = crate::harness::Models::new().refusing("m", refusal);
+    let models = Models::new().refusing("m", refusal);
     let answer = TestServer::new(models).predict("m", r#"{"instances": [1]}"#).await;
     answer.refuses(400, "Task size 9 is larger than maximum input batch size 8");
     let _: Value = answer.json();
+}
+
+#[tokio::test]
+async fn an_answer_above_the_limit_is_refused_and_written_on_a_compute_thread() {
+    let x = spec("x", DType::Fp32, &[-1]);
+    let y = TensorSpec::new("y", DType::Int64, vec![Dim::Unknown, Dim::Fixed(0)]);
+    let wide = |_| answered([Tensor::from_vec::<i64>(&[100_000, 0], Vec::new()).unwrap()]);
+    let models = || Models::new().version("wide", 1, signature(vec![x.clone()], vec![y.clone()]), wide);
+    let server = TestServer::new(models());
+    let body = r#"{"inputs": [1]}"#;
+    let answer = server.predict("wide", body).await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, r#"{"outputs":[]}"#.len() + 100_000 * 3 - 1));
+    assert_eq!(server.compute.jobs(), 1, "although its tensor has no bytes");
+    let server = TestServer::with(models(), |config| config.max_answer_bytes = 250_000);
+    server.predict("wide", body).await.refuses(413, "limit of 250000 bytes");
 }

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use millrace_core::{DType, Element, Reason, Strings, Tensor};
 
 use super::signature;
-use crate::json::{Form, encode_predict};
+use crate::json::{Form, JsonError, encode_predict, encode_predict_within};
 
 /// Writes outputs given as names and tensors.
 fn write(form: Form, outputs: &[(&str, Tensor)]) -> Result<String, String> {
@@ -135,4 +135,28 @@ fn empty_axes_are_empty_lists() {
 fn an_answer_with_another_number_of_outputs_is_the_models_fault() {
     let signature = signature(&[("x", DType::Fp32)], &[("y", DType::Fp32)]);
     assert_eq!(encode_predict(Form::Rows, &signature, &[]).unwrap_err().reason(), Reason::BackendBroken);
+}
+
+#[test]
+fn an_answer_above_the_limit_is_refused_before_it_is_written() {
+    let specs = |names: &[&'static str]| names.iter().map(|name| (*name, DType::Int64)).collect::<Vec<_>>();
+    let empty = |sizes: &[usize]| Tensor::from_vec::<i64>(sizes, Vec::new()).unwrap();
+    let written = |form, names: &[&'static str], tensors: &[Tensor], limit| {
+        let signature = signature(&[("x", DType::Fp32)], &specs(names));
+        encode_predict_within(form, &signature, tensors, limit)
+    };
+    let too_large = |limit| Err(JsonError::AnswerTooLarge { limit });
+    for form in [Form::Rows, Form::Columns] {
+        // No memory would hold these brackets.
+        assert_eq!(written(form, &["y"], &[empty(&[1 << 62, 0])], 1 << 20), too_large(1 << 20));
+        assert_eq!(written(form, &["y"], &[empty(&[1 << 30, 1 << 30, 0, 2])], 1 << 20), too_large(1 << 20));
+        let several = [empty(&[1 << 61, 0]), empty(&[1 << 61, 0])];
+        assert_eq!(written(form, &["y", "z"], &several, 1 << 20), too_large(1 << 20));
+    }
+    let numbers = Tensor::from_vec(&[2], vec![i64::MIN, 7]).unwrap();
+    let text = r#"{"outputs":[-9223372036854775808,7]}"#;
+    let exact = written(Form::Columns, &["y"], std::slice::from_ref(&numbers), text.len()).unwrap();
+    assert_eq!(exact, text.as_bytes());
+    let short = text.len() - 1;
+    assert_eq!(written(Form::Columns, &["y"], &[numbers], short), too_large(short), "what only writing can tell");
 }
