@@ -299,7 +299,7 @@ impl Manager {
             let mut snapshot = Snapshot::clone(&self.shared.snapshot.load());
             for name in &changed {
                 let view = ModelView::of(name, &self.table);
-                report(name, view.as_ref());
+                report(name, snapshot.view(name), view.as_ref());
                 snapshot.set(name, view);
             }
             self.shared.snapshot.store(Arc::new(snapshot));
@@ -427,8 +427,14 @@ fn no_version(model: &ModelName, version: u64) -> Refusal {
     Refusal::new(Reason::VersionUnknown, format!("Could not find version {version} of model {model}"))
 }
 
-fn report(name: &ModelName, view: Option<&ModelView>) {
+/// Brings the gauges of `name` up to date. A version that is no longer in view holds nothing.
+fn report(name: &ModelName, before: Option<&ModelView>, view: Option<&ModelView>) {
     metrics::versions(name, |state| view.map_or(0, |view| view.count(state)));
+    for (version, _) in before.into_iter().flat_map(ModelView::memory) {
+        if !view.is_some_and(|view| view.memory().any(|(known, _)| known == version)) {
+            metrics::memory(name, version, 0);
+        }
+    }
     for (version, bytes) in view.into_iter().flat_map(ModelView::memory) {
         metrics::memory(name, version, bytes);
     }

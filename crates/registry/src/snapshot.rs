@@ -47,6 +47,11 @@ impl Snapshot {
         }
     }
 
+    /// The view of `name`.
+    pub(crate) fn view(&self, name: &ModelName) -> Option<&ModelView> {
+        self.models.get(name).map(|view| &**view)
+    }
+
     /// The version that `wanted` means now.
     pub(crate) fn resolve(&self, wanted: &ModelRef<'_>) -> Result<Arc<dyn Servable>, Refusal> {
         match self.models.get(wanted.name) {
