@@ -10,6 +10,8 @@ mod config;
 mod connections;
 mod drain;
 mod faults;
+#[cfg(target_os = "linux")]
+mod footprint;
 mod golden;
 mod http2;
 mod malformed;

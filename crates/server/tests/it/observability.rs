@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use millrace_testkit::{FakeBackend, fixture};
+use millrace_testkit::FakeBackend;
 
 use crate::support::{Client, DOUBLE, Process, Repository, TestServer, millrace, prediction};
 
@@ -70,25 +70,6 @@ fn lint(page: &str) {
     for (name, kind) in &types {
         assert!(*kind != "histogram" || infinite.contains(name), "{name} has no +Inf bucket");
     }
-}
-
-#[test]
-fn row_80_unknown_names_make_no_series() {
-    // A process of its own: series are counted, and the recorder is shared by all servers of a process.
-    let mut command = millrace();
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--log-format", "json"]);
-    let process = Process::start(command.arg(fixture("models")));
-    process.logged("ready");
-    let mut client = Client::connect(process.address);
-    assert_eq!(client.post("/v1/models/half_plus_two:predict", GOOD).status, 200);
-    client.post("/v1/models/nobody:predict", GOOD).refuses(404, "nobody");
-    let series = || Client::connect(process.address).get("/metrics").text().lines().count();
-    let before = series();
-    for index in 0..2_000 {
-        client.post(&format!("/v1/models/stranger{index}:predict"), GOOD).refuses(404, "stranger");
-    }
-    assert_eq!(series(), before);
-    assert_eq!(client.post("/v1/models/half_plus_two:predict", GOOD).status, 200);
 }
 
 #[test]

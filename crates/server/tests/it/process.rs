@@ -4,19 +4,17 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Stdio;
+use std::time::Duration;
 
 use millrace_testkit::fixture;
 use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Client, PATIENCE, Process, Repository, millrace, now, output, prediction};
+use crate::support::{Client, PATIENCE, Process, Repository, millrace, now, output, prediction, serve};
 
 fn serve_fixtures() -> std::process::Command {
-    let mut command = millrace();
-    command.args(["serve", "--log-format", "json", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    command.arg(fixture("models"));
-    command
+    serve(fixture("models"))
 }
 
 #[test]
@@ -88,13 +86,17 @@ fn row_82_what_cannot_start_says_why_at_once() {
         (vec!["check", "/nowhere/at/all"], 2, "/nowhere/at/all"),
         (vec!["inspect", "/nowhere/at/all"], 2, "/nowhere/at/all"),
     ] {
-        let begin = now();
-        let output = output(millrace().args(&words));
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
-        assert!(said.contains(expected), "{words:?}: {said}");
-        // The promise is one second; this machine may be busy with other tests.
-        assert!(begin.elapsed() < PATIENCE / 4, "{words:?}: {:?}", begin.elapsed());
+        let mut quickest = PATIENCE;
+        // The promise is one second, which another test may take from one run, but not from three.
+        for _ in 0..3 {
+            let begin = now();
+            let output = output(millrace().args(&words));
+            quickest = quickest.min(begin.elapsed());
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+            assert!(said.contains(expected), "{words:?}: {said}");
+        }
+        assert!(quickest < Duration::from_secs(1), "{words:?}: {quickest:?}");
     }
 }
 

@@ -102,6 +102,11 @@ impl Client {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Another handle on the connection, for a thread that sends while this one reads.
+    pub(crate) fn sender(&self) -> TcpStream {
+        self.stream.try_clone().expect("the system has handles left")
+    }
+
     /// No more bytes will follow.
     pub(crate) fn half_close(&self) {
         // The server may have closed already.

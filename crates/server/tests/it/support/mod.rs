@@ -8,7 +8,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::Client;
-pub(crate) use process::{Process, millrace, output};
+pub(crate) use process::{HALF_PLUS_TWO, Process, millrace, output, serve};
 pub(crate) use repository::Repository;
 pub(crate) use server::{DOUBLE, TestServer, prediction};
 

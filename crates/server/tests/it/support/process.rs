@@ -1,7 +1,9 @@
 //! The binary as a process of its own, ended with the test.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -9,12 +11,23 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::{Client, PATIENCE, prediction};
+
+/// Where the smallest fixture is asked.
+pub(crate) const HALF_PLUS_TWO: &str = "/v1/models/half_plus_two:predict";
 
 /// The binary, with nothing of the surrounding environment.
 pub(crate) fn millrace() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
     command.env_clear().stdin(Stdio::null());
+    command
+}
+
+/// `millrace serve` with ports of the system's choice and the log that [`Process`] reads.
+pub(crate) fn serve(repository: impl AsRef<Path>) -> Command {
+    let mut command = millrace();
+    command.args(["serve", "--log-format", "json", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.arg(repository.as_ref());
     command
 }
 
@@ -91,6 +104,49 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(pid, signal).expect("it is our own child");
+    }
+
+    /// Its resident memory, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// How far above what it holds now its memory rises during `act`, in bytes.
+    pub(crate) fn peak_growth(&self, act: impl FnOnce()) -> u64 {
+        // 5 is the kernel's word for forgetting the highest value so far.
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("it is our own child");
+        let before = self.resident();
+        act();
+        self.status("VmHWM:").saturating_sub(before)
+    }
+
+    fn status(&self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the kernel says it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kilobytes") << 10
+    }
+
+    /// The number that its metrics page gives for the first line that starts with `name`, or 0.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let page = Client::connect(self.address).get("/metrics").text();
+        let line = page.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Alive, ready, and `half_plus_two` gives x / 2 + 2 (version 1) or x / 2 + 3 (version 2).
+    #[track_caller]
+    pub(crate) fn is_well(&self) {
+        let mut client = Client::connect(self.address);
+        assert_eq!(client.get("/v2/health/live").status, 200);
+        assert_eq!(client.get("/v2/health/ready").status, 200);
+        let answer = client.post(HALF_PLUS_TWO, r#"{"instances": [4.0]}"#);
+        assert!(answer.json() == prediction(4.0) || answer.json() == prediction(5.0), "{}", answer.text());
+    }
+
+    /// Ends it as no signal handler can see.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is our own child");
+        self.child.wait().expect("it is our own child");
     }
 
     /// Waits for its end and gives its exit code.

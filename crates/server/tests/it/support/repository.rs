@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use millrace_testkit::FakeBackend;
+use millrace_testkit::{FakeBackend, fixture};
 use tempfile::TempDir;
 
 /// Removed with the test.
@@ -22,6 +22,19 @@ impl Repository {
     /// Adds version `version` of `model` for the fake engine: `y = x * scale + offset`.
     pub(crate) fn fake(self, model: &str, version: u64, scale: f32, offset: f32) -> Self {
         self.file(model, version, "model.fake", &FakeBackend::file(scale, offset))
+    }
+
+    /// Adds a copy of a version among the fixtures, such as `models/fraud/1`, as version `version` of `model`.
+    pub(crate) fn copy(self, fixture_path: &str, model: &str, version: u64) -> Self {
+        let folder = self.path().join(model).join(version.to_string());
+        fs::create_dir_all(&folder).expect("the folder can be made");
+        for entry in fs::read_dir(fixture(fixture_path)).expect("the fixture is there") {
+            let entry = entry.expect("it can be read");
+            if entry.file_type().expect("it has a type").is_file() {
+                fs::copy(entry.path(), folder.join(entry.file_name())).expect("it can be copied");
+            }
+        }
+        self
     }
 
     pub(crate) fn file(self, model: &str, version: u64, name: &str, text: &str) -> Self {
