@@ -93,6 +93,58 @@ fn row_75_a_stream_that_is_over_time_gets_503() {
 }
 
 #[test]
+fn row_36_a_header_list_over_its_limit_is_refused_and_others_are_served() {
+    let server = TestServer::double(|_| {});
+    let address = server.address();
+    server.runtime().block_on(async {
+        for (count, length) in [(1, 20_000), (10_000, 10), (64, 16_000)] {
+            let (mut sender, _connection) = connect(address).await;
+            let mut large = request(address);
+            for index in 0..count {
+                let name = http::HeaderName::try_from(format!("x-{index}")).unwrap();
+                large.headers_mut().insert(name, "y".repeat(length).parse().unwrap());
+            }
+            // 431 where the list can still be read to its end; a reset of the stream or the connection where not.
+            let answer = tokio::time::timeout(PATIENCE, sender.send_request(large)).await.expect("it answers");
+            assert!(!answer.is_ok_and(|response| response.status() != 431), "{count} headers of {length} bytes");
+        }
+        let (mut sender, _connection) = connect(address).await;
+        let mut fair = request(address);
+        fair.headers_mut().insert("x", "y".repeat(8_000).parse().unwrap());
+        assert_eq!(sender.send_request(fair).await.unwrap().status(), 200);
+    });
+    server.is_well();
+}
+
+#[test]
+fn row_36_headers_without_an_end_close_the_connection() {
+    let server = TestServer::double(|_| {});
+    let mut client = server.client();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    // A literal header with a new name, `x: yyy…`, of 100 bytes.
+    let header = [&b"\x00\x01x\x64"[..], &[b'y'; 100]].concat();
+    client.send_anyway([&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, b"")].concat());
+    // HEADERS, then one CONTINUATION after another, none of which says that it is the last.
+    client.send_anyway(frame(1, 0, 1, &header));
+    let more = frame(9, 0, 1, &header.repeat(100));
+    for _ in 0..10_000 {
+        client.send_anyway(&more);
+    }
+    let said = client.rest_until_close();
+    // GOAWAY, unless the reset that follows unread bytes has swallowed it.
+    let mut frames = said.as_slice();
+    while let [a, b, c, kind, rest @ ..] = frames {
+        assert!(matches!(kind, 3 | 4 | 7 | 8), "frame {kind} is no refusal");
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        frames = rest.get(5 + length..).unwrap_or_default();
+    }
+    server.is_well();
+}
+
+#[test]
 fn an_idle_connection_is_closed() {
     let server = TestServer::double(|config| config.connections.idle_timeout = Duration::from_millis(300));
     let address = server.address();

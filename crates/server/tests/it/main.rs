@@ -8,6 +8,8 @@
 
 mod config;
 mod connections;
+#[cfg(target_os = "linux")]
+mod disk;
 mod drain;
 mod faults;
 #[cfg(target_os = "linux")]

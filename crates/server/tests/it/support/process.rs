@@ -1,5 +1,6 @@
 //! The binary as a process of its own, ended with the test.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ pub(crate) struct Process {
     child: Child,
     stdout: Receiver<String>,
     log: Receiver<Value>,
+    seen: RefCell<Vec<Value>>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
 }
@@ -46,7 +48,7 @@ impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let (address, admin) = (SocketAddr::from(([0, 0, 0, 0], 0)), None);
-        let mut this = Self { child, stdout: channel().1, log: channel().1, address, admin };
+        let mut this = Self { child, stdout: channel().1, log: channel().1, seen: RefCell::default(), address, admin };
         this.stdout = lines(this.child.stdout.take().expect("it is piped"), Some);
         this.log = lines::<ChildStderr, Value>(this.child.stderr.take().expect("it is piped"), |line| {
             serde_json::from_str(&line).ok()
@@ -63,24 +65,16 @@ impl Process {
     pub(crate) fn logged(&self, message: &str) -> Value {
         loop {
             let event = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no `{message}` in the log"));
+            self.seen.borrow_mut().push(event.clone());
             if event["message"].as_str().is_some_and(|text| text.contains(message)) {
                 return event;
             }
         }
     }
 
-    /// The lines of the log up to and with the one with this message.
-    #[track_caller]
-    pub(crate) fn logged_until(&self, message: &str) -> Vec<Value> {
-        let mut events = Vec::new();
-        loop {
-            let event = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no `{message}` in {events:?}"));
-            let is_last = event["message"] == message;
-            events.push(event);
-            if is_last {
-                return events;
-            }
-        }
+    /// Every line of the log that has been waited for or passed over.
+    pub(crate) fn log_so_far(&self) -> Vec<Value> {
+        self.seen.borrow().clone()
     }
 
     /// What it has printed up to and with the line that `last` accepts.
