@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource};
+use millrace_core::{Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Signature};
 use tract_onnx::prelude::{Framework, InferenceModelExt, TypedModel};
 use tract_onnx::tract_hir::infer::InferenceModel;
 
@@ -10,7 +10,8 @@ use crate::dims::Sizes;
 use crate::guard::guarded;
 use crate::model::{Loaded, TractModel};
 use crate::plans::{Plans, flatten, weight_bytes};
-use crate::scan::{self, Scanned};
+use crate::probe::{self, Verdict};
+use crate::scan::{self, FirstAxes, Scanned};
 use crate::signature::signature;
 use crate::tokens;
 
@@ -61,7 +62,7 @@ impl Backend for TractBackend {
         let loaded = outcome.map_err(|panicked| {
             LoadError::new(LoadErrorKind::Engine, format!("{file}: {panicked}")).with_cause(panicked)
         })?;
-        Ok(Arc::new(TractModel(Arc::new(loaded?))))
+        Ok(Arc::new(TractModel(loaded?)))
     }
 }
 
@@ -94,22 +95,60 @@ fn listed(names: &[&str]) -> String {
     }
 }
 
-fn load(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Loaded, LoadError> {
-    let scanned = scan::scan(file, source, config)?;
+/// Loads `file`. Where all inputs leave their first axis unnamed, it is taken for one batch axis if the model then treats
+/// rows apart, and else for one axis of its own per input.
+fn load(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Arc<Loaded>, LoadError> {
+    let scanned = scan::scan(file, source, config, FirstAxes::Shared)?;
+    if !scanned.shares_first_axes {
+        return assemble(file, scanned, config).map(|(loaded, _)| loaded);
+    }
+    match assemble(file, scanned, config) {
+        Ok((loaded, Verdict::Independent)) => Ok(loaded),
+        Ok(_) | Err(_) => {
+            let scanned = scan::scan(file, source, config, FirstAxes::Apart)?;
+            assemble(file, scanned, config).map(|(loaded, _)| loaded)
+        }
+    }
+}
+
+/// From a checked file to a model, and whether its rows are known to be independent.
+fn assemble(file: &str, scanned: Scanned, config: &TractConfig) -> Result<(Arc<Loaded>, Verdict), LoadError> {
     let model = typed(file, &scanned).map_err(|error| explained(file, error, &scanned))?;
     let (signature, mixing) = signature(&model, &scanned.inputs, &scanned.outputs, scanned.mixing.as_ref())
         .map_err(|error| named(file, error))?;
-    let sizes = Sizes::new(&model, &signature, config.max_tensor_bytes);
+    let loaded = Arc::new(finish(file, &model, signature, mixing, scanned.facts.clone(), config)?);
+    if !loaded.signature.is_batched() {
+        return Ok((loaded, Verdict::Unknown));
+    }
+    match probe::rows(&loaded) {
+        Verdict::Mixing(why) => {
+            let signature = loaded.signature.clone().unbatched();
+            let loaded = finish(file, &model, signature, Some(why.clone()), scanned.facts, config)?;
+            Ok((Arc::new(loaded), Verdict::Mixing(why)))
+        }
+        verdict @ (Verdict::Independent | Verdict::Unknown) => Ok((loaded, verdict)),
+    }
+}
+
+/// Makes plans and checks for `model` as `signature` describes it.
+fn finish(
+    file: &str,
+    model: &TypedModel,
+    signature: Signature,
+    mixing: Option<String>,
+    mut facts: ModelFacts,
+    config: &TractConfig,
+) -> Result<Loaded, LoadError> {
+    let sizes = Sizes::new(model, &signature, config.max_tensor_bytes);
     if signature.symbols().is_empty() {
         // Rows are all that varies, so a model that cannot run one of them can run nothing.
         sizes
             .check(&Admission { rows: 1, group: Group::default() })
             .map_err(|error| LoadError::new(LoadErrorKind::TooLarge, format!("{file}: no request can run: {error}")))?;
     }
-    let lookups = tokens::lookups(&model);
-    let weights = weight_bytes(&model);
-    let plans = Plans::new(model, &signature, config.max_plans).map_err(|error| named(file, error))?;
-    let mut facts: ModelFacts = scanned.facts;
+    let lookups = tokens::lookups(model);
+    let weights = weight_bytes(model);
+    let plans = Plans::new(model.clone(), &signature, config.max_plans).map_err(|error| named(file, error))?;
     facts.nodes_optimised = plans.symbolic().map(|plan| plan.model().nodes().len());
     facts.weight_bytes = Some(weights);
     if let Some(mixing) = mixing {

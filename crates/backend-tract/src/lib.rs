@@ -12,8 +12,8 @@
 //! only). `BF16` is refused at load.
 //!
 //! The first axis is the batch where it is one symbol in every input and output. Rows that are not independent although
-//! the shapes look so (a reduction over the batch, a quantisation whose scale comes from all rows) are found and such a
-//! model is never batched; `facts()` says why. One plan with symbolic sizes runs every batch; plans for exact row counts
+//! the shapes look so (a reduction over the batch, a quantisation whose scale comes from all rows) are found, by their
+//! operators and by a trial at load, and such a model is never batched; `facts()` says why. One plan with symbolic sizes runs every batch; plans for exact row counts
 //! are faster and are made by [`Model::prepare`](millrace_core::Model::prepare), for one row already at load.
 
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ mod guard;
 mod instance;
 mod model;
 mod plans;
+mod probe;
 mod rows;
 mod scan;
 mod signature;

@@ -8,27 +8,31 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value as Size;
 use tract_onnx::pb::type_proto::{Tensor, Value};
 use tract_onnx::pb::{GraphProto, ValueInfoProto};
 
-use super::{Checker, tensors};
+use super::{Checker, FirstAxes, tensors};
 
 /// What the inputs are.
 #[derive(Debug)]
 pub(super) struct Named {
     pub(super) names: Vec<String>,
     pub(super) is_symbolic: bool,
+    pub(super) shares_first_axes: bool,
 }
 
 /// Names every axis of the inputs that has neither number nor usable name, and refuses impossible sizes.
 ///
 /// # Errors
 /// [`LoadError`] naming the input.
-pub(super) fn settle(checker: &Checker<'_>, graph: &mut GraphProto) -> Result<Named, LoadError> {
+pub(super) fn settle(checker: &Checker<'_>, graph: &mut GraphProto, first_axes: FirstAxes) -> Result<Named, LoadError> {
     bound_names(graph);
     let constants: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
     let mut symbols = Symbols::new(graph);
     let mut inputs: Vec<&mut ValueInfoProto> =
         graph.input.iter_mut().filter(|input| !constants.contains(&input.name)).collect();
     let is_only_input = inputs.len() == 1;
-    let mut named = Named { names: Vec::new(), is_symbolic: false };
+    let shares_first_axes =
+        inputs.len() > 1 && first_axes == FirstAxes::Shared && inputs.iter_mut().all(|input| is_unnamed_first(input));
+    let shared = shares_first_axes.then(|| symbols.fresh("N"));
+    let mut named = Named { names: Vec::new(), is_symbolic: false, shares_first_axes };
     for input in &mut inputs {
         let name = input.name.clone();
         let Some(shape) = tensor(input).and_then(|tensor| tensor.shape.as_mut()) else {
@@ -44,7 +48,12 @@ pub(super) fn settle(checker: &Checker<'_>, graph: &mut GraphProto) -> Result<Na
         for (axis, dim) in shape.dim.iter_mut().enumerate() {
             let symbol = match &dim.value {
                 Some(Size::DimValue(size)) if *size >= 0 => continue,
-                Some(Size::DimParam(text)) if !matches!(text.as_str(), "" | "?") => symbols.usable(text),
+                Some(Size::DimParam(text)) if !is_no_name(text) => symbols.usable(text),
+                _ if axis == 0
+                    && let Some(shared) = &shared =>
+                {
+                    shared.clone()
+                }
                 // The first axis of the only input has one likely meaning; any other axis is named after its place.
                 _ if axis == 0 && is_only_input => symbols.fresh("N"),
                 _ => symbols.fresh(&format!("{name}_{axis}")),
@@ -57,6 +66,20 @@ pub(super) fn settle(checker: &Checker<'_>, graph: &mut GraphProto) -> Result<Na
     }
     graph.output.iter().try_for_each(|output| check_size(checker, output))?;
     Ok(named)
+}
+
+fn is_no_name(text: &str) -> bool {
+    matches!(text, "" | "?")
+}
+
+/// Whether `input` has a first axis, with neither number nor name.
+fn is_unnamed_first(input: &mut ValueInfoProto) -> bool {
+    let first = tensor(input).and_then(|tensor| tensor.shape.as_ref()?.dim.first());
+    first.is_some_and(|dim| match &dim.value {
+        None => true,
+        Some(Size::DimValue(size)) => *size < 0,
+        Some(Size::DimParam(text)) => is_no_name(text),
+    })
 }
 
 fn tensor(info: &mut ValueInfoProto) -> Option<&mut Tensor> {

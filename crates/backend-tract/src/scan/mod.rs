@@ -29,9 +29,20 @@ pub(crate) struct Scanned {
     pub(crate) outputs: Vec<String>,
     /// Whether some input axis is symbolic.
     pub(crate) is_symbolic: bool,
+    /// Whether several inputs got one name for their unnamed first axes.
+    pub(crate) shares_first_axes: bool,
     /// The first node whose operator mixes the rows of a batch, in words.
     pub(crate) mixing: Option<String>,
     pub(crate) facts: ModelFacts,
+}
+
+/// What to take the first axes of several inputs for, where none of them has a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstAxes {
+    /// One axis, along which rows lie.
+    Shared,
+    /// One axis for each input.
+    Apart,
 }
 
 /// What the checks share.
@@ -75,7 +86,12 @@ fn called(node: &NodeProto) -> String {
 ///
 /// # Errors
 /// [`LoadError`] naming the file and the node, initializer or input at fault.
-pub(crate) fn scan(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Scanned, LoadError> {
+pub(crate) fn scan(
+    file: &str,
+    source: &ModelSource,
+    config: &TractConfig,
+    first_axes: FirstAxes,
+) -> Result<Scanned, LoadError> {
     let checker = Checker { file, source, config };
     let mut proto = read(&checker)?;
     let Some(mut graph) = proto.graph.take() else {
@@ -85,7 +101,7 @@ pub(crate) fn scan(file: &str, source: &ModelSource, config: &TractConfig) -> Re
     tensors::settle(&checker, &mut graph)?;
     constants::check(&checker, &graph)?;
     trees::check(&checker, &graph)?;
-    let named = inputs::settle(&checker, &mut graph)?;
+    let named = inputs::settle(&checker, &mut graph, first_axes)?;
     let facts = facts(&proto, &graph);
     let mut mixing = None;
     graph::for_each_node(&graph, &mut |node| {
@@ -96,7 +112,8 @@ pub(crate) fn scan(file: &str, source: &ModelSource, config: &TractConfig) -> Re
     });
     let outputs = graph.output.iter().map(|output| output.name.clone()).collect();
     proto.graph = Some(graph);
-    Ok(Scanned { proto, inputs: named.names, outputs, is_symbolic: named.is_symbolic, mixing, facts })
+    let (inputs, is_symbolic, shares_first_axes) = (named.names, named.is_symbolic, named.shares_first_axes);
+    Ok(Scanned { proto, inputs, outputs, is_symbolic, shares_first_axes, mixing, facts })
 }
 
 fn read(checker: &Checker<'_>) -> Result<ModelProto, LoadError> {

@@ -1,7 +1,7 @@
 //! Requests that fit the signature's names and types, and what becomes of them.
 
 use millrace_backend_tract::{TractBackend, TractConfig};
-use millrace_core::{Backend, Batch, Model, RunContext, RunError, Strings, Tensor};
+use millrace_core::{Backend, Batch, Model, RunContext, RunError, Strings, Tensor, TensorList};
 use millrace_testkit::fixture_source;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -220,4 +220,90 @@ fn a_memory_budget_below_the_weights_is_kept() {
     source.memory_budget = 20_000;
     let error = TractBackend::default().load(&source).unwrap_err();
     assert_eq!(error.kind(), millrace_core::LoadErrorKind::TooLarge, "{error}");
+}
+
+/// Whether a model of `x FP32[N,4]` that goes through `nodes` to `y` is batched; else why not.
+fn batched(nodes: fn(Onnx) -> Onnx) -> Result<(), String> {
+    let model = nodes(Onnx::default().input("x", DataType::Float, &["N", "4"]));
+    let model = model.output("y", DataType::Float, &["N", "4"]);
+    let model = TractBackend::default().load(&model.source()).unwrap();
+    if model.signature().is_batched() { Ok(()) } else { Err(model.facts().properties["not batched"].clone()) }
+}
+
+#[test]
+fn rows_that_change_each_other_in_ways_no_axis_shows_are_found_by_trying() {
+    let found = |nodes: fn(Onnx) -> Onnx| {
+        let why = batched(nodes).unwrap_err();
+        assert!(why.contains("output `y`") && why.contains("not what they are alone"), "{why}");
+    };
+    // Columns and rows change places: each answer holds values of other rows.
+    found(|model| {
+        let model = model.ints("turned", &[4, -1]).node("Reshape", &["x", "turned"], &["z"], &[]);
+        model.node("Transpose", &["z"], &["y"], &[("perm", &[1, 0])])
+    });
+    // A window that slides over the rows.
+    found(|model| {
+        let model = model.ints("image", &[1, 1, -1, 4]).ints("flat", &[-1, 4]).floats("w", &[1, 1, 3, 1], &[1.0; 3]);
+        let model = model.node("Reshape", &["x", "image"], &["z"], &[]);
+        let model = model.node("Conv", &["z", "w"], &["c"], &[("pads", &[1, 0, 1, 0])]);
+        model.node("Reshape", &["c", "flat"], &["y"], &[])
+    });
+    found(|model| {
+        let model = model.ints("image", &[1, 1, -1, 4]).ints("flat", &[-1, 4]);
+        let model = model.node("Reshape", &["x", "image"], &["z"], &[]);
+        let window: [(&str, &[i64]); 2] = [("pads", &[1, 0, 1, 0]), ("kernel_shape", &[3, 1])];
+        model.node("MaxPool", &["z"], &["c"], &window).node("Reshape", &["c", "flat"], &["y"], &[])
+    });
+    // Each row divided by how many there are.
+    found(|model| {
+        let model = model.ints("first", &[0]).node("Shape", &["x"], &["sizes"], &[]);
+        let model = model.node("Gather", &["sizes", "first"], &["n"], &[]);
+        model.node("Cast", &["n"], &["count"], &[("to", &[1])]).node("Div", &["x", "count"], &["y"], &[])
+    });
+    // What is left of a row depends on its place.
+    found(|model| model.node("Trilu", &["x"], &["y"], &[]));
+    // And some that only look like those.
+    assert_eq!(batched(|model| model.node("Relu", &["x"], &["y"], &[])), Ok(()));
+    assert_eq!(
+        batched(|model| {
+            let model =
+                model.ints("image", &[-1, 1, 2, 2]).ints("flat", &[-1, 4]).floats("w", &[1, 1, 3, 3], &[0.5; 9]);
+            let model = model.node("Reshape", &["x", "image"], &["z"], &[]);
+            let model = model.node("Conv", &["z", "w"], &["c"], &[("pads", &[1, 1, 1, 1])]);
+            model.node("Reshape", &["c", "flat"], &["y"], &[])
+        }),
+        Ok(())
+    );
+}
+
+#[test]
+fn unnamed_first_axes_of_several_inputs_are_one_batch_where_rows_stay_apart() {
+    let load = |first: [&str; 2], op: &str, attributes: &[(&str, &[i64])]| {
+        let model = Onnx::default()
+            .input("a", DataType::Float, &[first[0], "4"])
+            .input("b", DataType::Float, &[first[1], "4"])
+            .node(op, &["a", "b"], &["y"], attributes)
+            .output("y", DataType::Float, &["?", "?"]);
+        TractBackend::default().load(&model.source())
+    };
+    for (op, attributes, output) in
+        [("Add", &[][..], "y FP32[N,4]"), ("Concat", &[("axis", &[1_i64][..])][..], "y FP32[N,8]")]
+    {
+        let model = load(["?", "?"], op, attributes).unwrap();
+        let signature = model.signature();
+        assert!(signature.is_batched(), "{op}");
+        assert_eq!(signature.inputs()[1].to_string(), "b FP32[N,4]");
+        assert_eq!(signature.outputs()[0].to_string(), output);
+        let row =
+            |value: f32| -> TensorList { (0..2).map(|_| Tensor::from_vec(&[1, 4], vec![value; 4]).unwrap()).collect() };
+        let answers = run(&*model, &[row(1.0), row(2.0)]).unwrap();
+        let alone = run(&*model, &[row(2.0)]).unwrap();
+        assert_eq!(answers[1][0].elements::<f32>().unwrap(), alone[0][0].elements::<f32>().unwrap());
+    }
+    // A product over the shared axis would mix rows, and names that differ are meant to.
+    for (first, op) in [(["?", "?"], "MatMul"), (["A", "B"], "Add"), (["?", "B"], "Add")] {
+        let model = load(first, op, &[]).unwrap();
+        assert!(!model.signature().is_batched(), "{first:?} {op}");
+        assert_ne!(model.signature().inputs()[0].shape[0], model.signature().inputs()[1].shape[0]);
+    }
 }
