@@ -68,7 +68,8 @@ mod tests {
     use std::sync::atomic::AtomicU64;
     use std::thread;
 
-    use super::{Limit, MOST_PER_SECOND, log_all, now};
+    use super::{Limit, MOST_PER_SECOND, now};
+    use crate::Environment;
     use crate::config::LogFormat;
 
     #[test]
@@ -83,8 +84,9 @@ mod tests {
     #[test]
     #[ignore = "run by the test below in a process of its own: hooks and logs belong to a process"]
     fn child() {
+        // As the binary does, with the shortest command that there is.
+        assert_eq!(crate::run(vec!["millrace".into(), "--version".into()], &Environment::default()), 0);
         crate::log::start(LogFormat::Json, &"info".parse().unwrap());
-        log_all(false);
         let poisoned = thread::Builder::new().name("poisoned".to_owned()).spawn(|| {
             let caught = std::panic::catch_unwind(|| panic!("two\nlines and \u{1b}[31m{}", "x".repeat(100_000)));
             assert!(caught.is_err());

@@ -1,6 +1,9 @@
 //! `millrace check`: loads and warms a whole repository, and says what is wrong with it.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
+use std::path::Path;
 
 use millrace_batching::{ComputePool, PoolConfig};
 use millrace_core::Catalog as _;
@@ -23,8 +26,9 @@ pub(super) fn run(args: CheckArgs) -> Result<i32, Failure> {
     if backends.is_empty() {
         return Err(Failure::failed(StartError::NoBackend));
     }
-    // The table says which versions failed and why; warnings say what was ignored.
-    crate::log::start(LogFormat::Auto, &"warn".parse().map_err(Failure::failed)?);
+    // What the registry has to say is printed below, once.
+    crate::log::start(LogFormat::Auto, &"warn,millrace_registry=off".parse().map_err(Failure::failed)?);
+    let path = args.repository.clone();
     let mut config = RegistryConfig::repository(args.repository);
     config.watch = false;
     let registry = Registry::start(config, backends, ComputePool::new(PoolConfig::default()))
@@ -33,9 +37,27 @@ pub(super) fn run(args: CheckArgs) -> Result<i32, Failure> {
     runtime.block_on(registry.settled());
     let models = registry.models();
     say(&mut io::stdout(), table(&models));
-    let problems = problems(&models);
+    for warning in registry.warnings() {
+        say(&mut io::stderr(), format_args!("warning: {warning}\n"));
+    }
+    let mut problems = problems(&models);
+    if models.is_empty() {
+        problems.push(no_model(&path));
+    }
     for problem in &problems {
         say(&mut io::stderr(), format_args!("problem: {problem}\n"));
     }
     Ok(if problems.is_empty() { DONE } else { FAILED })
+}
+
+/// Why there is nothing in `path`: often it is one folder too deep.
+fn no_model(path: &Path) -> String {
+    let is_version = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<u64>().is_ok());
+    let names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let hint = if names.into_iter().any(|name| is_version(&name)) {
+        "it looks like one model; give the folder above it, or use `millrace inspect`"
+    } else {
+        "give the folder that holds one folder per model, such as NAME/1/model.onnx"
+    };
+    format!("the repository {} holds no model → {hint}", path.display())
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::args::ServeArgs;
-use super::table::{curl_lines, table};
+use super::table::{curl_lines, table_with_reasons};
 use super::{DONE, FAILED, Failure, say};
 use crate::config::environment::Environment;
 use crate::config::resolve::{Settings, resolve};
@@ -50,7 +50,7 @@ async fn serve(settings: Settings) -> Result<i32, Failure> {
     if ended_early.is_ok() {
         let models = server.catalog().models();
         let lines = curl_lines(&models, server.local_addr(), &set);
-        say(&mut io::stdout(), format_args!("{}\n{lines}", table(&models)));
+        say(&mut io::stdout(), format_args!("{}\n{lines}", table_with_reasons(&models)));
         tracing::info!(models = models.len(), "ready");
         // Nothing else ends it.
         let _ = signals.until(&server, std::future::pending::<()>()).await;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use millrace_core::{ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionStatus};
+use millrace_core::{Code, ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionFailure, VersionStatus};
 use millrace_registry::ModelSet;
 
 use super::sample::{Sample, sample};
@@ -12,7 +12,16 @@ use super::sample::{Sample, sample};
 const HEAD: [&str; 7] = ["MODEL", "VERSION", "BACKEND", "STATE", "INPUTS → OUTPUTS", "LOAD", "MEMORY"];
 
 /// One line per version, and one below each failed version with the reason.
+pub(super) fn table_with_reasons(models: &[ModelStatus]) -> String {
+    render(models, true)
+}
+
+/// One line per version.
 pub(super) fn table(models: &[ModelStatus]) -> String {
+    render(models, false)
+}
+
+fn render(models: &[ModelStatus], with_reasons: bool) -> String {
     let mut rows: Vec<([String; 7], Option<String>)> = Vec::new();
     for model in models {
         for version in &model.versions {
@@ -28,7 +37,10 @@ pub(super) fn table(models: &[ModelStatus]) -> String {
                 "-".into(),
                 "-".into(),
             ];
-            rows.push((cells, Some("no version in its folder: expected folders named 1, 2, …".to_owned())));
+            rows.push((
+                cells,
+                Some("no version that is wanted lies in its folder: see `versions` in its model.toml".to_owned()),
+            ));
         }
     }
     let mut widths = HEAD.map(str::len);
@@ -41,7 +53,7 @@ pub(super) fn table(models: &[ModelStatus]) -> String {
     line(&mut text, &widths, &HEAD.map(str::to_owned));
     for (cells, failure) in &rows {
         line(&mut text, &widths, cells);
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.as_ref().filter(|_| with_reasons) {
             let _ = writeln!(text, "    {failure}");
         }
     }
@@ -148,23 +160,36 @@ fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Everything that is wrong, one line each; empty where all is well.
+/// Everything that is wrong and what to do about it, one line each; empty where all is well.
 pub(super) fn problems(models: &[ModelStatus]) -> Vec<String> {
     let mut problems = Vec::new();
-    if models.is_empty() {
-        problems.push("the repository holds no model".to_owned());
-    }
     for model in models {
         for version in &model.versions {
             if let Some(failure) = &version.failure {
-                problems.push(format!("{} version {}: {}", model.name, version.version, failure.message));
+                let hint = remedy(failure).map(|hint| format!(" → {hint}")).unwrap_or_default();
+                problems.push(format!("{} version {}: {}{hint}", model.name, version.version, failure.message));
             }
         }
         if !model.is_ready() && model.versions.iter().all(|version| version.failure.is_none()) {
-            problems.push(format!("{}: no version can serve", Quoted(model.name.as_str())));
+            let hint = "look at `versions` and `aliases` in its model.toml";
+            problems.push(format!("{}: no version can serve → {hint}", Quoted(model.name.as_str())));
         }
     }
     problems
+}
+
+/// What an operator can do, where the failure does not say it.
+fn remedy(failure: &VersionFailure) -> Option<&'static str> {
+    match failure.code {
+        // The text names the line and what is expected there.
+        Code::FailedPrecondition if failure.message.starts_with("model.toml") => None,
+        Code::FailedPrecondition => Some("export the model again, or copy it again if the copy was cut off"),
+        Code::NotFound => Some("copy all of the model's files into the version's folder"),
+        Code::Unimplemented => Some("save it as ONNX with operators and types that the engine has"),
+        Code::ResourceExhausted => Some("make the model smaller; docs/configuration.md has the limits of [registry]"),
+        Code::Internal => Some("this is a defect of the engine: please report it, with the model if you can"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -48,33 +48,6 @@ fn row_41_resets_at_every_byte_leave_nothing_behind() {
 }
 
 #[test]
-fn row_42_slow_heads_slow_bodies_and_idle_connections_are_closed() {
-    let server = TestServer::double(|config| {
-        config.connections.header_timeout = SHORT;
-        config.connections.idle_timeout = SHORT;
-        config.http.body_timeout = SHORT;
-        config.http.min_body_rate = 0;
-    });
-    let head = format!("POST {DOUBLE} HTTP/1.1\r\nhost: t\r\ncontent-length: 20\r\n\r\n");
-    let mut slow: Vec<Client> = (0..90)
-        .map(|index| {
-            let mut client = server.client();
-            match index % 3 {
-                0 => client.send(&head[..head.len() / 2]),
-                1 => client.send(format!("{head}{{")),
-                _ => {}
-            }
-            client
-        })
-        .collect();
-    for client in &mut slow {
-        let said = String::from_utf8_lossy(&client.rest_until_close()).into_owned();
-        assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
-    }
-    server.is_well();
-}
-
-#[test]
 fn headers_that_trickle_in_are_timed_from_their_first_byte() {
     let server = TestServer::double(|config| {
         config.connections.header_timeout = SHORT;
@@ -115,26 +88,6 @@ fn an_idle_connection_is_closed_after_its_last_answer() {
     let begin = now();
     assert!(client.rest_until_close().is_empty());
     assert!(begin.elapsed() >= SHORT / 2 && begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
-}
-
-#[test]
-fn row_43_clients_that_never_read_are_closed() {
-    let server = TestServer::double(|config| {
-        config.connections.write_timeout = SHORT;
-        config.registry.batching.max_queue_rows = usize::MAX;
-    });
-    let rows = vec!["1.0"; 100_000].join(",");
-    let request = Client::request("POST", DOUBLE, "", format!("{{\"instances\": [{rows}]}}").as_bytes());
-    let mut greedy: Vec<Client> = (0..6).map(|_| Client::with_small_window(server.address())).collect();
-    for client in &mut greedy {
-        // Several megabytes of answers: more than the server's kernel buffers for one connection.
-        for _ in 0..16 {
-            client.send_anyway(&request);
-        }
-    }
-    server.until_connected(0);
-    server.is_well();
-    drop(greedy);
 }
 
 #[test]

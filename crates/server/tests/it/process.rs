@@ -156,6 +156,28 @@ fn check_passes_good_models_and_fails_bad_ones() {
         assert!(said.contains(&format!("problem: {name} version 1: ")), "{said}");
     }
     assert!(said.contains("Frobnicate"), "{said}");
+    for line in said.lines() {
+        // One line each, said once, with what to do; what is only ignored is a warning.
+        let is_complete = line.starts_with("problem: ") && line.contains(" → ");
+        assert!(is_complete || line.starts_with("warning: ") && line.contains("ignored: "), "{line}");
+        assert_eq!(said.matches(line).count(), 1, "{line}");
+    }
+    let table = String::from_utf8_lossy(&bad.stdout).into_owned();
+    assert!(table.contains("FAILED") && !table.contains("Frobnicate"), "{table}");
+}
+
+#[test]
+fn check_knows_a_folder_that_is_one_too_deep_and_an_empty_one() {
+    let empty = TempDir::new().unwrap();
+    for (path, hint) in
+        [(fixture("models/fraud"), "the folder above it"), (empty.path().to_owned(), "NAME/1/model.onnx")]
+    {
+        let output = output(millrace().arg("check").arg(path));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let problems: Vec<_> = said.lines().filter(|line| line.starts_with("problem: ")).collect();
+        assert!(problems.len() == 1 && problems[0].contains(hint), "{said}");
+    }
 }
 
 #[test]
