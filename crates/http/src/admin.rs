@@ -1,6 +1,7 @@
 //! The admin port's service: what is loaded, in full, and orders to load, unload and alias.
 //!
-//! JSON in and out, statuses by the plain table. Who may reach the port is the listener's affair.
+//! JSON in and out, statuses by the plain table. Who may reach the port is the listener's affair; but a browser on the
+//! same machine reaches it for any web page, so what a page sends is refused here.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -130,6 +131,11 @@ impl AdminService {
     {
         let admin = &self.0.0;
         let config = &admin.config;
+        // Browsers name the page in every request that changes something, and no other client does.
+        if head.origin.is_some() && parts.method != Method::GET {
+            let text = "orders from web pages are refused; send them without an origin header";
+            return Err(Failure::plain(Refusal::new(Reason::Forbidden, text)).closing());
+        }
         body::check_length(head.content_length, &body, MAX_BODY)?;
         let bounds = Bounds {
             bytes: MAX_BODY,

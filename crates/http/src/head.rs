@@ -76,15 +76,17 @@ fn contains_gzip(value: &HeaderValue) -> bool {
     value.as_bytes().windows(4).any(|window| window.eq_ignore_ascii_case(b"gzip"))
 }
 
-/// Whether `gzip` or `*` is listed and not with weight 0.
+/// Whether `gzip` is listed and not with weight 0, or `*` where `gzip` is not.
 fn accepts_gzip(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
-    text.split(',').any(|coding| {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let name = name.trim();
-        let weight = parameters.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
-        (name.eq_ignore_ascii_case("gzip") || name == "*") && weight.is_ok_and(|weight| weight > 0.0)
-    })
+    let weight = |wanted: &str| {
+        text.split(',').find_map(|coding| {
+            let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+            let weight = parameters.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
+            name.trim().eq_ignore_ascii_case(wanted).then(|| weight.unwrap_or(0.0))
+        })
+    };
+    weight("gzip").or_else(|| weight("*")).is_some_and(|weight| weight > 0.0)
 }
 
 #[cfg(test)]
@@ -108,6 +110,8 @@ mod tests {
             ("deflate, GZIP;q=0.5", true),
             ("*", true),
             ("gzip;q=0", false),
+            ("*, gzip;q=0", false),
+            ("*;q=0, gzip", true),
             ("gzip; q=0.0", false),
             ("gzip;q=junk", false),
             ("br", false),

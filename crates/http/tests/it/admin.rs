@@ -4,7 +4,7 @@ use http::Method;
 use millrace_core::{Reason, Refusal};
 use serde_json::json;
 
-use crate::harness::{Answer, TestServer, models};
+use crate::harness::{Answer, TestServer, models, request};
 
 async fn order(server: &TestServer, method: Method, path: &str, body: &'static str) -> Answer {
     server.order(method, path, body).await
@@ -144,4 +144,28 @@ async fn the_data_port_has_no_admin_routes() {
         assert_eq!(server.ask(Method::POST, path, &[], "").await.status, 404);
     }
     assert!(server.orders().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_web_page_orders_is_refused() {
+    let server = TestServer::new(models());
+    let send = async |method: Method, path: &str| {
+        let request = request(method, path, &[("origin", "http://evil.example")], "");
+        server.admin.answer(request).await
+    };
+    for (method, path) in [
+        (Method::POST, "/admin/models/half_plus_two/unload"),
+        (Method::PUT, "/admin/models/half_plus_two/aliases/stable"),
+        (Method::DELETE, "/admin/models/half_plus_two/aliases/stable"),
+        (Method::POST, "/admin/rescan"),
+    ] {
+        let answer = send(method, path).await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["connection"]),
+            (403, &"close".parse().unwrap()),
+            "{path}"
+        );
+    }
+    assert!(server.orders().is_empty());
+    assert_eq!(send(Method::GET, "/admin/models").await.status(), 200, "without CORS headers no page can read it");
 }
