@@ -120,7 +120,7 @@ def measure(name, path, body, options, loadgen, folder):
     with open(body_file, "w") as out:
         out.write(body)
     with open(script, "w") as out:
-        out.write(f"wrk.method = 'POST'\nwrk.body = [[{body}]]\nwrk.headers['Content-Type'] = 'application/json'\n")
+        out.write(f"wrk.method = 'POST'\nwrk.body = [==[{body}]==]\nwrk.headers['Content-Type'] = 'application/json'\n")
     process = start(command, port, path, body)
     try:
         url = f"http://127.0.0.1:{port}{path}"

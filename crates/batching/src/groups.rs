@@ -20,6 +20,8 @@ const WORTH: f64 = 0.97;
 const MOST_WISHES: usize = 8;
 /// What preparing a size is thought to cost before it was ever seen.
 const FIRST_PREPARE: f64 = 0.05;
+/// After so many runs of a group its costs are sure enough to run it on a thread that has other things to do.
+const SETTLED: u64 = 32;
 /// Every so often a size that once lost is tried again.
 const TRY_AGAIN: u32 = 512;
 
@@ -195,6 +197,15 @@ impl Known {
 
     pub(crate) fn group(&self) -> &Group {
         &self.group
+    }
+
+    pub(crate) fn cost(&self) -> &CostModel {
+        &self.cost
+    }
+
+    /// Whether it has run often enough to be sure of what it costs.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.cost.runs() >= SETTLED
     }
 
     pub(crate) fn is_prepared(&self, rows: usize) -> bool {

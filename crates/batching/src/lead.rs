@@ -27,7 +27,8 @@ const HOP: Duration = Duration::from_micros(1);
 pub(crate) struct UnderWay {
     riders: Vec<Rider>,
     overdue: Option<Instant>,
-    worker: Arc<Worker>,
+    /// The pool's thread that leads it; `None` where it is a caller's.
+    worker: Option<Arc<Worker>>,
 }
 
 /// How one batch is to be run.
@@ -40,6 +41,7 @@ struct Leading {
     deadline: Option<Instant>,
     wanted: Wanted,
     formed: Instant,
+    is_guest: bool,
 }
 
 impl Led for Queue {
@@ -48,44 +50,7 @@ impl Led for Queue {
     }
 
     fn lead(self: Arc<Self>, worker: &Arc<Worker>, now: Instant) {
-        let mut dropped = Vec::new();
-        let mut state = self.state.lock();
-        state.is_listed = false;
-        let decision = state.former.take(now, &mut |pending| pending.rider.reply.is_cancelled(), &mut dropped);
-        let formed = match decision {
-            Decision::Run(formed) => formed,
-            Decision::Ask(at) => {
-                let is_earlier = state.alarm.is_none_or(|alarm| at < alarm);
-                if is_earlier {
-                    state.alarm = Some(at);
-                }
-                drop(state);
-                if is_earlier {
-                    self.pool.at(at, self.led());
-                }
-                return self.finish_dropped(dropped);
-            }
-            Decision::Empty => {
-                drop(state);
-                return self.finish_dropped(dropped);
-            }
-        };
-        let Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key } = formed;
-        let (riders, parts) = apart(items);
-        let wanted = union(&riders);
-        let ticket = enter(&mut state, riders, now.checked_add(self.patience(predicted)), worker);
-        let instance = state.instances.pop();
-        let lists = self.wants_a_worker(&mut state);
-        drop(state);
-        // Only now, with the batch entered, may the watch look: it would stop looking if it saw nothing under way.
-        self.pool.timer().poke();
-        if lists {
-            self.list(Arc::clone(&self), true);
-        }
-        self.finish_dropped(dropped);
-        self.metrics.batch(closed_by);
-        let leading = Leading { ticket, key, rows, padding, run_rows, deadline, wanted, formed: now };
-        self.run(&leading, parts, instance);
+        self.lead_once(Some(worker), now);
     }
 
     fn on_time(self: Arc<Self>, at: Instant, now: Instant) -> Option<Instant> {
@@ -132,7 +97,10 @@ impl Led for Queue {
             "a run hangs; the version is quarantined"
         );
         for batch in hung {
-            self.pool.give_up(&batch.worker);
+            match &batch.worker {
+                Some(worker) => self.pool.give_up(worker),
+                None => self.pool.lose_guest(),
+            }
             let message = format!("model `{}`: the run of this request hangs", self.name);
             let refusal = Refusal::new(Reason::BackendBroken, message);
             batch.riders.into_iter().for_each(|rider| self.refuse(rider, refusal.clone()));
@@ -164,6 +132,52 @@ impl Led for Queue {
 }
 
 impl Queue {
+    /// Forms one batch and runs it on the calling thread: a worker of the pool, or a guest.
+    pub(crate) fn lead_once(self: Arc<Self>, worker: Option<&Arc<Worker>>, now: Instant) {
+        let mut dropped = Vec::new();
+        let mut state = self.state.lock();
+        let is_guest = worker.is_none();
+        if !is_guest {
+            state.is_listed = false;
+        }
+        let decision = state.former.take(now, &mut |pending| pending.rider.reply.is_cancelled(), &mut dropped);
+        let formed = match decision {
+            Decision::Run(formed) => formed,
+            Decision::Ask(at) => {
+                let is_earlier = state.alarm.is_none_or(|alarm| at < alarm);
+                if is_earlier {
+                    state.alarm = Some(at);
+                }
+                drop(state);
+                if is_earlier {
+                    self.pool.at(at, self.led());
+                }
+                return self.finish_dropped(dropped);
+            }
+            Decision::Empty => {
+                drop(state);
+                return self.finish_dropped(dropped);
+            }
+        };
+        let Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key } = formed;
+        let (riders, parts) = apart(items);
+        let wanted = union(&riders);
+        let ticket = enter(&mut state, riders, now.checked_add(self.patience(predicted)), worker.cloned());
+        let instance = state.instances.pop();
+        // A guest looks again itself.
+        let lists = !is_guest && self.wants_a_worker(&mut state);
+        drop(state);
+        // Only now, with the batch entered, may the watch look: it would stop looking if it saw nothing under way.
+        self.pool.timer().poke();
+        if lists {
+            self.list(Arc::clone(&self), true);
+        }
+        self.finish_dropped(dropped);
+        self.metrics.batch(closed_by);
+        let leading = Leading { ticket, key, rows, padding, run_rows, deadline, wanted, formed: now, is_guest };
+        self.run(&leading, parts, instance);
+    }
+
     /// Runs a batch that was entered, learns from it and answers its riders.
     fn run(self: Arc<Self>, leading: &Leading, parts: Vec<Part>, instance: Option<Box<dyn Instance>>) {
         let is_cancelled = || self.is_abandoned(leading.ticket);
@@ -200,6 +214,9 @@ impl Queue {
         let Some(batch) = state.under_way.get_mut(leading.ticket).and_then(Option::take) else {
             // The watch gave this run up and answered its riders. The instance is not to be trusted either.
             drop(state);
+            if leading.is_guest {
+                self.pool.regain_guest();
+            }
             drop(catch_unwind(AssertUnwindSafe(move || drop(instance))));
             return;
         };
@@ -213,7 +230,7 @@ impl Queue {
         let group = if wishes.is_empty() { None } else { state.former.group(leading.key).cloned() };
         state.former.complete(leading.key);
         charge_culprits(&mut state, &batch.riders, &results, extra_runs, stages.finished);
-        let lists = self.wants_a_worker(&mut state);
+        let lists = !leading.is_guest && self.wants_a_worker(&mut state);
         drop(state);
         if lists {
             // Nobody is woken: this thread looks for work as soon as it has answered.
@@ -290,7 +307,7 @@ impl Queue {
     }
 
     /// Whether the pool should be told that there is work; it will be.
-    fn wants_a_worker(&self, state: &mut State) -> bool {
+    pub(crate) fn wants_a_worker(&self, state: &mut State) -> bool {
         let wants = !state.former.is_empty() && !state.is_listed && state.running < self.workers;
         state.is_listed |= wants;
         wants
@@ -356,9 +373,9 @@ fn union(riders: &[Rider]) -> Wanted {
 }
 
 /// Enters a batch among those under way; its place there is its ticket.
-fn enter(state: &mut State, riders: Vec<Rider>, overdue: Option<Instant>, worker: &Arc<Worker>) -> usize {
+fn enter(state: &mut State, riders: Vec<Rider>, overdue: Option<Instant>, worker: Option<Arc<Worker>>) -> usize {
     state.running += 1;
-    let batch = UnderWay { riders, overdue, worker: Arc::clone(worker) };
+    let batch = UnderWay { riders, overdue, worker };
     if let Some(free) = state.under_way.iter().position(Option::is_none) {
         state.under_way[free] = Some(batch);
         return free;

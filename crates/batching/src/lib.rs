@@ -21,6 +21,7 @@ mod failure;
 mod fair;
 mod former;
 mod groups;
+mod guest;
 mod lead;
 mod learned;
 mod metric;

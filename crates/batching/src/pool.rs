@@ -63,6 +63,8 @@ pub(crate) struct Pool {
     ended: Condvar,
     is_stopping: AtomicBool,
     hung: AtomicUsize,
+    /// Threads of others that led a run which hangs. Nobody can replace those.
+    lost_guests: AtomicUsize,
     timer: Timer,
     background: OnceLock<Background>,
     queues: Mutex<Vec<Weak<dyn Led>>>,
@@ -172,6 +174,16 @@ impl Pool {
         self.ended.notify_all();
     }
 
+    /// A run on somebody else's thread hangs.
+    pub(crate) fn lose_guest(&self) {
+        self.lost_guests.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A run on somebody else's thread that was thought to hang has come back.
+    pub(crate) fn regain_guest(&self) {
+        self.lost_guests.fetch_sub(1, Ordering::AcqRel);
+    }
+
     /// A worker is back from a run. Returns whether it goes on: not if it was given up and replaced meanwhile.
     fn goes_on(&self, worker: &Worker) -> bool {
         if !worker.is_given_up.load(Ordering::Acquire) {
@@ -279,6 +291,7 @@ impl ComputePool {
             ended: Condvar::new(),
             is_stopping: AtomicBool::new(false),
             hung: AtomicUsize::new(0),
+            lost_guests: AtomicUsize::new(0),
             timer: Timer::default(),
             background: OnceLock::new(),
             queues: Mutex::default(),
@@ -299,10 +312,11 @@ impl ComputePool {
         self.0.pool.state.lock().alive
     }
 
-    /// False while more threads hang than may be replaced.
+    /// False while more threads hang than may be replaced, or one that was lent.
     pub fn is_healthy(&self) -> bool {
         let pool = &self.0.pool;
         pool.hung.load(Ordering::Acquire) <= pool.config.max_replacements
+            && pool.lost_guests.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn shared(&self) -> &Arc<Pool> {

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::failure::{Failure, Hush};
 use crate::fair::Account;
 use crate::former::{Arrival, BatchFormer, Dropped, FormerConfig};
+use crate::guest::Guest;
 use crate::lead::UnderWay;
 use crate::metric::Metrics;
 use crate::poison::PoisonBook;
@@ -57,6 +58,8 @@ pub(crate) struct Queue {
     pub(crate) hush: Hush,
     pub(crate) is_quarantined: AtomicBool,
     pub(crate) is_closed: AtomicBool,
+    /// Whether it ever panicked, failed or broke its contract: then it runs on the pool's own threads only.
+    pub(crate) is_suspect: AtomicBool,
     /// Batches in a row of which nothing succeeded.
     pub(crate) failed_batches: AtomicU32,
     pub(crate) this: Weak<Self>,
@@ -69,6 +72,8 @@ pub(crate) struct State {
     pub(crate) running: usize,
     /// Whether the pool knows that there is work.
     pub(crate) is_listed: bool,
+    /// Whether some caller's thread is about to lead.
+    pub(crate) has_guest: bool,
     pub(crate) instances: Vec<Box<dyn Instance>>,
     /// The instant at which the timer will call.
     pub(crate) alarm: Option<Instant>,
@@ -126,6 +131,7 @@ impl BatchQueue {
             under_way: Vec::new(),
             running: 0,
             is_listed: false,
+            has_guest: false,
             instances: vec![first],
             alarm: None,
             poison: PoisonBook::new(config.poison_budget),
@@ -146,6 +152,7 @@ impl BatchQueue {
             hush: Hush::default(),
             is_quarantined: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            is_suspect: AtomicBool::new(false),
             failed_batches: AtomicU32::new(0),
             this: Weak::clone(this),
         });
@@ -235,18 +242,26 @@ impl Queue {
             self.finish_dropped(gone);
             return Err(refusal);
         }
-        let (slot, future) = InferFuture::slot();
-        let deadline = request.context.deadline;
+        let (slot, mut future) = InferFuture::slot();
+        let (deadline, is_lent) = (request.context.deadline, request.context.lends_thread);
+        let predicted =
+            is_lent.then(|| state.former.predict_surely(&checked.admission.group, checked.admission.rows)).flatten();
         let is_news = self.push(&mut state, checked, request, slot);
         let alarm = deadline.filter(|at| state.alarm.is_none_or(|alarm| *at + ALARM_STEP < alarm));
         if alarm.is_some() {
             state.alarm = alarm;
         }
-        let lists = is_news && !state.is_listed && state.running < self.workers;
+        let wants = is_news && !state.is_listed && state.running < self.workers;
+        let is_led = wants && is_lent && self.may_be_led(&state.former, predicted);
+        let (lists, leads) = (wants && !is_led, is_led && !state.has_guest);
         state.is_listed |= lists;
+        state.has_guest |= leads;
         drop(state);
         if let Some(at) = alarm {
             self.pool.at(at, self.led());
+        }
+        if leads && let Some(this) = self.this.upgrade() {
+            future = future.led_by(Guest::boxed(this));
         }
         if lists && let Some(this) = self.this.upgrade() {
             self.list(this, true);
@@ -429,6 +444,9 @@ impl Queue {
 
     /// Logs a failure, but not too often, and says what its callers are told.
     pub(crate) fn report(&self, failure: &Failure, requests: usize) -> Refusal {
+        if !matches!(failure, Failure::Invalid(_) | Failure::Cancelled) {
+            self.is_suspect.store(true, Ordering::Relaxed);
+        }
         let refusal = failure.refusal(&self.name);
         if let Some(held_back) = self.hush.passes(clock::now()) {
             let cause = refusal.cause().map(tracing::field::display);

@@ -24,6 +24,7 @@ pub struct InferFuture(Kind);
 enum Kind {
     Ready(Option<Box<InferResult>>),
     Slot(Arc<Cell>),
+    Led(Led),
     Boxed(Pin<Box<dyn Future<Output = InferResult> + Send + 'static>>),
 }
 
@@ -43,6 +44,18 @@ impl InferFuture {
         Self(Kind::Boxed(Box::pin(future)))
     }
 
+    /// The same, with a chance for the thread that polls it to do the work itself: the first poll yields once, so that
+    /// whoever asks at the same time on this thread can join; the next one calls the leader, unless the answer has come.
+    ///
+    /// Only futures of [`InferFuture::slot`] are led; any other comes back as it is, and the leader is dropped.
+    pub fn led_by(mut self, leader: Box<dyn Leader>) -> Self {
+        if let Kind::Slot(cell) = &self.0 {
+            let cell = Arc::clone(cell);
+            self.0 = Kind::Led(Led { cell, leader: Some(leader), has_yielded: false });
+        }
+        self
+    }
+
     /// An answer that another thread will give through the [`Slot`].
     pub fn slot() -> (Slot, Self) {
         let cell = Arc::new(Cell { cancelled: AtomicBool::new(false), state: Mutex::new(State::Waiting(None)) });
@@ -59,6 +72,7 @@ impl Future for InferFuture {
         match &mut self.0 {
             Kind::Ready(result) => Poll::Ready(*result.take().expect("polled after it was ready")),
             Kind::Slot(cell) => cell.poll(context),
+            Kind::Led(led) => led.poll(context),
             Kind::Boxed(future) => future.as_mut().poll(context),
         }
     }
@@ -66,7 +80,7 @@ impl Future for InferFuture {
 
 impl Drop for InferFuture {
     fn drop(&mut self) {
-        if let Kind::Slot(cell) = &self.0 {
+        if let Kind::Slot(cell) | Kind::Led(Led { cell, .. }) = &self.0 {
             cell.cancelled.store(true, Ordering::Release);
         }
     }
@@ -77,8 +91,45 @@ impl fmt::Debug for InferFuture {
         f.write_str(match self.0 {
             Kind::Ready(_) => "InferFuture::Ready",
             Kind::Slot(_) => "InferFuture::Slot",
+            Kind::Led(_) => "InferFuture::Led",
             Kind::Boxed(_) => "InferFuture::Boxed",
         })
+    }
+}
+
+/// Work that the thread which polls an answer may do itself, in place of waking another one for it.
+///
+/// Dropped unused, as when the caller has gone, it must see to it that somebody else does the work: others may count on
+/// it.
+pub trait Leader: Send + 'static {
+    /// Does the work, or has it done elsewhere. Short: the thread has other requests to see to.
+    fn lead(self: Box<Self>);
+}
+
+struct Led {
+    cell: Arc<Cell>,
+    leader: Option<Box<dyn Leader>>,
+    has_yielded: bool,
+}
+
+impl Led {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<InferResult> {
+        let answer = self.cell.poll(context);
+        if answer.is_ready() {
+            return answer;
+        }
+        if !self.has_yielded {
+            self.has_yielded = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match self.leader.take() {
+            Some(leader) => {
+                leader.lead();
+                self.cell.poll(context)
+            }
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -178,8 +229,63 @@ impl InferStream {
 mod tests {
     use std::thread;
 
-    use super::InferFuture;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use parking_lot::Mutex;
+
+    use super::{InferFuture, Leader, Slot};
     use crate::{Reason, Refusal};
+
+    /// Answers the slot when it leads, and counts how it ended.
+    struct Answers {
+        slot: Arc<Mutex<Option<Slot>>>,
+        dropped: Arc<AtomicUsize>,
+    }
+
+    impl Leader for Answers {
+        fn lead(self: Box<Self>) {
+            if let Some(slot) = self.slot.lock().take() {
+                slot.answer(Err(Refusal::new(Reason::Late, "led")));
+            }
+        }
+    }
+
+    impl Drop for Answers {
+        fn drop(&mut self) {
+            self.dropped.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn led() -> (Arc<Mutex<Option<Slot>>>, Arc<AtomicUsize>, InferFuture) {
+        let (slot, future) = InferFuture::slot();
+        let (slot, dropped) = (Arc::new(Mutex::new(Some(slot))), Arc::new(AtomicUsize::new(0)));
+        let leader = Answers { slot: Arc::clone(&slot), dropped: Arc::clone(&dropped) };
+        (slot, dropped, future.led_by(Box::new(leader)))
+    }
+
+    #[test]
+    fn whoever_polls_again_leads() {
+        let (_, dropped, future) = led();
+        assert_eq!(pollster::block_on(future).unwrap_err().message(), "led");
+        assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_answer_that_came_by_itself_needs_no_leader() {
+        let (slot, dropped, future) = led();
+        slot.lock().take().unwrap().answer(Err(Refusal::new(Reason::Late, "came")));
+        assert_eq!(pollster::block_on(future).unwrap_err().message(), "came");
+        assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_led_future_that_is_dropped_cancels_and_lets_its_leader_go() {
+        let (slot, dropped, future) = led();
+        drop(future);
+        assert!(slot.lock().as_ref().unwrap().is_cancelled());
+        assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    }
 
     #[test]
     fn an_answer_from_another_thread_arrives() {

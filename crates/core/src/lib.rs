@@ -34,7 +34,7 @@ pub use catalog::{
 pub use compute::{Compute, Job};
 pub use dim::{Dim, DimExpr, DimExprError};
 pub use dtype::{DType, Element, UnknownDType};
-pub use future::{InferFuture, InferResult, InferStream, Slot};
+pub use future::{InferFuture, InferResult, InferStream, Leader, Slot};
 pub use name::{Alias, ModelName, ModelRef, NameError, VersionChoice};
 pub use quote::Quoted;
 pub use reason::{Code, Reason, Refusal};

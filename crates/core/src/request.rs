@@ -54,6 +54,9 @@ pub struct RequestContext {
     pub protocol: Protocol,
     /// How many pipelines this request is nested in; at most [`RequestContext::DEEPEST`].
     pub depth: u8,
+    /// Whether the thread that polls the answer lends itself to a short run, which saves waking a compute thread. Only for
+    /// callers that poll the answer as soon as they have it: until then nobody may be at work on it.
+    pub lends_thread: bool,
 }
 
 impl RequestContext {
@@ -69,6 +72,7 @@ impl RequestContext {
             caller: CallerId::default(),
             protocol: Protocol::Local,
             depth: 0,
+            lends_thread: false,
         }
     }
 

@@ -146,6 +146,7 @@ where
         caller: asked.caller,
         protocol: Protocol::TfsRest,
         depth: 0,
+        lends_thread: true,
     };
     let model = asked.target.model().map_err(|error| version_too_large(&error))?;
     let servable = resolve(&*parts.resolver, &model, &context)?;

@@ -6,6 +6,7 @@
 use std::panic::panic_any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ThreadId};
 
 use millrace_core::{
     Backend, Batch, BatchOutputs, DType, Dim, Instance, LoadError, LoadErrorKind, Model, ModelSource, RunContext,
@@ -125,7 +126,13 @@ impl FakeModelBuilder {
         let output = TensorSpec::new("y", DType::Fp32, shape);
         let signature = Signature::new(vec![input], vec![output]).expect("the fake's signature is sound");
         let signature = if self.batched { signature } else { signature.unbatched() };
-        Arc::new(FakeModel { options: self, signature, runs: Mutex::default(), instances: AtomicUsize::new(0) })
+        Arc::new(FakeModel {
+            options: self,
+            signature,
+            runs: Mutex::default(),
+            threads: Mutex::default(),
+            instances: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -135,6 +142,7 @@ pub struct FakeModel {
     options: FakeModelBuilder,
     signature: Signature,
     runs: Mutex<Vec<usize>>,
+    threads: Mutex<Vec<ThreadId>>,
     instances: AtomicUsize,
 }
 
@@ -157,6 +165,11 @@ impl FakeModel {
         self.runs.lock().clone()
     }
 
+    /// The thread of each run so far, in the order in which they began.
+    pub fn run_threads(&self) -> Vec<ThreadId> {
+        self.threads.lock().clone()
+    }
+
     /// How many instances were made.
     pub fn instances_made(&self) -> usize {
         self.instances.load(Ordering::SeqCst)
@@ -164,6 +177,7 @@ impl FakeModel {
 
     fn run(&self, batch: &Batch) -> Result<BatchOutputs, RunError> {
         self.runs.lock().push(batch.rows());
+        self.threads.lock().push(thread::current().id());
         self.options.gate.pass();
         let input = batch.gather(0)?;
         let elements = input.elements::<f32>()?;

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod failing;
+mod guests;
 mod hanging;
 mod harness;
 mod learning;
