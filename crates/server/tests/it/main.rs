@@ -13,6 +13,8 @@ mod disk;
 mod drain;
 mod faults;
 #[cfg(target_os = "linux")]
+mod floods;
+#[cfg(target_os = "linux")]
 mod footprint;
 mod golden;
 mod http2;

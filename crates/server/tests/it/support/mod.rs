@@ -1,6 +1,7 @@
 //! The harness: a server on port 0, a repository in a temporary folder, and a client that speaks raw HTTP/1.1.
 
 mod client;
+pub(crate) mod frames;
 mod process;
 mod repository;
 mod server;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -112,6 +113,15 @@ impl Process {
         let before = self.resident();
         act();
         self.status("VmHWM:").saturating_sub(before)
+    }
+
+    /// How long its threads have computed, all of them together.
+    pub(crate) fn computed(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it lives");
+        // A thread may end while its folder is read.
+        let texts = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+        let nanos = |text: String| text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok());
+        Duration::from_nanos(texts.filter_map(nanos).sum())
     }
 
     fn status(&self, key: &str) -> u64 {
