@@ -90,6 +90,8 @@ pub struct RegistryConfig {
     pub load_threads: NonZeroUsize,
     /// When failed loads are tried again.
     pub retry: RetryConfig,
+    /// How many versions get metrics of their own, counted from the start. Default: 1000.
+    pub max_metric_series: usize,
     /// Batching of models that say nothing else.
     pub batching: BatchConfig,
     /// What goes before the `[batching]` of every `model.toml`. Default: nothing.
@@ -110,6 +112,7 @@ impl RegistryConfig {
             max_model_bytes: 16 << 30,
             load_threads: cores.min(NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN)),
             retry: RetryConfig::default(),
+            max_metric_series: 1000,
             batching: BatchConfig::default(),
             batching_overrides: BatchOverrides::default(),
         }

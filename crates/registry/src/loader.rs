@@ -15,6 +15,7 @@ use millrace_core::{
 
 use crate::files::{Fingerprint, ListError, VersionFiles};
 use crate::lease::{Lease, Reaper};
+use crate::metrics::Series;
 use crate::table::{Facts, LoadId, LoadOrder, LoadOutcome};
 use crate::{BatchOverrides, clock, metrics, warmup};
 
@@ -30,6 +31,7 @@ pub(crate) struct Workshop {
     pub(crate) max_model_bytes: u64,
     pub(crate) batching: BatchConfig,
     pub(crate) overrides: BatchOverrides,
+    pub(crate) series: Arc<Series>,
 }
 
 /// One loading thread. It takes one order at a time, so that the manager knows which threads are idle.
@@ -150,7 +152,7 @@ impl Workshop {
     }
 
     fn finish(&self, order: &LoadOrder, built: Built, load_time: Duration) -> LoadOutcome<Arc<Lease>> {
-        metrics::load(&order.model, order.version, load_time.as_secs_f64());
+        self.series.load(&order.model, order.version, load_time.as_secs_f64());
         let signatures = Arc::new(Signatures::single(built.model.signature().clone()));
         let facts = Facts {
             backend: built.backend,

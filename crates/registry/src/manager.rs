@@ -14,6 +14,7 @@ use millrace_core::{Alias, ModelName, Reason, Refusal, VersionStatistics};
 use crate::desired::Overrides;
 use crate::lease::{Lease, Reaper};
 use crate::loader::{self, Loader};
+use crate::metrics::Series;
 use crate::registry::Shared;
 use crate::reply::{OrderResult, Reply};
 use crate::scan::{Scan, Scanner};
@@ -61,6 +62,7 @@ pub(crate) struct Manager {
     pub(crate) state: Option<StateFile>,
     pub(crate) loaders: Vec<Loader>,
     pub(crate) reaper: Reaper,
+    pub(crate) series: Arc<Series>,
     pub(crate) poll_interval: Option<Duration>,
     pub(crate) schedule: Schedule,
     pub(crate) waiting: Vec<Waiter>,
@@ -299,7 +301,7 @@ impl Manager {
             let mut snapshot = Snapshot::clone(&self.shared.snapshot.load());
             for name in &changed {
                 let view = ModelView::of(name, &self.table);
-                report(name, snapshot.view(name), view.as_ref());
+                report(&self.series, name, snapshot.view(name), view.as_ref());
                 snapshot.set(name, view);
             }
             self.shared.snapshot.store(Arc::new(snapshot));
@@ -428,14 +430,14 @@ fn no_version(model: &ModelName, version: u64) -> Refusal {
 }
 
 /// Brings the gauges of `name` up to date. A version that is no longer in view holds nothing.
-fn report(name: &ModelName, before: Option<&ModelView>, view: Option<&ModelView>) {
+fn report(series: &Series, name: &ModelName, before: Option<&ModelView>, view: Option<&ModelView>) {
     metrics::versions(name, |state| view.map_or(0, |view| view.count(state)));
     for (version, _) in before.into_iter().flat_map(ModelView::memory) {
         if !view.is_some_and(|view| view.memory().any(|(known, _)| known == version)) {
-            metrics::memory(name, version, 0);
+            series.memory(name, version, 0);
         }
     }
     for (version, bytes) in view.into_iter().flat_map(ModelView::memory) {
-        metrics::memory(name, version, bytes);
+        series.memory(name, version, bytes);
     }
 }

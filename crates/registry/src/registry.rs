@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::lease::Reaper;
 use crate::loader::{Loader, Workshop};
 use crate::manager::{Manager, Message, Order, Schedule};
+use crate::metrics::Series;
 use crate::reply::{Event, Happened, reply, shut_down};
 use crate::scan::Scanner;
 use crate::snapshot::Snapshot;
@@ -91,6 +92,7 @@ impl Registry {
             warnings: Mutex::default(),
             reaper: Mutex::new(Some(reaper_thread)),
         });
+        let series = Arc::new(Series::new(config.max_metric_series));
         let workshop = Workshop {
             backends,
             pool,
@@ -98,6 +100,7 @@ impl Registry {
             max_model_bytes: config.max_model_bytes,
             batching: config.batching,
             overrides: config.batching_overrides,
+            series: Arc::clone(&series),
         };
         let mut loaders = Vec::new();
         for index in 0..config.load_threads.get() {
@@ -117,6 +120,7 @@ impl Registry {
             state,
             loaders,
             reaper,
+            series,
             poll_interval: config.watch.then_some(config.poll_interval),
             schedule: Schedule { watch: None, scanned: started, cost, touched: None, not_before: None },
             waiting: Vec::new(),

@@ -7,9 +7,10 @@ use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use millrace_registry::{LOAD_FAILURES, LOAD_SECONDS, MEMORY_BYTES, VERSIONS};
+use millrace_testkit::FakeBackend;
 use parking_lot::Mutex;
 
-use crate::repository::Repository;
+use crate::repository::{Repository, start};
 
 /// Keeps every value of every series. The registry records on threads of its own, so there is one for the whole process,
 /// and tests keep apart by the names of their models.
@@ -145,4 +146,23 @@ fn failures_are_counted_and_not_timed() {
     assert_eq!(ledger.gauge(VERSIONS, "model=failing,state=END"), Some(1.0));
     assert_eq!(ledger.gauge(MEMORY_BYTES, "model=failing,version=1"), Some(0.0));
     assert_eq!(served.available("failing"), [] as [u64; 0]);
+}
+
+#[test]
+fn beyond_the_configured_number_versions_have_no_series_of_their_own() {
+    let ledger = ledger();
+    let repository = Repository::new();
+    repository.version("many", 1);
+    let mut config = repository.config();
+    config.max_metric_series = 3;
+    let served = start(config, FakeBackend::default());
+    for version in 2..=10 {
+        repository.version("many", version);
+        served.rescan();
+    }
+    assert_eq!(served.available("many"), [10]);
+    assert_eq!(ledger.series(LOAD_SECONDS, "many"), 3);
+    assert_eq!(ledger.series(MEMORY_BYTES, "many"), 3);
+    assert_eq!(ledger.values(LOAD_SECONDS, "model=other,version=other").len(), 7);
+    assert_eq!(ledger.gauge(VERSIONS, "model=many,state=AVAILABLE"), Some(1.0), "counts go on");
 }
