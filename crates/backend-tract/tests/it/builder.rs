@@ -68,9 +68,10 @@ impl Onnx {
 
     /// The file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let opset = OperatorSetIdProto { domain: String::new(), version: 15 };
+        let import = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+        let opset_import = vec![import("", 15), import("ai.onnx.ml", 3)];
         let graph = Some(self.graph.clone());
-        ModelProto { ir_version: 8, opset_import: vec![opset], graph, ..ModelProto::default() }.encode_to_vec()
+        ModelProto { ir_version: 8, opset_import, graph, ..ModelProto::default() }.encode_to_vec()
     }
 
     /// A version that holds this file.

@@ -1,7 +1,7 @@
 //! Requests that fit the signature's names and types, and what becomes of them.
 
 use millrace_backend_tract::{TractBackend, TractConfig};
-use millrace_core::{Backend, Batch, Model, RunContext, RunError, Strings, Tensor, TensorList};
+use millrace_core::{Backend, Batch, LoadErrorKind, Model, RunContext, RunError, Strings, Tensor, TensorList};
 use millrace_testkit::fixture_source;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -219,7 +219,7 @@ fn a_memory_budget_below_the_weights_is_kept() {
     let mut source = fixture_source("models/fraud/1");
     source.memory_budget = 20_000;
     let error = TractBackend::default().load(&source).unwrap_err();
-    assert_eq!(error.kind(), millrace_core::LoadErrorKind::TooLarge, "{error}");
+    assert_eq!(error.kind(), LoadErrorKind::TooLarge, "{error}");
 }
 
 /// Whether a model of `x FP32[N,4]` that goes through `nodes` to `y` is batched; else why not.
@@ -306,4 +306,54 @@ fn unnamed_first_axes_of_several_inputs_are_one_batch_where_rows_stay_apart() {
         assert!(!model.signature().is_batched(), "{first:?} {op}");
         assert_ne!(model.signature().inputs()[0].shape[0], model.signature().inputs()[1].shape[0]);
     }
+}
+
+#[test]
+fn operators_that_the_engine_lacks_are_refused_by_name() {
+    let classic = ["Scaler", "LabelEncoder", "ZipMap", "TreeEnsembleRegressor", "SVMClassifier"];
+    let operators = classic.into_iter().map(|op| (op, "ai.onnx.ml")).chain([("Loop", ""), ("StringNormalizer", "")]);
+    for (op, domain) in operators {
+        let mut model = Onnx::default().input("x", DataType::Float, &["N", "4"]).node(op, &["x"], &["y"], &[]).output(
+            "y",
+            DataType::Float,
+            &["N", "4"],
+        );
+        model.graph.node[0].domain = domain.to_owned();
+        let error = TractBackend::default().load(&model.source()).expect_err(op);
+        assert_eq!(error.kind(), LoadErrorKind::Unsupported, "{op}: {error}");
+        assert!(error.to_string().contains(op), "{op}: {error}");
+    }
+}
+
+#[test]
+fn outputs_whose_size_only_the_run_decides_come_back_whole() {
+    let model = Onnx::default().input("x", DataType::Float, &["N", "3"]).node("NonZero", &["x"], &["y"], &[]).output(
+        "y",
+        DataType::Int64,
+        &["2", "?"],
+    );
+    let model = TractBackend::default().load(&model.source()).unwrap();
+    assert!(!model.signature().is_batched());
+    let x = f32s(&[2, 3], vec![0.0, 1.0, 0.0, 2.0, 0.0, 3.0]);
+    let answers = run(&*model, &[[x].into_iter().collect()]).unwrap();
+    assert_eq!(answers[0][0].shape()[..], [2, 3]);
+    assert_eq!(answers[0][0].elements::<i64>().unwrap()[..], [0, 1, 1, 1, 0, 2]);
+}
+
+#[test]
+fn the_largest_of_each_row_are_found_in_a_batch_as_alone() {
+    let model = Onnx::default()
+        .input("x", DataType::Float, &["N", "4"])
+        .ints("k", &[2])
+        .node("TopK", &["x", "k"], &["values", "places"], &[])
+        .output("values", DataType::Float, &["N", "2"])
+        .output("places", DataType::Int64, &["N", "2"]);
+    let model = TractBackend::default().load(&model.source()).unwrap();
+    assert!(model.signature().is_batched());
+    let row = |data: [f32; 4]| -> TensorList { [f32s(&[1, 4], data.to_vec())].into_iter().collect() };
+    let answers = run(&*model, &[row([1.0, 9.0, 3.0, 7.0]), row([-1.0, -9.0, -3.0, -7.0])]).unwrap();
+    assert_eq!(answers[0][0].elements::<f32>().unwrap()[..], [9.0, 7.0]);
+    assert_eq!(answers[0][1].elements::<i64>().unwrap()[..], [1, 3]);
+    assert_eq!(answers[1][0].elements::<f32>().unwrap()[..], [-1.0, -3.0]);
+    assert_eq!(answers[1][1].elements::<i64>().unwrap()[..], [0, 2]);
 }
