@@ -4,12 +4,6 @@
 
 use std::process;
 
-use mimalloc::MiMalloc;
-
-/// Requests allocate and free on different threads, which this allocator is better at than the system's.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
-
 fn main() {
     // The one place that reads the environment.
     let code = millrace_server::run(std::env::args_os().collect(), &std::env::vars_os().filter_map(utf8).collect());
