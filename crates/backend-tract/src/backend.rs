@@ -9,6 +9,7 @@ use tract_onnx::tract_hir::infer::InferenceModel;
 use crate::dims::Sizes;
 use crate::guard::guarded;
 use crate::model::{Loaded, TractModel};
+use crate::options::Options;
 use crate::plans::{Plans, flatten, weight_bytes};
 use crate::probe::{self, Verdict};
 use crate::scan::{self, FirstAxes, Scanned};
@@ -98,26 +99,32 @@ fn listed(names: &[&str]) -> String {
 /// Loads `file`. Where all inputs leave their first axis unnamed, it is taken for one batch axis if the model then treats
 /// rows apart, and else for one axis of its own per input.
 fn load(file: &str, source: &ModelSource, config: &TractConfig) -> Result<Arc<Loaded>, LoadError> {
+    let options = Options::read(&source.options)?;
     let scanned = scan::scan(file, source, config, FirstAxes::Shared)?;
     if !scanned.shares_first_axes {
-        return assemble(file, scanned, config).map(|(loaded, _)| loaded);
+        return assemble(file, scanned, config, options).map(|(loaded, _)| loaded);
     }
-    match assemble(file, scanned, config) {
+    match assemble(file, scanned, config, options) {
         Ok((loaded, Verdict::Independent)) => Ok(loaded),
         Ok(_) | Err(_) => {
             let scanned = scan::scan(file, source, config, FirstAxes::Apart)?;
-            assemble(file, scanned, config).map(|(loaded, _)| loaded)
+            assemble(file, scanned, config, options).map(|(loaded, _)| loaded)
         }
     }
 }
 
 /// From a checked file to a model, and whether its rows are known to be independent.
-fn assemble(file: &str, scanned: Scanned, config: &TractConfig) -> Result<(Arc<Loaded>, Verdict), LoadError> {
+fn assemble(
+    file: &str,
+    scanned: Scanned,
+    config: &TractConfig,
+    options: Options,
+) -> Result<(Arc<Loaded>, Verdict), LoadError> {
     let model = typed(file, &scanned).map_err(|error| explained(file, error, &scanned))?;
     let (signature, mixing) = signature(&model, &scanned.inputs, &scanned.outputs, scanned.mixing.as_ref())
         .map_err(|error| named(file, error))?;
     let loaded = Arc::new(finish(file, &model, signature, mixing, scanned.facts.clone(), config)?);
-    if !loaded.signature.is_batched() {
+    if !loaded.signature.is_batched() || !options.check_rows {
         return Ok((loaded, Verdict::Unknown));
     }
     match probe::rows(&loaded) {

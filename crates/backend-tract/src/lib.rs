@@ -24,6 +24,7 @@ mod dims;
 mod guard;
 mod instance;
 mod model;
+mod options;
 mod plans;
 mod probe;
 mod rows;

@@ -357,3 +357,25 @@ fn the_largest_of_each_row_are_found_in_a_batch_as_alone() {
     assert_eq!(answers[1][0].elements::<f32>().unwrap()[..], [-1.0, -3.0]);
     assert_eq!(answers[1][1].elements::<i64>().unwrap()[..], [0, 2]);
 }
+
+#[test]
+fn the_trial_of_rows_can_be_turned_off_and_options_that_do_not_exist_are_refused() {
+    let mut source = Onnx::default()
+        .input("x", DataType::Float, &["N", "4"])
+        .node("Trilu", &["x"], &["y"], &[])
+        .output("y", DataType::Float, &["N", "4"])
+        .source();
+    let mut load = |name: &str, value: &str| {
+        source.options = [(name.to_owned(), value.to_owned())].into();
+        TractBackend::default().load(&source).map(|model| model.signature().is_batched())
+    };
+    assert!(!load("check_rows", "true").unwrap());
+    assert!(load("check_rows", "false").unwrap(), "whoever says so knows the model");
+    for (name, value, words) in
+        [("check_rows", "maybe", "expected true or false, got `maybe`"), ("theads", "4", "unknown option `theads`")]
+    {
+        let error = load(name, value).unwrap_err();
+        assert_eq!(error.kind(), LoadErrorKind::Invalid);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
