@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use http_body::Body;
 use millrace_core::{Code, Reason, Refusal};
 use tokio::time::Sleep;
 
+use crate::budget::{Budget, Share};
 use crate::error::Failure;
 
 /// Frames that any body may have; beyond it their average size must reach [`SMALL_FRAME`].
@@ -37,55 +37,10 @@ pub(crate) struct Bounds<'a> {
     pub(crate) started: Instant,
     /// When the client stops waiting, if it said so.
     pub(crate) until: Option<Instant>,
-    /// What this body shares with all others, if anything.
+    /// What this body shares with all others, if anything. A body that is whole with its first frame is never counted: it
+    /// waits for nobody, so a hundred clients cannot hold a hundred of them, and the plain path touches nothing that
+    /// connections share.
     pub(crate) budget: Option<&'a Arc<Budget>>,
-}
-
-/// Bytes that all bodies together may hold while they arrive and until they are decoded.
-///
-/// A body that is whole with its first frame is never counted: it waits for nobody, so a hundred clients cannot hold a
-/// hundred of them. The plain path thus touches nothing that connections share.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    total: u64,
-    taken: AtomicU64,
-}
-
-impl Budget {
-    /// Room for `total` bytes.
-    pub(crate) fn new(total: u64) -> Arc<Self> {
-        Arc::new(Self { total, taken: AtomicU64::new(0) })
-    }
-}
-
-/// A body's part of the budget, given back when it is dropped.
-#[derive(Debug)]
-struct Share {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl Share {
-    /// Takes more, or says that there is no more.
-    fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
-        let bytes = bytes as u64;
-        let total = self.budget.total;
-        let within = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= total);
-        // Only the number itself is shared, so no order with other memory is needed.
-        match self.budget.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) {
-            Ok(_) => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            Err(_) => Err(no_room(total)),
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.taken.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// A whole body. It counts against the budget until it is dropped.
@@ -152,10 +107,13 @@ where
             return Err(too_fine());
         }
         let is_last = body.is_end_stream();
-        if let Some(share) = &mut share {
-            share.grow(data.len())?;
-        } else if let Some(budget) = bounds.budget.filter(|_| !is_last) {
-            share.insert(Share { budget: Arc::clone(budget), bytes: 0 }).grow(data.len())?;
+        if share.is_none() && !is_last {
+            share = bounds.budget.map(Share::new);
+        }
+        if let Some(share) = &mut share
+            && !share.grow(data.len())
+        {
+            return Err(no_room(bounds.budget));
         }
         if frames == 1 {
             first = data;
@@ -215,7 +173,8 @@ fn too_large(limit: u64) -> Failure {
     Failure::from(Refusal::new(Reason::TooLarge, text)).closing()
 }
 
-fn no_room(limit: u64) -> Failure {
+fn no_room(budget: Option<&Arc<Budget>>) -> Failure {
+    let limit = budget.map_or(0, |budget| budget.total());
     let text = format!("the request bodies that are arriving have reached their common limit of {limit} bytes");
     Failure::from(Refusal::new(Reason::QueueFull, text)).closing()
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 /// | `max_decompressed_bytes` | 256 MiB | largest request body after gunzip; above it 413 |
 /// | `max_receiving_bytes` | 1 GiB | all request bodies that are arriving or wait to be decoded; above it 503 |
 /// | `max_answer_bytes` | 256 MiB | largest answer as text; above it 413 |
+/// | `max_unsent_bytes` | 1 GiB | all large answers that clients have not taken yet; above it 503 |
 /// | `body_timeout` | 30 s | a body may take this long plus what `min_body_rate` allows; after it 408 |
 /// | `min_body_rate` | 1024 | bytes per second that a body must keep up once `body_timeout` has passed |
 /// | `max_json_depth` | 64 | nesting of arrays and objects in JSON that no signature explains |
@@ -29,6 +30,9 @@ pub struct HttpConfig {
     pub max_receiving_bytes: u64,
     /// The largest answer in bytes, as text and before gzip.
     pub max_answer_bytes: usize,
+    /// The bytes of all answers together that are written and not yet taken by their clients; answers below 64 KiB are not
+    /// counted. Never less than `max_answer_bytes` is used, as a single answer must fit.
+    pub max_unsent_bytes: u64,
     /// How long a body may take whatever its size.
     pub body_timeout: Duration,
     /// Bytes per second a body must keep up to take longer than `body_timeout`. 0 means that it never may.
@@ -54,6 +58,7 @@ impl Default for HttpConfig {
             max_decompressed_bytes: 256 << 20,
             max_receiving_bytes: 1 << 30,
             max_answer_bytes: 256 << 20,
+            max_unsent_bytes: 1 << 30,
             body_timeout: Duration::from_secs(30),
             min_body_rate: 1024,
             max_json_depth: 64,

@@ -10,6 +10,7 @@
 
 mod admin;
 mod body;
+mod budget;
 mod clock;
 mod config;
 mod error;

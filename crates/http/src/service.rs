@@ -18,7 +18,7 @@ use millrace_core::{CallerId, Catalog, Compute, Reason, Refusal, Resolver};
 use millrace_protocol::tfs::Bare;
 use tower_service::Service;
 
-use crate::body::Budget;
+use crate::budget::Budget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::head::{Head, REQUEST_ID};
@@ -57,8 +57,16 @@ pub struct ConnectionContext {
 pub fn http_service(parts: HttpParts) -> HttpService {
     let config = &parts.config;
     let table = Table::new(config.max_metric_series);
-    let budget = Budget::new(config.max_receiving_bytes.max(config.max_body_bytes));
-    HttpService(Arc::new(Shared { parts, table, budget, refusals: Refusals::default(), log: FailureLog::new() }))
+    let receiving = Budget::new(config.max_receiving_bytes.max(config.max_body_bytes));
+    let unsent = Budget::new(config.max_unsent_bytes.max(config.max_answer_bytes as u64));
+    HttpService(Arc::new(Shared {
+        parts,
+        table,
+        receiving,
+        unsent,
+        refusals: Refusals::default(),
+        log: FailureLog::new(),
+    }))
 }
 
 /// The data port's service. Cheap to clone; all clones are one.
@@ -69,7 +77,8 @@ pub struct HttpService(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) parts: HttpParts,
     pub(crate) table: Table,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) receiving: Arc<Budget>,
+    pub(crate) unsent: Arc<Budget>,
     pub(crate) refusals: Refusals,
     pub(crate) log: FailureLog,
 }

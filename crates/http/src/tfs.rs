@@ -35,6 +35,9 @@ use crate::response::{self, Answer};
 use crate::route::{Target, VersionTooLarge};
 use crate::service::Shared;
 
+/// Bytes. Smaller answers are no burden even if every connection holds one.
+const SMALL_ANSWER: usize = 64 << 10;
+
 /// An inference request as its head puts it.
 pub(crate) struct Asked<'a> {
     pub(crate) target: &'a Target<'a>,
@@ -132,7 +135,7 @@ where
     // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
     let until = patience.and_then(|patience| record.received.checked_add(patience));
     let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
-    let budget = Some(&record.shared.budget);
+    let budget = Some(&record.shared.receiving);
     let body = body::read(body, Bounds { bytes, time, rate, started: record.received, until, budget }).await?;
     record.request_bytes = body.len();
 
@@ -197,6 +200,8 @@ async fn run(
     } else {
         contained(|| encoding.encode(&*servable, &outputs))??
     };
+    let body =
+        if body.len() < SMALL_ANSWER { body } else { shared.unsent.hold(body).ok_or_else(|| no_room(shared))? };
     let mut answer = response::json(StatusCode::OK, body);
     if packed {
         answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -324,6 +329,12 @@ fn weight(tensor: &Tensor) -> usize {
         0 => tensor.shape().iter().take_while(|size| **size > 0).product(),
         bytes => bytes,
     }
+}
+
+fn no_room(shared: &Shared) -> Refusal {
+    let limit = shared.unsent.total();
+    let text = format!("answers that clients have not taken yet have reached their common limit of {limit} bytes");
+    Refusal::new(Reason::QueueFull, text)
 }
 
 fn late(waited: Duration) -> Refusal {

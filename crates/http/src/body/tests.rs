@@ -10,7 +10,8 @@ use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Bounds, Budget, Received, check_length, read};
+use super::{Bounds, Received, check_length, read};
+use crate::budget::Budget;
 use crate::error::Failure;
 
 /// One step of a body: some bytes after some time, or a broken connection.
@@ -243,8 +244,8 @@ fn a_body_whose_client_leaves_gives_its_share_back() {
                 _ = &mut reading => panic!("it was whole"),
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
-            assert_eq!(budget.taken.load(std::sync::atomic::Ordering::Relaxed), 6);
+            assert_eq!(budget.taken(), 6);
         }
-        assert_eq!(budget.taken.load(std::sync::atomic::Ordering::Relaxed), 0);
+        assert_eq!(budget.taken(), 0);
     });
 }

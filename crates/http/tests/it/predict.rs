@@ -344,3 +344,22 @@ async fn an_answer_above_the_limit_is_refused_and_written_on_a_compute_thread() 
     let server = TestServer::with(models(), |config| config.max_answer_bytes = 250_000);
     server.predict("wide", body).await.refuses(413, "limit of 250000 bytes");
 }
+
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded_together() {
+    let server = TestServer::with(models(), |config| {
+        config.max_answer_bytes = 150_000;
+        config.max_unsent_bytes = 150_000;
+    });
+    let numbers = vec!["1.5"; 20_000].join(",");
+    let body = format!("{{\"inputs\": [{numbers}]}}");
+    let first = server.predict("half_plus_two", body.clone()).await;
+    assert_eq!(first.status, 200);
+    assert!((75_001..150_000).contains(&first.body.len()), "{}", first.body.len());
+    let second = server.predict("half_plus_two", body.clone()).await;
+    second.refuses(503, "limit of 150000 bytes");
+    assert_eq!(second.headers["retry-after"], "1");
+    assert_eq!(server.predict("half_plus_two", r#"{"inputs": [1]}"#).await.status, 200, "small ones are not counted");
+    drop(first);
+    assert_eq!(server.predict("half_plus_two", body).await.status, 200);
+}
