@@ -152,6 +152,12 @@ impl Registry {
         self.0.shared.warnings.lock().clone()
     }
 
+    /// Whether the registry still follows the disk and takes orders. False only after its thread has panicked: what is
+    /// loaded goes on serving, but nothing will change any more, so the process should be restarted.
+    pub fn is_alive(&self) -> bool {
+        self.0.manager.lock().as_ref().is_none_or(|thread| !thread.is_finished())
+    }
+
     /// Shuts down: new requests and orders are refused with `Draining`, and the registry's threads end. Leases that are
     /// still out stay good until they are dropped; a load in progress is left behind and its result thrown away.
     pub fn shutdown(&self) {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -287,4 +288,30 @@ fn a_version_whose_run_hung_says_so_and_loads_again_by_order() {
     assert_eq!(served.status("m", 1).failure, None);
     hang.open();
     assert!(hung.join().unwrap().is_err());
+}
+
+#[test]
+fn a_registry_whose_thread_panicked_says_so_and_goes_on_serving() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker of the embedder's panics");
+        }
+    }
+    let repository = Repository::new();
+    let served = repository.version("m", 1).start();
+    assert!(served.0.is_alive());
+    let mut order = served.0.rescan();
+    let waker = Waker::from(Arc::new(Bomb));
+    // The answer may be there already; then nobody is woken, and the next order tries again.
+    while order.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+        order = served.0.rescan();
+    }
+    let begun = context().received;
+    while served.0.is_alive() {
+        assert!(context().received - begun < Duration::from_secs(60), "the thread lives on");
+        thread::yield_now();
+    }
+    assert_eq!(served.default_of("m"), Ok(1));
+    assert_eq!(served.load("m", 1), Err(Reason::Draining), "orders are refused and do not hang");
 }
