@@ -52,6 +52,16 @@ fn serve_prints_a_table_and_curl_lines_that_work() {
 }
 
 #[test]
+fn a_server_on_every_address_is_shown_as_localhost() {
+    let repository = Repository::new().copy("models/half_plus_two/1", "half_plus_two", 1);
+    let words = ["serve", "--log-format", "json", "--listen", "0.0.0.0:0", "--admin", "off"];
+    let process = Process::start(millrace().args(words).arg(repository.path()));
+    let printed = process.printed_until(|line| line.starts_with("curl "));
+    let expected = format!("curl http://localhost:{}/v1/models/half_plus_two:predict ", process.address.port());
+    assert!(printed.last().is_some_and(|line| line.starts_with(&expected)), "{printed:?}");
+}
+
+#[test]
 fn a_start_logs_one_line_per_version_that_serves() {
     let process = Process::start(&mut serve_fixtures());
     process.logged("ready");
