@@ -205,6 +205,9 @@ async fn run(
     let mut answer = response::json(StatusCode::OK, body);
     if packed {
         answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    // Whoever caches must know also of the plain answer that others get another one.
+    if packed || config.gzip_min_bytes.is_some_and(|least| answer.body().len() >= least) {
         answer.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
     let encoded = now();

@@ -67,6 +67,7 @@ async fn large_answers_are_gzipped_for_those_who_accept_it() {
     let server = TestServer::new(models());
     let plain = server.ask(Method::POST, PATH, &[], body.clone()).await;
     assert!(!plain.headers.contains_key("content-encoding"));
+    assert_eq!(plain.headers["vary"], "accept-encoding");
     let refused = server.ask(Method::POST, PATH, &[("accept-encoding", "gzip;q=0")], body.clone()).await;
     assert!(!refused.headers.contains_key("content-encoding"));
     let packed = server.ask(Method::POST, PATH, &[("accept-encoding", "deflate, gzip")], body).await;
@@ -82,5 +83,5 @@ async fn large_answers_are_gzipped_for_those_who_accept_it() {
 async fn small_answers_are_never_gzipped() {
     let answer = TestServer::new(models()).ask(Method::POST, PATH, &[("accept-encoding", "gzip")], BODY).await;
     answer.gives(&json!({"predictions": [2.5]}));
-    assert!(!answer.headers.contains_key("content-encoding"));
+    assert!(!answer.headers.contains_key("content-encoding") && !answer.headers.contains_key("vary"));
 }
