@@ -64,6 +64,9 @@ pub struct BatchConfig {
     /// How many extra runs one caller's failing requests may cost its batch mates before that caller's requests run
     /// alone for a while. Default: 32.
     pub poison_budget: u32,
+    /// Whether the queue's metrics carry its model and version, or share the labels `other`. Recorders never forget a
+    /// series, so whoever loads ever new versions bounds how many have their own. Default: true.
+    pub has_own_series: bool,
 }
 
 impl Default for BatchConfig {
@@ -81,6 +84,7 @@ impl Default for BatchConfig {
             max_queue_time: Duration::from_secs(30),
             max_groups: 64,
             poison_budget: 32,
+            has_own_series: true,
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::queue::{Pending, Queue};
 
 /// The most work that is done on a lent thread at a time: about what waking another thread costs, there and back.
 const SHORT: Duration = Duration::from_micros(50);
+/// The same where there is one core: a compute thread would take it from the lent one all the same.
+const SHORT_ON_ONE_CORE: Duration = Duration::from_micros(500);
 /// A request with more work than this goes to the pool at once: against such a run, gathering others first gains nothing.
 const GATHERED: Duration = Duration::from_micros(500);
 
@@ -54,7 +56,7 @@ impl Queue {
     }
 
     fn lead_as_guest(self: Arc<Self>) {
-        let mut left = SHORT;
+        let mut left = if self.pool.has_one_core() { SHORT_ON_ONE_CORE } else { SHORT };
         loop {
             let mut state = self.state.lock();
             state.has_guest = false;

@@ -22,6 +22,9 @@ pub const SKIPPED_CANCELLED_TOTAL: &str = "millrace_batching_skipped_cancelled_t
 /// Batches, by `closed_by`: why each was not larger.
 pub const BATCHES_TOTAL: &str = "millrace_batching_batches_total";
 
+/// What stands for models and versions that have no series of their own.
+const OTHER: &str = "other";
+
 /// Tells the installed recorder what the metrics mean. Called by each queue; saying it again changes nothing.
 fn describe() {
     describe_histogram!(QUEUE_SECONDS, metrics::Unit::Seconds, "Time from entering the queue to leaving it in a batch");
@@ -47,9 +50,14 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(model: &ModelName, version: u64) -> Self {
+    /// The handles for `version` of `model`, or those that all share which have no series of their own.
+    pub(crate) fn new(model: &ModelName, version: u64, has_own_series: bool) -> Self {
         describe();
-        let (model, version) = (model.to_string(), version.to_string());
+        let (model, version) = if has_own_series {
+            (model.to_string(), version.to_string())
+        } else {
+            (OTHER.to_owned(), OTHER.to_owned())
+        };
         let labels = [("model", model.clone()), ("version", version.clone())];
         let closed = |by: ClosedBy| counter!(BATCHES_TOTAL, "model" => model.clone(), "version" => version.clone(), "closed_by" => by.name());
         Self {

@@ -65,6 +65,7 @@ pub(crate) struct Pool {
     hung: AtomicUsize,
     /// Threads of others that led a run which hangs. Nobody can replace those.
     lost_guests: AtomicUsize,
+    has_one_core: bool,
     timer: Timer,
     background: OnceLock<Background>,
     queues: Mutex<Vec<Weak<dyn Led>>>,
@@ -172,6 +173,11 @@ impl Pool {
         }
         drop(state);
         self.ended.notify_all();
+    }
+
+    /// Whether all threads of this process share one core.
+    pub(crate) fn has_one_core(&self) -> bool {
+        self.has_one_core
     }
 
     /// A run on somebody else's thread hangs.
@@ -292,6 +298,7 @@ impl ComputePool {
             is_stopping: AtomicBool::new(false),
             hung: AtomicUsize::new(0),
             lost_guests: AtomicUsize::new(0),
+            has_one_core: std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1),
             timer: Timer::default(),
             background: OnceLock::new(),
             queues: Mutex::default(),

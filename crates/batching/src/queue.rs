@@ -137,7 +137,7 @@ impl BatchQueue {
             poison: PoisonBook::new(config.poison_budget),
             swept: None,
         };
-        let metrics = Metrics::new(&name, version);
+        let metrics = Metrics::new(&name, version, config.has_own_series);
         let queue = Arc::new_cyclic(|this| Queue {
             model,
             name,

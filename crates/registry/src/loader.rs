@@ -129,7 +129,8 @@ impl Workshop {
         let backend = self.choose(order, &source)?;
         let model = backend.load(&source)?;
         warmup::warm(&model, &order.config.warmup)?;
-        let config = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
+        let mut config = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
+        config.has_own_series = self.series.names(&order.model, order.version);
         let queue = BatchQueue::new(Arc::clone(&model), order.model.clone(), order.version, config, &self.pool)?;
         Ok(Built { backend: Arc::from(backend.name()), model, queue })
     }

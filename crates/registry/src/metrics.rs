@@ -32,7 +32,7 @@ impl Series {
     }
 
     /// Whether `version` of `model` has series of its own; it gets them if there is room.
-    fn names(&self, model: &ModelName, version: u64) -> bool {
+    pub(crate) fn names(&self, model: &ModelName, version: u64) -> bool {
         let mut named = self.named.lock();
         let pair = (model.clone(), version);
         named.contains(&pair) || (named.len() < self.limit && named.insert(pair))

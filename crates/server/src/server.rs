@@ -113,8 +113,8 @@ impl ServerBuilder {
             Ready::All => Arc::new(AllReady(registry.clone())),
         };
         let readiness = {
-            let pool = pool.clone();
-            Readiness::new(Arc::new(move || pool.is_healthy()))
+            let (pool, registry) = (pool.clone(), registry.clone());
+            Readiness::new(Arc::new(move || pool.is_healthy() && registry.is_alive()))
         };
         let service = http_service(HttpParts {
             resolver: Arc::new(registry.clone()),

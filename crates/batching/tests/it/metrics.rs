@@ -106,4 +106,11 @@ fn every_request_is_counted_once_under_its_model_and_version() {
     assert_eq!(ledger.values(REFUSED_TOTAL, ",reason=backend_failed").len(), 1);
     assert_eq!(ledger.values(REFUSED_TOTAL, ",reason=invalid_input").len(), 1);
     assert_eq!(ledger.values(SKIPPED_CANCELLED_TOTAL, "").len(), 1);
+
+    let config = BatchConfig { has_own_series: false, ..BatchConfig::default() };
+    let nameless = BatchQueue::new(model.as_model(), "nameless".parse().unwrap(), 1, config, &pool).unwrap();
+    assert!(answer(nameless.infer(request(&[1.0]))).is_ok());
+    let ledger = ledger.0.lock();
+    assert!(ledger.contains_key(&format!("{QUEUE_SECONDS}{{model=other,version=other}}")));
+    assert!(!ledger.keys().any(|key| key.contains("nameless")));
 }

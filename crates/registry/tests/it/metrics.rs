@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use millrace_batching::BATCH_ROWS;
 use millrace_registry::{LOAD_FAILURES, LOAD_SECONDS, MEMORY_BYTES, VERSIONS};
 use millrace_testkit::FakeBackend;
 use parking_lot::Mutex;
@@ -164,5 +165,6 @@ fn beyond_the_configured_number_versions_have_no_series_of_their_own() {
     assert_eq!(ledger.series(LOAD_SECONDS, "many"), 3);
     assert_eq!(ledger.series(MEMORY_BYTES, "many"), 3);
     assert_eq!(ledger.values(LOAD_SECONDS, "model=other,version=other").len(), 7);
+    assert_eq!(ledger.series(BATCH_ROWS, "many"), 3);
     assert_eq!(ledger.gauge(VERSIONS, "model=many,state=AVAILABLE"), Some(1.0), "counts go on");
 }

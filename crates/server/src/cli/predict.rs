@@ -28,7 +28,12 @@ pub(super) fn run(args: &PredictArgs) -> Result<i32, Failure> {
         readiness: Readiness::default(),
         metrics_text: MetricsText::new(String::new),
         // Nobody else waits, and the operator's own file is as large as it is.
-        config: HttpConfig { max_body_bytes: u64::MAX, max_decompressed_bytes: u64::MAX, ..HttpConfig::default() },
+        config: HttpConfig {
+            max_body_bytes: u64::MAX,
+            max_decompressed_bytes: u64::MAX,
+            max_answer_bytes: usize::MAX,
+            ..HttpConfig::default()
+        },
     });
     let request = Request::builder().method(Method::POST).uri(path).body(Full::new(body)).map_err(Failure::failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(Failure::failed)?;

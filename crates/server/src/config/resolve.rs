@@ -41,6 +41,7 @@ pub(crate) fn resolve(flags: Raw, config: Option<&Path>, environment: &Environme
     let mut config = ServerConfig::new(models);
     if let Some(series) = metrics.max_series {
         config.http.max_metric_series = series;
+        config.registry.max_metric_series = series;
     }
     self::server(&mut config, server)?;
     self::limits(&mut config, &limits);
@@ -195,6 +196,9 @@ fn limits(config: &mut ServerConfig, raw: &RawLimits) {
     set(&mut config.http.max_body_bytes, raw.max_body_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_decompressed_bytes, raw.max_message_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_json_depth, raw.max_json_depth);
+    set(&mut config.http.max_receiving_bytes, raw.max_receiving_bytes.map(|bytes| bytes.0));
+    set(&mut config.http.max_answer_bytes, raw.max_answer_bytes.map(|bytes| size(bytes.0)));
+    set(&mut config.http.max_unsent_bytes, raw.max_unsent_bytes.map(|bytes| bytes.0));
     set(&mut config.http.body_timeout, raw.body_timeout.map(|span| span.0));
     set(&mut config.http.min_body_rate, raw.min_body_rate.map(|bytes| bytes.0));
 }
