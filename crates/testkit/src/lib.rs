@@ -1,18 +1,19 @@
 //! Test helpers that every crate of the workspace shares. For tests only: helpers panic where a test should fail.
 //!
 //! - [`FakeBackend`], [`FakeModel`]: a real, tiny engine whose misbehaviour a test chooses.
+//! - [`CountingAllocator`]: how often a thread allocates.
 //! - [`Gate`]: holds threads until the test lets them go, so that no test sleeps.
 //! - [`Case`]: the neutral golden cases under `fixtures/cases`.
 //! - [`conformance`]: what every backend must do.
 
-#![forbid(unsafe_code)]
-
+mod allocations;
 mod case;
 pub mod conformance;
 mod fake;
 mod fixture;
 mod gate;
 
+pub use allocations::CountingAllocator;
 pub use case::{Case, assert_close};
 pub use fake::{FakeBackend, FakeModel, FakeModelBuilder, Misbehaviour};
 pub use fixture::{fixture, fixture_source, fixtures};

@@ -12,16 +12,16 @@ use millrace_testkit::{FakeModel, Gate, Misbehaviour};
 use crate::harness::{answer, ask, pool, queue, request};
 
 /// How often a test tries for what a busy machine may spoil: that a run is seen to be short.
-const TRIES: usize = 20_000;
+pub(crate) const TRIES: usize = 20_000;
 
-fn lent(x: &[f32]) -> InferRequest {
+pub(crate) fn lent(x: &[f32]) -> InferRequest {
     let mut request = request(x);
     request.context.lends_thread = true;
     request
 }
 
 /// A queue that knows what its model costs.
-fn settled(pool: &ComputePool, hang: &Gate) -> (Arc<FakeModel>, BatchQueue) {
+pub(crate) fn settled(pool: &ComputePool, hang: &Gate) -> (Arc<FakeModel>, BatchQueue) {
     let model = FakeModel::builder().hang(hang.clone()).build();
     let queue = queue(model.as_model(), BatchConfig::default(), pool);
     (0..64).for_each(|_| assert_eq!(ask(&queue, &[1.0]).unwrap(), [2.0]));
@@ -29,7 +29,7 @@ fn settled(pool: &ComputePool, hang: &Gate) -> (Arc<FakeModel>, BatchQueue) {
 }
 
 /// Whether the latest run was on this thread.
-fn ran_here(model: &FakeModel) -> bool {
+pub(crate) fn ran_here(model: &FakeModel) -> bool {
     model.run_threads().last() == Some(&thread::current().id())
 }
 

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod allocations;
 mod failing;
 mod guests;
 mod hanging;

@@ -1,44 +1,19 @@
 //! How often a small request allocates, counted. The bound is what the path needs, each of them accounted for.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use http::Method;
 use millrace_http::ConnectionContext;
+use millrace_testkit::CountingAllocator;
 
 use crate::harness::{TestServer, models, request};
 
-/// The system's allocator, counting for each thread on its own.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-#[expect(unsafe_code, reason = "an allocator can be counted only by standing in for it")]
-// SAFETY: every call is passed on to the system's allocator as it came; counting touches a thread-local integer only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that is ending has no counter any more, and nobody who reads it.
-        let _ended = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Allocations while `future` runs, on this thread.
 async fn counted<T>(future: impl Future<Output = T>) -> (usize, T) {
-    let before = COUNT.get();
+    let before = CountingAllocator::count();
     let result = future.await;
-    (COUNT.get() - before, result)
+    (CountingAllocator::count() - before, result)
 }
 
 #[tokio::test]

@@ -1,45 +1,19 @@
 //! Resolving is on the path of every request: it allocates nothing, and so waits for nobody's allocator lock.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use millrace_core::{Control, ModelRef};
-use millrace_testkit::{FakeBackend, Gate};
+use millrace_testkit::{CountingAllocator, FakeBackend, Gate};
 use pollster::block_on;
 
 use crate::repository::{Repository, start};
 
-/// The system's allocator, counting for each thread on its own.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-#[expect(unsafe_code, reason = "an allocator can be counted only by standing in for it")]
-// SAFETY: every call is passed on to the system's allocator as it came; counting touches a thread-local integer only.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that is ending has no counter any more, and nobody who reads it.
-        let _ended = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Allocations of `work` on this thread.
 fn counted<T>(work: impl FnOnce() -> T) -> (usize, T) {
-    let before = COUNT.get();
+    let before = CountingAllocator::count();
     let result = work();
-    (COUNT.get() - before, result)
+    (CountingAllocator::count() - before, result)
 }
 
 #[test]
