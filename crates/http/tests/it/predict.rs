@@ -64,7 +64,7 @@ async fn paths_are_matched_in_any_case_and_the_query_is_ignored() {
 }
 
 #[tokio::test]
-async fn content_types_do_not_matter() {
+async fn row_28_content_types_do_not_matter() {
     let server = TestServer::new(models());
     let path = "/v1/models/half_plus_two/versions/1:predict";
     for content_type in ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", "application/xml"] {

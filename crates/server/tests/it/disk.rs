@@ -91,7 +91,7 @@ fn row_61_folders_that_are_no_versions_are_ignored_with_one_warning_each() {
 }
 
 #[test]
-fn rows_63_and_64_hostile_model_files_fail_with_a_reason_and_the_good_model_serves() {
+fn rows_63_to_65_hostile_model_files_fail_with_a_reason_and_the_good_model_serves() {
     let hostile = [
         ("external_outside", "external data"),
         ("external_absolute", "external data"),
@@ -106,6 +106,10 @@ fn rows_63_and_64_hostile_model_files_fail_with_a_reason_and_the_good_model_serv
     }
     fs::copy(fixture("bad-models/external_outside/secret.bin"), repository.path().join("external_outside/secret.bin"))
         .unwrap();
+    // A header of 2^63 bytes, in a format that no engine here reads: nobody looks at it.
+    let tensors = repository.path().join("tensors/1");
+    fs::create_dir_all(&tensors).unwrap();
+    fs::write(tensors.join("model.safetensors"), (1_u64 << 63).to_le_bytes()).unwrap();
     // Weights that lie inside by name and outside by nature.
     repository = repository
         .copy("extra/external_inside/1", "linked", 1)
@@ -126,7 +130,7 @@ fn rows_63_and_64_hostile_model_files_fail_with_a_reason_and_the_good_model_serv
     process.logged("ready");
     let mut client = Client::connect(process.address);
     let links = [("linked", "weights.bin"), ("foreign", "hard link")].into_iter().take(1 + usize::from(is_foreign));
-    for (name, reason) in hostile.into_iter().chain(links) {
+    for (name, reason) in hostile.into_iter().chain([("tensors", "no backend")]).chain(links) {
         let path = format!("/v1/models/{name}");
         let status = version_status(&mut client, &path).unwrap_or_else(|| panic!("{name} is not known"));
         assert_eq!(status["state"], "END", "{name}: {status}");
