@@ -157,14 +157,17 @@ fn beyond_the_configured_number_versions_have_no_series_of_their_own() {
     let mut config = repository.config();
     config.max_metric_series = 3;
     let served = start(config, FakeBackend::default());
+    assert_eq!(served.default_of("many"), Ok(1));
     for version in 2..=10 {
         repository.version("many", version);
         served.rescan();
+        assert_eq!(served.default_of("many"), Ok(version));
     }
     assert_eq!(served.available("many"), [10]);
     assert_eq!(ledger.series(LOAD_SECONDS, "many"), 3);
     assert_eq!(ledger.series(MEMORY_BYTES, "many"), 3);
     assert_eq!(ledger.values(LOAD_SECONDS, "model=other,version=other").len(), 7);
     assert_eq!(ledger.series(BATCH_ROWS, "many"), 3);
+    assert!(ledger.values(BATCH_ROWS, "model=other,version=other").len() >= 7);
     assert_eq!(ledger.gauge(VERSIONS, "model=many,state=AVAILABLE"), Some(1.0), "counts go on");
 }
