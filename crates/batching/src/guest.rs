@@ -64,6 +64,10 @@ impl Queue {
                 // Nothing to do, or a worker is on its way, or one that is back from its run will look.
                 return;
             }
+            if state.former.next().is_some() {
+                // More rows are worth waiting for: the timer has the pool look when that is over.
+                return;
+            }
             let work = state.former.work().filter(|work| *work <= left && !self.is_suspect.load(Ordering::Relaxed));
             let Some(work) = work else { break };
             left = left.saturating_sub(work);

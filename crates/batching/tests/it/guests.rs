@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig};
+use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig, Waiting};
 use millrace_core::{InferFuture, InferRequest, Reason};
 use millrace_testkit::{FakeModel, Gate, Misbehaviour};
 
@@ -82,6 +82,24 @@ fn a_guest_that_leaves_hands_its_companions_to_the_pool() {
         // Were nobody at work on it, this would wait for ever.
         assert_eq!(answer(companion).unwrap(), [4.0]);
     }
+}
+
+#[test]
+fn a_guest_leaves_the_end_of_a_wait_to_the_timer() {
+    let pool = pool(1);
+    let model = FakeModel::builder().build();
+    let waits = BatchConfig { waiting: Waiting::Fixed(Duration::from_millis(2)), ..BatchConfig::default() };
+    let queue = queue(model.as_model(), waits, &pool);
+    (0..40).for_each(|_| assert_eq!(ask(&queue, &[1.0]).unwrap(), [2.0]));
+    let before = model.run_threads().len();
+    for index in 0..100 {
+        // Nobody is there to fill the batch: were the timer not set, this would wait for ever.
+        let x = index as f32;
+        let (guest, companion) = (queue.infer(lent(&[x])), queue.infer(lent(&[x + 0.5])));
+        assert_eq!(answer(guest).unwrap(), [2.0 * x]);
+        assert_eq!(answer(companion).unwrap(), [2.0 * x + 1.0]);
+    }
+    assert!(model.run_threads().len() > before);
 }
 
 #[test]
