@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use millrace_core::VersionStatistics;
+use millrace_core::{Total, VersionStatistics};
 
 #[derive(Debug, Default)]
 pub(crate) struct Statistics {
@@ -36,13 +36,14 @@ impl Statistics {
 
     pub(crate) fn read(&self) -> VersionStatistics {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let queue = Duration::from_nanos(read(&self.queue_nanos));
+        let compute = Duration::from_nanos(read(&self.compute_nanos));
         VersionStatistics {
-            answered: read(&self.answered),
+            answered: Total { count: read(&self.answered), time: queue + compute },
             refused: read(&self.refused),
             rows: read(&self.rows),
-            batches: read(&self.batches),
-            queue: Duration::from_nanos(read(&self.queue_nanos)),
-            compute: Duration::from_nanos(read(&self.compute_nanos)),
+            queue: Total { count: read(&self.answered), time: queue },
+            ..VersionStatistics::default()
         }
     }
 }

@@ -29,7 +29,8 @@ mod tensor;
 pub use backend::{Backend, Instance, LoadError, LoadErrorKind, Model, ModelFacts, Prepared, RunContext, RunError};
 pub use batch::{Batch, BatchOutputs, ContractError, Part, PartOutputs};
 pub use catalog::{
-    Catalog, Control, ControlFuture, ModelStatus, VersionFailure, VersionState, VersionStatistics, VersionStatus,
+    Catalog, Control, ControlFuture, ModelStatus, QueueStatus, RegisterFuture, Registered, Registration, RunStatistics,
+    Total, VersionFailure, VersionState, VersionStatistics, VersionStatus, WantedModel, WantedVersions,
 };
 pub use compute::{Compute, Job};
 pub use dim::{Dim, DimExpr, DimExprError};

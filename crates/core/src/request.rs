@@ -25,16 +25,50 @@ impl Default for Priority {
 pub enum Protocol {
     /// A call from the same process: an embedder or a pipeline.
     Local,
-    /// TensorFlow Serving's REST API.
+    /// TensorFlow Serving's REST API, KServe's v1 included.
     TfsRest,
+    /// TensorFlow Serving's gRPC API.
+    TfsGrpc,
+    /// The Open Inference Protocol v2 over REST.
+    OipRest,
+    /// The Open Inference Protocol v2 over gRPC.
+    OipGrpc,
+    /// TorchServe's inference API over REST.
+    TorchServeRest,
+    /// TorchServe's inference API over gRPC.
+    TorchServeGrpc,
+    /// The general endpoints: `/predict` and its relatives.
+    General,
+    /// The routes that a hosting platform prescribes: SageMaker's and Vertex AI's.
+    Platform,
 }
 
 impl Protocol {
+    /// Every protocol, in declaration order.
+    pub const ALL: [Self; 9] = [
+        Self::Local,
+        Self::TfsRest,
+        Self::TfsGrpc,
+        Self::OipRest,
+        Self::OipGrpc,
+        Self::TorchServeRest,
+        Self::TorchServeGrpc,
+        Self::General,
+        Self::Platform,
+    ];
+
     /// The label's value.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::TfsRest => "tfs_rest",
+            Self::TfsGrpc => "tfs_grpc",
+            Self::OipRest => "oip_rest",
+            Self::OipGrpc => "oip_grpc",
+            Self::TorchServeRest => "torchserve_rest",
+            Self::TorchServeGrpc => "torchserve_grpc",
+            Self::General => "general",
+            Self::Platform => "platform",
         }
     }
 }

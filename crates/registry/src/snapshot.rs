@@ -97,7 +97,7 @@ impl ModelView {
         });
         for number in model.waiting() {
             let state = if failure.is_some() { VersionState::End } else { VersionState::Start };
-            versions.insert(number, VersionStatus { failure: failure.clone(), ..blank(number, state) });
+            versions.insert(number, VersionStatus { failure: failure.clone(), ..VersionStatus::new(number, state) });
         }
         let default_version = match pinned {
             Some(pinned) => available.iter().any(|(number, _)| *number == pinned).then_some(pinned),
@@ -105,11 +105,11 @@ impl ModelView {
         };
         let overrides = table.orders().get(name).map(|overrides| overrides.in_words()).unwrap_or_default();
         let status = ModelStatus {
-            name: name.clone(),
             versions: versions.into_values().collect(),
             aliases,
             default_version,
             overrides,
+            ..ModelStatus::new(name.clone())
         };
         Some(Self { status, available, pinned, gone: model.is_gone() })
     }
@@ -194,19 +194,6 @@ impl ModelView {
     }
 }
 
-fn blank(version: u64, state: VersionState) -> VersionStatus {
-    VersionStatus {
-        version,
-        state,
-        failure: None,
-        backend: None,
-        signatures: None,
-        load_time: None,
-        memory_bytes: 0,
-        statistics: millrace_core::VersionStatistics::default(),
-    }
-}
-
 fn row(number: u64, version: &Version<Arc<Lease>>) -> VersionStatus {
     let facts = version.facts.as_ref();
     VersionStatus {
@@ -215,8 +202,8 @@ fn row(number: u64, version: &Version<Arc<Lease>>) -> VersionStatus {
         signatures: facts.map(|facts| Arc::clone(&facts.signatures)),
         load_time: facts.map(|facts| facts.load_time),
         memory_bytes: facts.map_or(0, |facts| facts.memory),
-        statistics: version.statistics,
-        ..blank(number, version.phase.state())
+        statistics: version.statistics.clone(),
+        ..VersionStatus::new(number, version.phase.state())
     }
 }
 

@@ -20,7 +20,7 @@ fn an_oversized_request_runs_in_pieces_and_comes_back_whole() {
     let runs = model.runs();
     assert!(runs.iter().all(|rows| *rows <= 10), "{runs:?}");
     assert_eq!(runs.iter().sum::<usize>(), 95);
-    assert_eq!(queue.statistics().answered, 1);
+    assert_eq!(queue.statistics().answered.count, 1);
 }
 
 #[test]

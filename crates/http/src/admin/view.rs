@@ -51,6 +51,7 @@ struct Signature {
 #[derive(Serialize)]
 struct Statistics {
     answered: u64,
+    failed: u64,
     refused: u64,
     rows: u64,
     batches: u64,
@@ -83,7 +84,8 @@ fn view(status: &ModelStatus) -> Model<'_> {
 fn version(status: &VersionStatus) -> Version<'_> {
     let texts = |specs: &[TensorSpec]| specs.iter().map(TensorSpec::to_string).collect();
     let signatures = status.signatures.iter().flat_map(|signatures| signatures.iter());
-    let statistics = status.statistics;
+    let statistics = &status.statistics;
+    let runs = statistics.all_runs();
     Version {
         version: status.version,
         state: status.state.name(),
@@ -97,12 +99,13 @@ fn version(status: &VersionStatus) -> Version<'_> {
         load_seconds: status.load_time.map(|time| time.as_secs_f64()),
         memory_bytes: status.memory_bytes,
         statistics: Statistics {
-            answered: statistics.answered,
+            answered: statistics.answered.count,
+            failed: statistics.failed.count,
             refused: statistics.refused,
             rows: statistics.rows,
-            batches: statistics.batches,
-            queue_seconds: statistics.queue.as_secs_f64(),
-            compute_seconds: statistics.compute.as_secs_f64(),
+            batches: runs.count,
+            queue_seconds: statistics.queue.time.as_secs_f64(),
+            compute_seconds: runs.compute.as_secs_f64(),
         },
     }
 }

@@ -13,7 +13,7 @@ use millrace_core::{
     Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse,
     Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RequestContext, Resolver, RunContext, Servable,
     Signature, Signatures, Stages, Tensor, TensorList, TensorSpec, VersionChoice, VersionFailure, VersionState,
-    VersionStatistics, VersionStatus,
+    VersionStatus,
 };
 use millrace_http::{
     AdminParts, AdminService, ConnectionContext, HttpConfig, HttpParts, HttpService, MetricsText, Readiness,
@@ -110,14 +110,10 @@ impl Models {
         let signatures = Signatures::single(signature);
         let status = self.status_of(&model);
         status.versions.push(VersionStatus {
-            version,
-            state: VersionState::Available,
-            failure: None,
             backend: Some(Arc::from("fake")),
             signatures: Some(Arc::new(signatures.clone())),
-            load_time: None,
             memory_bytes: 17,
-            statistics: VersionStatistics::default(),
+            ..VersionStatus::new(version, VersionState::Available)
         });
         status.default_version = status.default_version.max(Some(version));
         self.versions.push(Arc::new(Version { model, version, signatures, answer: Arc::new(answer) }));
@@ -154,16 +150,7 @@ impl Models {
     ) -> Self {
         let model: ModelName = name.parse().unwrap();
         let failure = failure.map(|text| VersionFailure { code: Code::FailedPrecondition, message: text.to_owned() });
-        self.status_of(&model).versions.push(VersionStatus {
-            version: 1,
-            state,
-            failure,
-            backend: None,
-            signatures: None,
-            load_time: None,
-            memory_bytes: 0,
-            statistics: VersionStatistics::default(),
-        });
+        self.status_of(&model).versions.push(VersionStatus { failure, ..VersionStatus::new(1, state) });
         self.refused.insert(name.to_owned(), refusal);
         self
     }
@@ -188,13 +175,7 @@ impl Models {
     }
 
     fn status_of(&mut self, model: &ModelName) -> &mut ModelStatus {
-        self.statuses.entry(model.to_string()).or_insert_with(|| ModelStatus {
-            name: model.clone(),
-            versions: Vec::new(),
-            aliases: BTreeMap::new(),
-            default_version: None,
-            overrides: Vec::new(),
-        })
+        self.statuses.entry(model.to_string()).or_insert_with(|| ModelStatus::new(model.clone()))
     }
 
     fn order(&self, text: String) -> ControlFuture {

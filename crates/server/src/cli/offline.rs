@@ -3,7 +3,6 @@
 //! For `inspect` and `predict`. What the registry guards against (files that change under it, links out of the
 //! repository) does not apply: the operator has named this very file.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig};
 use millrace_core::{
     Catalog, InferFuture, InferRequest, Model, ModelFiles, ModelName, ModelRef, ModelSource, ModelStatus, Reason,
-    Refusal, RequestContext, Resolver, Servable, Signatures, VersionState, VersionStatistics, VersionStatus,
+    Refusal, RequestContext, Resolver, Servable, Signatures, VersionState, VersionStatus,
 };
 
 use super::Failure;
@@ -194,21 +193,14 @@ impl Catalog for Only {
     fn models(&self) -> Vec<ModelStatus> {
         let one = &self.0;
         let version = VersionStatus {
-            version: one.version,
-            state: VersionState::Available,
-            failure: None,
             backend: Some(Arc::clone(&one.backend)),
             signatures: Some(Arc::clone(&one.signatures)),
-            load_time: None,
-            memory_bytes: 0,
-            statistics: VersionStatistics::default(),
+            ..VersionStatus::new(one.version, VersionState::Available)
         };
         vec![ModelStatus {
-            name: one.name.clone(),
             versions: vec![version],
-            aliases: BTreeMap::new(),
             default_version: Some(one.version),
-            overrides: Vec::new(),
+            ..ModelStatus::new(one.name.clone())
         }]
     }
 
