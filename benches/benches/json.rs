@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use millrace_core::{DType, Dim, Signature, Signatures, Tensor, TensorSpec};
-use millrace_http::json::{DEFAULT_MAX_DEPTH, Form, decode_predict, encode_predict};
+use millrace_json::{DEFAULT_MAX_DEPTH, Form, decode_predict, encode_predict};
 
 const IMAGE: [usize; 3] = [3, 224, 224];
 

@@ -17,7 +17,6 @@ mod error;
 mod gzip;
 mod head;
 mod health;
-pub mod json;
 mod log;
 pub mod metrics;
 mod offload;

@@ -28,12 +28,12 @@ use crate::clock::now;
 use crate::error::Failure;
 use crate::gzip::{Unpacked, gunzip, gzip};
 use crate::head::Head;
-use crate::json::{self, JsonError, PredictBody};
 use crate::metrics::{Answered, Series};
 use crate::offload::{contained, contained_future, on_compute};
 use crate::response::{self, Answer};
 use crate::route::{Target, VersionTooLarge};
 use crate::service::Shared;
+use millrace_json::{self as json, JsonError, PredictBody};
 
 /// Bytes. Smaller answers are no burden even if every connection holds one.
 const SMALL_ANSWER: usize = 64 << 10;

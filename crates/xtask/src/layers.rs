@@ -8,11 +8,14 @@ use serde_json::Value;
 /// Every crate of the product and its level. A normal dependency must lead to a strictly lower level.
 const LEVELS: &[(&str, u8)] = &[
     ("millrace-core", 0),
+    ("millrace-proto", 0),
     ("millrace-batching", 1),
     ("millrace-backend-tract", 1),
     ("millrace-protocol", 1),
+    ("millrace-json", 1),
     ("millrace-registry", 2),
     ("millrace-http", 3),
+    ("millrace-grpc", 3),
     ("millrace-server", 4),
 ];
 
@@ -24,9 +27,17 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("millrace-core", &["tokio", "hyper", "tonic", "serde", "tracing", "metrics"]),
     ("millrace-batching", &["tokio", "hyper", "tonic", "serde"]),
     ("millrace-backend-tract", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "millrace-http"]),
-    ("millrace-protocol", &["tokio", "hyper", "serde_json"]),
+    ("millrace-protocol", &["hyper", "tonic", "prost", "serde_json"]),
+    ("millrace-json", &["tokio", "hyper", "tonic", "serde_json"]),
     ("millrace-registry", &["tokio", "hyper", "tonic"]),
-    ("millrace-http", &["millrace-registry", "millrace-batching", "millrace-backend-tract", "tract-onnx"]),
+    (
+        "millrace-http",
+        &["millrace-registry", "millrace-batching", "millrace-backend-tract", "tract-onnx", "millrace-grpc", "prost"],
+    ),
+    (
+        "millrace-grpc",
+        &["millrace-registry", "millrace-batching", "millrace-backend-tract", "tract-onnx", "millrace-http"],
+    ),
 ];
 
 /// Checks levels and absences.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use millrace_core::{DType, ModelName, Quoted, Reason, Refusal, TensorError};
 
-use super::cursor::{Cursor, Numbers};
+use crate::cursor::{Cursor, Numbers};
 
 /// What a reader stumbled over; the place is where its cursor stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The document ends here.
     End,
     /// Not the byte that the grammar wants.
@@ -301,7 +301,7 @@ impl JsonError {
     }
 
     /// The error for a document that breaks the grammar where `cursor` stands.
-    pub(super) fn syntax(cursor: &Cursor<'_>, fault: Fault, limit: usize) -> Self {
+    pub(crate) fn syntax(cursor: &Cursor<'_>, fault: Fault, limit: usize) -> Self {
         let (text, at) = (cursor.text, cursor.at);
         if let Some(error) = foreign_encoding(text) {
             return error;
@@ -338,7 +338,7 @@ fn foreign_encoding(text: &[u8]) -> Option<JsonError> {
 }
 
 /// The beginning of the value at the cursor, quoted, and its kind by the names that TensorFlow Serving uses.
-pub(super) fn value_here(cursor: &Cursor<'_>) -> (String, &'static str) {
+pub(crate) fn value_here(cursor: &Cursor<'_>) -> (String, &'static str) {
     const MOST: usize = 100;
     let mut here = *cursor;
     let kind = match here.peek_value() {
@@ -363,7 +363,7 @@ pub(super) fn value_here(cursor: &Cursor<'_>) -> (String, &'static str) {
 }
 
 /// TensorFlow's name of a dtype, as its messages have it.
-pub(super) fn tensorflow_name(dtype: DType) -> &'static str {
+pub(crate) fn tensorflow_name(dtype: DType) -> &'static str {
     match dtype {
         DType::Bool => "bool",
         DType::Uint8 => "uint8",

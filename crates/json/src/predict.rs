@@ -7,13 +7,13 @@
 
 use millrace_core::{Quoted, Signature, Signatures, TensorList};
 
-use super::column::Column;
-use super::cursor::{Cursor, Numbers, Text};
-use super::error::{Fault, JsonError, value_here};
-use super::{Form, PredictBody};
+use crate::column::Column;
+use crate::cursor::{Cursor, Numbers, Text};
+use crate::error::{Fault, JsonError, value_here};
+use crate::{Form, PredictBody};
 
 /// Reads a body by the straight way; `None` where anything at all is amiss.
-pub(super) fn straight(body: &[u8], signatures: &Signatures, max_depth: usize) -> Option<PredictBody> {
+pub(crate) fn straight(body: &[u8], signatures: &Signatures, max_depth: usize) -> Option<PredictBody> {
     let mut cursor = Cursor::new(body);
     let (mut index, mut signature) = signatures.find("")?;
     let mut has_name = false;
@@ -46,7 +46,7 @@ pub(super) fn straight(body: &[u8], signatures: &Signatures, max_depth: usize) -
 /// A document whose syntax has been checked, and where the keys that matter have their values. The first of equal keys
 /// counts.
 #[derive(Debug, Default)]
-pub(super) struct Document<'a> {
+pub(crate) struct Document<'a> {
     signature_name: Option<Cursor<'a>>,
     instances: Option<Cursor<'a>>,
     inputs: Option<Cursor<'a>>,
@@ -55,7 +55,7 @@ pub(super) struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Checks the syntax of the whole document. What follows it is not looked at.
-    pub(super) fn scan(body: &'a [u8], max_depth: usize) -> Result<Self, JsonError> {
+    pub(crate) fn scan(body: &'a [u8], max_depth: usize) -> Result<Self, JsonError> {
         let mut cursor = Cursor::new(body);
         cursor.space();
         let start = cursor;
@@ -112,7 +112,7 @@ impl<'a> Document<'a> {
     }
 
     /// Finds the signature and reads the inputs.
-    pub(super) fn predict(&self, signatures: &Signatures, max_depth: usize) -> Result<PredictBody, JsonError> {
+    pub(crate) fn predict(&self, signatures: &Signatures, max_depth: usize) -> Result<PredictBody, JsonError> {
         let (signature, found) = self.signature(signatures)?;
         let (form, mut cursor) = match (self.instances, self.inputs) {
             (None, None) => return Err(JsonError::NoInputs),
@@ -126,7 +126,7 @@ impl<'a> Document<'a> {
     }
 
     /// Finds the signature and checks that there is a list of examples with something in it.
-    pub(super) fn examples(&self, signatures: &Signatures) -> Result<usize, JsonError> {
+    pub(crate) fn examples(&self, signatures: &Signatures) -> Result<usize, JsonError> {
         let (signature, _) = self.signature(signatures)?;
         match self.examples {
             Some(cursor) if cursor.clone().open(b'[', b']') == Ok(true) => Ok(signature),

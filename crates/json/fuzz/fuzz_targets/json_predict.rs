@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use millrace_core::{DType, Dim, Signature, Signatures, Tensor, TensorSpec};
-use millrace_http::json::{DEFAULT_MAX_DEPTH, Form, check_examples, decode_predict, encode_predict};
+use millrace_json::{DEFAULT_MAX_DEPTH, Form, check_examples, decode_predict, encode_predict};
 
 fuzz_target!(|input: (u8, bool, &[u8])| {
     let (which, is_pair, body) = input;

@@ -12,6 +12,8 @@
 //!
 //! Left to others: whether shapes fit the signature ([`Signature::check`]), compression, HTTP.
 
+#![forbid(unsafe_code)]
+
 mod column;
 mod cursor;
 mod error;

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::reference::{self, Printed};
 use super::{one, signature, two};
-use crate::json::predict::{Document, straight};
-use crate::json::{DEFAULT_MAX_DEPTH, Form, decode_predict, encode_predict};
+use crate::predict::{Document, straight};
+use crate::{DEFAULT_MAX_DEPTH, Form, decode_predict, encode_predict};
 
 /// Writes the tensors as outputs and reads the text back as inputs.
 fn round_trip(form: Form, tensors: &[Tensor]) -> Vec<Tensor> {
@@ -166,7 +166,7 @@ fn survives(body: &[u8]) {
         if let Some(fast) = straight(body, signatures, 64) {
             let careful = careful.expect("what the straight way accepts, the careful one does");
             assert_eq!(format!("{fast:?}"), format!("{careful:?}"));
-            let n_bytes = |body: &crate::json::PredictBody| body.inputs.iter().map(Tensor::n_bytes).sum::<usize>();
+            let n_bytes = |body: &crate::PredictBody| body.inputs.iter().map(Tensor::n_bytes).sum::<usize>();
             assert!(n_bytes(&fast) <= 8 * body.len(), "{} bytes out of {}", n_bytes(&fast), body.len());
             assert!(bytes_of(&fast).eq(bytes_of(&careful)));
         } else if let Err(error) = careful {
@@ -175,7 +175,7 @@ fn survives(body: &[u8]) {
     }
 }
 
-fn bytes_of(body: &crate::json::PredictBody) -> impl Iterator<Item = Option<&bytes::Bytes>> {
+fn bytes_of(body: &crate::PredictBody) -> impl Iterator<Item = Option<&bytes::Bytes>> {
     body.inputs.iter().map(Tensor::bytes)
 }
 

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use millrace_core::{DType, Dim, MAX_RANK, Strings, Tensor, TensorError, TensorSpec};
 use smallvec::SmallVec;
 
-use super::cursor::Cursor;
-use super::error::{Fault, Index, JsonError, value_here};
-use super::number::Leaf;
+use crate::cursor::Cursor;
+use crate::error::{Fault, Index, JsonError, value_here};
+use crate::number::Leaf;
 
 /// One input of the signature and what has been read of it.
-pub(super) struct Column<'s> {
+pub(crate) struct Column<'s> {
     spec: &'s TensorSpec,
     nest: Nest,
     elements: Elements,
@@ -38,7 +38,7 @@ enum Elements {
 
 impl<'s> Column<'s> {
     /// An empty column for `spec`, about to read the value at `cursor`, nested at most `levels` arrays deep.
-    pub(super) fn new(spec: &'s TensorSpec, cursor: &Cursor<'_>, levels: usize) -> Result<Self, JsonError> {
+    pub(crate) fn new(spec: &'s TensorSpec, cursor: &Cursor<'_>, levels: usize) -> Result<Self, JsonError> {
         let room = capacity(spec, cursor);
         let elements = match spec.dtype {
             DType::Bool => Elements::Bool(Vec::with_capacity(room)),
@@ -60,16 +60,16 @@ impl<'s> Column<'s> {
         Ok(Self { spec, nest: Nest::new(levels), elements, n_values: 0 })
     }
 
-    pub(super) fn spec(&self) -> &'s TensorSpec {
+    pub(crate) fn spec(&self) -> &'s TensorSpec {
         self.spec
     }
 
-    pub(super) fn n_values(&self) -> usize {
+    pub(crate) fn n_values(&self) -> usize {
         self.n_values
     }
 
     /// Reads the value at the cursor: an element, or arrays of them shaped like the values before.
-    pub(super) fn read(&mut self, cursor: &mut Cursor<'_>, row: Option<usize>) -> Result<(), JsonError> {
+    pub(crate) fn read(&mut self, cursor: &mut Cursor<'_>, row: Option<usize>) -> Result<(), JsonError> {
         let nest = &mut self.nest;
         let read = match &mut self.elements {
             Elements::Bool(elements) => nest.read(cursor, elements),
@@ -89,7 +89,7 @@ impl<'s> Column<'s> {
     }
 
     /// The tensor: of the shape of the one value read, or with an axis in front that counts the `rows`.
-    pub(super) fn finish(self, rows: Option<usize>) -> Result<Tensor, JsonError> {
+    pub(crate) fn finish(self, rows: Option<usize>) -> Result<Tensor, JsonError> {
         let mut sizes = SmallVec::<[usize; 8]>::new();
         sizes.extend(rows);
         sizes.extend(self.nest.sizes());

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use millrace_core::{DType, Element, Signature, Strings, Tensor, TensorSpec};
 use smallvec::SmallVec;
 
-use super::Form;
-use super::error::JsonError;
+use crate::Form;
+use crate::error::JsonError;
 
 /// Writes the whole body, of at most `limit` bytes.
-pub(super) fn body(form: Form, signature: &Signature, outputs: &[Tensor], limit: usize) -> Result<Vec<u8>, JsonError> {
+pub(crate) fn body(form: Form, signature: &Signature, outputs: &[Tensor], limit: usize) -> Result<Vec<u8>, JsonError> {
     let specs = signature.outputs();
     if specs.len() != outputs.len() {
         return Err(JsonError::Outputs { expected: specs.len(), got: outputs.len() });
@@ -317,7 +317,7 @@ fn token(is_nan: bool, is_positive: bool) -> &'static [u8] {
 }
 
 /// Writes a quoted and escaped string.
-pub(super) fn string(text: &mut Vec<u8>, value: &str) {
+pub(crate) fn string(text: &mut Vec<u8>, value: &str) {
     const HEX: [u8; 16] = *b"0123456789abcdef";
     text.push(b'"');
     let mut rest = value.as_bytes();

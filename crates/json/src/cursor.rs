@@ -5,25 +5,25 @@
 
 use smallvec::SmallVec;
 
-use super::error::Fault;
+use crate::error::Fault;
 
 /// A position in a document.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cursor<'a> {
-    pub(super) text: &'a [u8],
-    pub(super) at: usize,
+pub(crate) struct Cursor<'a> {
+    pub(crate) text: &'a [u8],
+    pub(crate) at: usize,
 }
 
 /// What stands between the quotes of a valid JSON string.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Text<'a> {
+pub(crate) struct Text<'a> {
     raw: &'a [u8],
     has_escapes: bool,
 }
 
 /// Whether skipping a value also refuses numbers that `f64` cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Numbers {
+pub(crate) enum Numbers {
     /// Nobody else will look at them.
     InRange,
     /// Whoever decodes them looks closer, and can say which input it was.
@@ -31,19 +31,19 @@ pub(super) enum Numbers {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Self {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }
 
     /// The byte here, without moving.
     #[inline]
-    pub(super) fn peek(&self) -> Option<u8> {
+    pub(crate) fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
 
     /// Moves past white space.
     #[inline]
-    pub(super) fn space(&mut self) {
+    pub(crate) fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
             self.at += 1;
         }
@@ -51,14 +51,14 @@ impl<'a> Cursor<'a> {
 
     /// Moves past white space and looks at what follows.
     #[inline]
-    pub(super) fn peek_value(&mut self) -> Result<u8, Fault> {
+    pub(crate) fn peek_value(&mut self) -> Result<u8, Fault> {
         self.space();
         self.peek().ok_or(Fault::End)
     }
 
     /// Moves past white space and `byte`.
     #[inline]
-    pub(super) fn expect(&mut self, byte: u8) -> Result<(), Fault> {
+    pub(crate) fn expect(&mut self, byte: u8) -> Result<(), Fault> {
         if self.peek_value()? != byte {
             return Err(Fault::Unexpected);
         }
@@ -68,7 +68,7 @@ impl<'a> Cursor<'a> {
 
     /// Moves past a comma, or past `close`; says whether another element follows.
     #[inline]
-    pub(super) fn another(&mut self, close: u8) -> Result<bool, Fault> {
+    pub(crate) fn another(&mut self, close: u8) -> Result<bool, Fault> {
         let byte = self.peek_value()?;
         if byte != b',' && byte != close {
             return Err(Fault::Unexpected);
@@ -78,7 +78,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Moves past `open` and, where the container is empty, past `close`; says whether an element follows.
-    pub(super) fn open(&mut self, open: u8, close: u8) -> Result<bool, Fault> {
+    pub(crate) fn open(&mut self, open: u8, close: u8) -> Result<bool, Fault> {
         self.expect(open)?;
         let is_empty = self.peek_value()? == close;
         self.at += usize::from(is_empty);
@@ -86,7 +86,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// An object's key and its colon.
-    pub(super) fn key(&mut self) -> Result<Text<'a>, Fault> {
+    pub(crate) fn key(&mut self) -> Result<Text<'a>, Fault> {
         self.space();
         let key = self.string()?;
         self.expect(b':')?;
@@ -94,7 +94,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string, checked: escapes, surrogate pairs, no raw control characters, UTF-8.
-    pub(super) fn string(&mut self) -> Result<Text<'a>, Fault> {
+    pub(crate) fn string(&mut self) -> Result<Text<'a>, Fault> {
         match self.peek() {
             Some(b'"') => {}
             Some(_) => return Err(Fault::Unexpected),
@@ -131,7 +131,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Moves past one value of any kind, nested at most `levels` containers deep, checking its syntax.
-    pub(super) fn skip(&mut self, levels: usize, numbers: Numbers) -> Result<(), Fault> {
+    pub(crate) fn skip(&mut self, levels: usize, numbers: Numbers) -> Result<(), Fault> {
         // The closing bytes of the open containers: a list, not the call stack, so that nesting costs a byte a level.
         let mut open = SmallVec::<[u8; 64]>::new();
         loop {
@@ -174,7 +174,7 @@ impl<'a> Cursor<'a> {
 
     /// Moves past `word` where it stands here; says whether it did.
     #[inline]
-    pub(super) fn literal(&mut self, word: &str) -> bool {
+    pub(crate) fn literal(&mut self, word: &str) -> bool {
         let is_here = self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word.as_bytes()));
         if is_here {
             self.at += word.len();
@@ -184,7 +184,7 @@ impl<'a> Cursor<'a> {
 
     /// Moves past a base64 object, `{"b64": "…"}` with no other key, and gives its text; `None`, without moving, where
     /// the object here is another one.
-    pub(super) fn base64_object(&mut self) -> Option<Text<'a>> {
+    pub(crate) fn base64_object(&mut self) -> Option<Text<'a>> {
         let mut ahead = *self;
         if !ahead.open(b'{', b'}').ok()? || !ahead.key().ok()?.is("b64") {
             return None;
@@ -205,7 +205,7 @@ impl<'a> Cursor<'a> {
 
 impl Text<'_> {
     /// Whether the string means exactly `name`.
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         if self.has_escapes {
             return self.bytes().as_ref() == name.as_bytes();
         }
@@ -213,7 +213,7 @@ impl Text<'_> {
     }
 
     /// The bytes that the string means: always UTF-8.
-    pub(super) fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
+    pub(crate) fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
         if !self.has_escapes {
             return self.raw.into();
         }
@@ -223,12 +223,12 @@ impl Text<'_> {
     }
 
     /// The string that it means.
-    pub(super) fn display(&self) -> String {
+    pub(crate) fn display(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 
     /// Appends the bytes that the string means; never more than it has characters in the document.
-    pub(super) fn append_to(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn append_to(&self, bytes: &mut Vec<u8>) {
         if !self.has_escapes {
             bytes.extend_from_slice(self.raw);
             return;

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use millrace_core::{DType, Element, Reason, Strings, Tensor};
 
 use super::signature;
-use crate::json::{Form, JsonError, encode_predict, encode_predict_within};
+use crate::{Form, JsonError, encode_predict, encode_predict_within};
 
 /// Writes outputs given as names and tensors.
 fn write(form: Form, outputs: &[(&str, Tensor)]) -> Result<String, String> {

@@ -5,11 +5,11 @@
 
 use millrace_core::Element;
 
-use super::cursor::{Cursor, Numbers};
-use super::error::Fault;
+use crate::cursor::{Cursor, Numbers};
+use crate::error::Fault;
 
 /// An element type that JSON text can hold.
-pub(super) trait Leaf: Element + Copy {
+pub(crate) trait Leaf: Element + Copy {
     /// Reads one element. The cursor stands at the value's first byte, and stays there on a fault.
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Fault>;
 }
@@ -98,7 +98,7 @@ impl Leaf for bool {
 
 impl Cursor<'_> {
     /// Moves past a number or one of the tokens that stand for one.
-    pub(super) fn skip_number(&mut self, numbers: Numbers) -> Result<(), Fault> {
+    pub(crate) fn skip_number(&mut self, numbers: Numbers) -> Result<(), Fault> {
         let token = match token(self.text, self.at) {
             Ok(token) => token,
             Err(Fault::Type) => return special(self, Fault::Unexpected, [0.0, 0.0]).map(drop),
