@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "codegen")]
+mod codegen;
 mod layers;
 
 use std::env;
@@ -18,6 +20,7 @@ usage: cargo xtask COMMAND
   check    everything but the tests that must hold before a commit lands, stopping at the first failure
   layers   no crate knows a higher one, and core and the backends never reach an async runtime
   deny     licences, bans and sources of dependencies; advisories where their database is at hand
+  codegen  write crates/proto/src/gen from /proto; with --check, fail where that would change something
 ";
 
 /// The steps of `check`: a title, and a command line or one of this program's own checks.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         "check" => check(),
         "layers" => layers::check(),
         "deny" => deny(),
+        "codegen" => codegen(env::args().nth(2).as_deref()),
         _ => Err(HELP.to_owned()),
     };
     match done {
@@ -68,6 +72,23 @@ fn check() -> Result<(), String> {
         say(&format!("== {title}: ok, {} s", took.as_secs()));
     }
     Ok(())
+}
+
+/// Runs the generator, which is a feature of this very program so that nothing else pays for building it.
+#[cfg(not(feature = "codegen"))]
+fn codegen(flag: Option<&str>) -> Result<(), String> {
+    let command = ["run", "--quiet", "--locked", "--package", "xtask", "--features", "codegen", "--", "codegen"];
+    let arguments: Vec<&str> = command.into_iter().chain(flag).collect();
+    run("cargo", &arguments)
+}
+
+#[cfg(feature = "codegen")]
+fn codegen(flag: Option<&str>) -> Result<(), String> {
+    match flag {
+        None => codegen::write(),
+        Some("--check") => codegen::check(),
+        Some(_) => Err(HELP.to_owned()),
+    }
 }
 
 /// Runs `cargo deny`. Its advisory database comes over the network: where it can be fetched it counts like the rest, where
