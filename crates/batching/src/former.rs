@@ -161,6 +161,11 @@ impl<T> BatchFormer<T> {
         Self { config, order: Order::default(), groups, asked: None }
     }
 
+    /// How many runs go on at once from now on.
+    pub fn set_workers(&mut self, workers: usize) {
+        self.config.workers = workers;
+    }
+
     /// Queues an item.
     pub fn push(&mut self, item: T, arrival: Arrival<'_>, now: Instant) -> Pushed {
         let number = self.groups.intern(arrival.group);

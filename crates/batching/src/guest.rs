@@ -60,7 +60,7 @@ impl Queue {
         loop {
             let mut state = self.state.lock();
             state.has_guest = false;
-            if state.former.is_empty() || state.is_listed || state.running >= self.workers {
+            if state.former.is_empty() || state.is_listed || state.running >= state.workers {
                 // Nothing to do, or a worker is on its way, or one that is back from its run will look.
                 return;
             }
@@ -81,7 +81,7 @@ impl Queue {
     fn dismiss_guest(self: Arc<Self>) {
         let mut state = self.state.lock();
         state.has_guest = false;
-        let lists = self.wants_a_worker(&mut state);
+        let lists = state.wants_a_worker();
         drop(state);
         if lists {
             self.list(Arc::clone(&self), true);

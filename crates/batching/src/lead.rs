@@ -17,6 +17,7 @@ use crate::fair::Account;
 use crate::former::{Decision, Dropped, Formed, GroupKey};
 use crate::pool::{Led, Worker};
 use crate::queue::{Pending, Queue, Rider, State, draining};
+use crate::reply::Piece;
 use crate::run::{PartResult, Runner};
 
 /// What a run costs beside the backend's time and the forming: taking turns and waking. For models of a microsecond this
@@ -62,7 +63,7 @@ impl Led for Queue {
         }
         state.former.expire(now, &mut dropped);
         let is_due = state.former.next().is_some_and(|next| next <= now);
-        let lists = is_due && self.wants_a_worker(&mut state);
+        let lists = is_due && state.wants_a_worker();
         let waiting = state.former.next().filter(|next| *next > now);
         state.alarm = state.former.next_deadline().into_iter().chain(waiting).min();
         let next = state.alarm;
@@ -139,6 +140,10 @@ impl Queue {
         let is_guest = worker.is_none();
         if !is_guest {
             state.is_listed = false;
+            if state.running >= state.workers {
+                // The operator allows fewer runs since this worker was called. Whoever ends one looks again.
+                return;
+            }
         }
         let decision = state.former.take(now, &mut |pending| pending.rider.reply.is_cancelled(), &mut dropped);
         let formed = match decision {
@@ -165,7 +170,7 @@ impl Queue {
         let ticket = enter(&mut state, riders, now.checked_add(self.patience(predicted)), worker.cloned());
         let instance = state.instances.pop();
         // A guest looks again itself.
-        let lists = !is_guest && self.wants_a_worker(&mut state);
+        let lists = !is_guest && state.wants_a_worker();
         drop(state);
         // Only now, with the batch entered, may the watch look: it would stop looking if it saw nothing under way.
         self.pool.timer().poke();
@@ -221,7 +226,12 @@ impl Queue {
             return;
         };
         state.running -= 1;
-        state.instances.extend(instance);
+        let spare = if state.instances.len() < state.workers.max(1) {
+            state.instances.extend(instance);
+            None
+        } else {
+            instance
+        };
         let forming = started.saturating_duration_since(leading.formed);
         let overheads = std::iter::once(forming + HOP).chain(std::iter::repeat(HOP));
         let priced = runs.iter().zip(overheads).map(|((rows, took), overhead)| (*rows, *took + overhead));
@@ -230,7 +240,7 @@ impl Queue {
         let group = if wishes.is_empty() { None } else { state.former.group(leading.key).cloned() };
         state.former.complete(leading.key);
         charge_culprits(&mut state, &batch.riders, &results, extra_runs, stages.finished);
-        let lists = !leading.is_guest && self.wants_a_worker(&mut state);
+        let lists = !leading.is_guest && state.wants_a_worker();
         drop(state);
         if lists {
             // Nobody is woken: this thread looks for work as soon as it has answered.
@@ -241,18 +251,26 @@ impl Queue {
                 self.ask_to_prepare(group, rows);
             }
         }
-        let run_rows = runs.iter().map(|(rows, _)| *rows).sum();
-        self.statistics.ran(runs.len(), run_rows);
+        if spare.is_some() {
+            drop(catch_unwind(AssertUnwindSafe(move || drop(spare))));
+        }
+        let answered = clock::now();
+        self.statistics.ran(&runs, forming, answered);
         runs.iter().for_each(|(rows, _)| self.metrics.rows.record(*rows as f64));
         let n_failed = results.iter().filter(|result| result.is_err()).count();
         if n_parts > 1 {
             let failed = if n_failed == n_parts { self.failed_batches.load(Ordering::Relaxed) + 1 } else { 0 };
             self.failed_batches.store(failed, Ordering::Relaxed);
         }
-        self.answer_all(batch.riders, results, stages, n_failed);
+        self.answer_all(batch.riders, results, (stages, answered), n_failed);
+        if let Some((rows, _)) = runs.last() {
+            self.statistics.scattered(*rows, clock::now().saturating_duration_since(stages.finished));
+        }
     }
 
-    fn answer_all(&self, riders: Vec<Rider>, results: Vec<PartResult>, stages: Stages, n_failed: usize) {
+    /// Answers the riders of a batch, at the instant beside its stages.
+    fn answer_all(&self, riders: Vec<Rider>, results: Vec<PartResult>, at: (Stages, Instant), n_failed: usize) {
+        let (stages, now) = at;
         let mut has_reported = false;
         for (rider, result) in riders.into_iter().zip(results) {
             let piece = match result {
@@ -267,19 +285,26 @@ impl Queue {
                     Err(self.report(&failure, n_failed))
                 }
             };
-            rider.reply.give(piece, &rider.wanted, |end| self.count(end));
+            self.give(rider, piece, now);
         }
     }
 
-    fn count(&self, end: Result<Stages, Reason>) {
+    /// Answers a rider and counts it, if that ends its request.
+    fn give(&self, rider: Rider, piece: Piece, now: Instant) {
+        let Rider { reply, wanted, queued, rows, .. } = rider;
+        reply.give(piece, &wanted, |end| self.count(end, queued, rows, now));
+    }
+
+    fn count(&self, end: Result<Stages, Reason>, queued: Instant, rows: usize, now: Instant) {
         match end {
             Ok(stages) => {
-                self.statistics.answered(stages.queue(), stages.compute());
+                let time = now.saturating_duration_since(stages.queued);
+                self.statistics.answered(rows, stages.queue(), time);
                 self.metrics.queue.record(stages.queue().as_secs_f64());
                 self.metrics.compute.record(stages.compute().as_secs_f64());
             }
             Err(reason) => {
-                self.statistics.refused();
+                self.statistics.failed(now.saturating_duration_since(queued));
                 self.metrics.refused(reason);
             }
         }
@@ -290,7 +315,12 @@ impl Queue {
         for item in dropped {
             match item {
                 Dropped::Late(pending) => self.refuse(pending.rider, self.late()),
-                Dropped::Gone(_) => self.metrics.skipped.increment(1),
+                Dropped::Gone(Pending { rider: Rider { reply, queued, .. }, .. }) => {
+                    self.metrics.skipped.increment(1);
+                    if reply.ends() {
+                        self.statistics.failed(clock::now().saturating_duration_since(queued));
+                    }
+                }
             }
         }
     }
@@ -302,15 +332,8 @@ impl Queue {
         }
     }
 
-    fn refuse(&self, rider: Rider, refusal: Refusal) {
-        rider.reply.give(Err(refusal), &rider.wanted, |end| self.count(end));
-    }
-
-    /// Whether the pool should be told that there is work; it will be.
-    pub(crate) fn wants_a_worker(&self, state: &mut State) -> bool {
-        let wants = !state.former.is_empty() && !state.is_listed && state.running < self.workers;
-        state.is_listed |= wants;
-        wants
+    pub(crate) fn refuse(&self, rider: Rider, refusal: Refusal) {
+        self.give(rider, Err(refusal), clock::now());
     }
 
     /// How long a run may take before it counts as hung.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millrace_core::{
-    Admission, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Reason, Refusal, Tensor,
-    TensorList, VersionStatistics, Wanted,
+    Admission, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, QueueStatus, Reason,
+    Refusal, Tensor, TensorList, VersionStatistics, Wanted,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -48,8 +48,6 @@ pub(crate) struct Queue {
     pub(crate) name: ModelName,
     pub(crate) version: u64,
     pub(crate) config: BatchConfig,
-    /// How many runs go on at once.
-    pub(crate) workers: usize,
     pub(crate) pool: Arc<Pool>,
     pub(crate) state: Mutex<State>,
     pub(crate) statistics: Statistics,
@@ -70,6 +68,10 @@ pub(crate) struct State {
     pub(crate) former: BatchFormer<Pending>,
     pub(crate) under_way: Vec<Option<UnderWay>>,
     pub(crate) running: usize,
+    /// How many runs may go on at once; zero refuses every request.
+    pub(crate) workers: usize,
+    /// The same as an operator said it, where one did: it may be more than the pool has threads.
+    executors: Option<usize>,
     /// Whether the pool knows that there is work.
     pub(crate) is_listed: bool,
     /// Whether some caller's thread is about to lead.
@@ -79,6 +81,15 @@ pub(crate) struct State {
     pub(crate) alarm: Option<Instant>,
     pub(crate) poison: PoisonBook,
     swept: Option<Instant>,
+}
+
+impl State {
+    /// Whether the pool should be told that there is work; it will be.
+    pub(crate) fn wants_a_worker(&mut self) -> bool {
+        let wants = !self.former.is_empty() && !self.is_listed && self.running < self.workers;
+        self.is_listed |= wants;
+        wants
+    }
 }
 
 /// A queued request or piece.
@@ -95,6 +106,8 @@ pub(crate) struct Rider {
     pub(crate) wanted: Wanted,
     pub(crate) caller: millrace_core::CallerId,
     pub(crate) queued: Instant,
+    /// Rows of the whole request, where this is a piece.
+    pub(crate) rows: usize,
 }
 
 impl BatchQueue {
@@ -114,10 +127,11 @@ impl BatchQueue {
         let first = model.instance()?;
         let pool = Arc::clone(pool.shared());
         let threads = pool.config().threads.get();
-        let workers = match config.instances {
-            Instances::PerThread => threads,
-            Instances::Exactly(count) => count.get().min(threads),
+        let executors = match config.instances {
+            Instances::PerThread => None,
+            Instances::Exactly(count) => Some(count.get()),
         };
+        let workers = executors.map_or(threads, |count| count.min(threads));
         let former = BatchFormer::new(FormerConfig {
             is_batched: config.enabled && model.signature().is_batched(),
             max_rows: config.max_batch_size.get(),
@@ -130,6 +144,8 @@ impl BatchQueue {
             former,
             under_way: Vec::new(),
             running: 0,
+            workers,
+            executors,
             is_listed: false,
             has_guest: false,
             instances: vec![first],
@@ -143,10 +159,9 @@ impl BatchQueue {
             name,
             version,
             config,
-            workers,
             pool,
             state: Mutex::new(state),
-            statistics: Statistics::default(),
+            statistics: Statistics::new(clock::now()),
             metrics,
             account: Account::default(),
             hush: Hush::default(),
@@ -173,6 +188,41 @@ impl BatchQueue {
     /// What it has done so far.
     pub fn statistics(&self) -> VersionStatistics {
         self.0.0.statistics.read()
+    }
+
+    /// Changes how many runs may go on at once: at most `executors`, and never more than the pool has threads. Zero answers
+    /// what is queued with `NotReady`, and everything that comes until the next change. Runs under way go on.
+    pub fn set_executors(&self, executors: usize) {
+        let queue = &self.0.0;
+        let mut state = queue.state.lock();
+        state.executors = Some(executors);
+        state.workers = executors.min(queue.pool.config().threads.get());
+        let workers = state.workers;
+        state.former.set_workers(workers);
+        let keep = workers.max(1).min(state.instances.len());
+        let idle = state.instances.split_off(keep);
+        let waiting = if workers == 0 { state.former.drain() } else { Vec::new() };
+        let lists = state.wants_a_worker();
+        drop(state);
+        if lists {
+            queue.list(Arc::clone(queue), true);
+        }
+        waiting.into_iter().for_each(|pending| queue.refuse(pending.rider, queue.idle()));
+        // Foreign code, which may take its time or panic.
+        drop(catch_unwind(AssertUnwindSafe(move || drop(idle))));
+    }
+
+    /// How many runs may go on at once, where an operator has said so: by configuration or by
+    /// [`BatchQueue::set_executors`].
+    pub fn executors(&self) -> Option<usize> {
+        self.0.0.state.lock().executors
+    }
+
+    /// The rows that wait, and how many may.
+    pub fn waiting(&self) -> QueueStatus {
+        let queue = &self.0.0;
+        let waiting = queue.state.lock().former.rows();
+        QueueStatus { waiting, capacity: queue.most_rows() }
     }
 
     /// Whether a run hung, so that the version takes no more requests.
@@ -235,6 +285,9 @@ impl Queue {
             drop(state);
             state = self.admit_stranger(&checked.admission)?;
         }
+        if state.workers == 0 {
+            return Err(self.idle());
+        }
         let mut gone = Vec::new();
         let room = self.make_room(&mut state, &checked, &request, &mut gone);
         if let Err(refusal) = room {
@@ -251,7 +304,7 @@ impl Queue {
         if alarm.is_some() {
             state.alarm = alarm;
         }
-        let wants = is_news && !state.is_listed && state.running < self.workers;
+        let wants = is_news && !state.is_listed && state.running < state.workers;
         let is_led = wants && is_lent && self.may_be_led(&state.former, predicted);
         let (lists, leads) = (wants && !is_led, is_led && !state.has_guest);
         state.is_listed |= lists;
@@ -358,10 +411,8 @@ impl Queue {
 
     fn fits(&self, former: &BatchFormer<Pending>, checked: &Checked, request: &InferRequest) -> Result<(), Refusal> {
         let config = &self.config;
-        let most_rows =
-            config.max_enqueued_batches.saturating_mul(config.max_batch_size.get()).min(config.max_queue_rows);
         for (what, used, new, most) in [
-            ("rows", former.rows(), checked.admission.rows, most_rows),
+            ("rows", former.rows(), checked.admission.rows, self.most_rows()),
             ("bytes", former.bytes(), checked.bytes, config.max_queue_bytes),
         ] {
             if new > most {
@@ -393,6 +444,12 @@ impl Queue {
         Err(self.full(former, &message))
     }
 
+    /// The most rows that may wait.
+    fn most_rows(&self) -> usize {
+        let config = &self.config;
+        config.max_enqueued_batches.saturating_mul(config.max_batch_size.get()).min(config.max_queue_rows)
+    }
+
     fn full(&self, former: &BatchFormer<Pending>, which: &str) -> Refusal {
         let backlog = former.backlog();
         let wait = if backlog.is_zero() { RETRY } else { backlog };
@@ -416,7 +473,7 @@ impl Queue {
             deadline: context.deadline,
             is_alone: state.poison.runs_alone(context.caller, now),
         };
-        let rider = |reply, wanted| Rider { reply, wanted, caller: context.caller, queued: now };
+        let rider = |reply, wanted| Rider { reply, wanted, caller: context.caller, queued: now, rows };
         if piece >= rows {
             let pending = Pending { rider: rider(Reply::Direct(slot), wanted), inputs };
             return state.former.push(pending, arrival, now).is_news;
@@ -435,6 +492,13 @@ impl Queue {
 
     pub(crate) fn quarantined(&self) -> Refusal {
         let message = format!("model `{}` version {} is quarantined: a run of it hangs", self.name, self.version);
+        Refusal::new(Reason::NotReady, message)
+    }
+
+    /// The refusal while nothing may run. TorchServe's words: its clients look for them.
+    pub(crate) fn idle(&self) -> Refusal {
+        let message =
+            format!("model `{}` version {} has no worker to serve inference request", self.name, self.version);
         Refusal::new(Reason::NotReady, message)
     }
 

@@ -31,6 +31,14 @@ impl Reply {
         }
     }
 
+    /// Gives up: the caller has gone. Whether that ends the request, which only its first piece does.
+    pub(crate) fn ends(self) -> bool {
+        match self {
+            Self::Direct(_) => true,
+            Self::Piece(joint, _) => joint.0.lock().slot.take().is_some(),
+        }
+    }
+
     /// Gives the answer. If that ends the whole request, `record` hears of it first: whoever has an answer finds it
     /// counted.
     pub(crate) fn give(self, piece: Piece, wanted: &Wanted, record: impl FnOnce(Result<Stages, Reason>)) {

@@ -10,5 +10,6 @@ mod harness;
 mod learning;
 mod limits;
 mod metrics;
+mod scaling;
 mod serving;
 mod splitting;

@@ -94,11 +94,11 @@ fn every_request_is_counted_once_under_its_model_and_version() {
     wrong.inputs.clear();
     assert!(answer(queue.infer(wrong)).is_err());
     let statistics = queue.statistics();
-    assert_eq!((statistics.answered, statistics.refused), (7, 2));
+    assert_eq!((statistics.answered.count, statistics.failed.count, statistics.refused), (7, 2, 1));
     assert_eq!(ledger.values(QUEUE_SECONDS, "").len(), 7);
     assert_eq!(ledger.values(COMPUTE_SECONDS, "").len(), 7);
     let total: f64 = ledger.values(QUEUE_SECONDS, "").iter().sum();
-    assert!((total - statistics.queue.as_secs_f64()).abs() < 1e-6);
+    assert!((total - statistics.queue.time.as_secs_f64()).abs() < 1e-6);
     // Seven rode together, one of them bad: the halves that ran without it, and the first.
     let rows = ledger.values(BATCH_ROWS, "");
     assert_eq!((rows[0], rows.iter().sum::<f64>()), (1.0, 7.0));

@@ -19,7 +19,8 @@ fn a_request_is_answered_with_stages_that_follow_each_other() {
     assert!(stages.queued <= stages.formed && stages.formed <= stages.started && stages.started <= stages.finished);
     assert_eq!(stages.batch_rows, 3);
     let statistics = queue.statistics();
-    assert_eq!((statistics.answered, statistics.refused, statistics.rows, statistics.batches), (1, 0, 3, 1));
+    assert_eq!((statistics.answered.count, statistics.refused, statistics.rows), (1, 0, 3));
+    assert_eq!(statistics.all_runs().count, 1);
 }
 
 #[test]
@@ -207,7 +208,8 @@ fn every_request_of_many_threads_is_answered_once_with_its_own_rows() {
     let total = u64::from(THREADS) * u64::from(REQUESTS);
     assert_eq!(answered.load(Ordering::Relaxed) as u64, total);
     let statistics = queue.statistics();
-    assert_eq!((statistics.answered, statistics.refused), (total, 0));
+    assert_eq!((statistics.answered.count, statistics.failed.count, statistics.refused), (total, 0, 0));
+    assert_eq!(statistics.rows, statistics.all_runs().rows, "nothing was padded");
 }
 
 #[test]
@@ -245,4 +247,33 @@ fn a_fixed_timeout_is_kept_and_ends_early_when_the_batch_is_full() {
     // A deadline ends the waiting too: nobody is left to be late for company's sake.
     let near = queue.infer(within(Duration::from_millis(200), &[1.0]));
     assert_eq!(answer(near).unwrap(), [2.0]);
+}
+
+#[test]
+fn statistics_tell_runs_by_their_size_and_requests_by_their_end() {
+    let mut held = Held::new(BatchConfig::default());
+    let mut futures: Vec<_> = (0..5).map(|_| held.queue.infer(request(&[1.0, 2.0]))).collect();
+    let late = held.queue.infer(within(Duration::from_millis(1), &[7.0]));
+    assert_eq!(answer(late), Err(Reason::Late));
+    let mut wrong = request(&[1.0]);
+    wrong.inputs.clear();
+    assert_eq!(answer(held.queue.infer(wrong)), Err(Reason::InvalidInput));
+    drop(futures.pop());
+    held.gate.open();
+    futures.into_iter().for_each(|future| assert_eq!(answer(future).unwrap(), [2.0, 4.0]));
+    held.first().unwrap();
+    // Only the end of the answering is counted after the answers; the pool's end waits for it.
+    drop(held.pool.take());
+    let statistics = held.queue.statistics();
+    let sizes: Vec<_> = statistics.runs.iter().map(|run| (run.rows, run.count)).collect();
+    assert_eq!(sizes, [(1, 1), (8, 1)]);
+    assert_eq!((statistics.answered.count, statistics.rows), (5, 9));
+    // One was late and one went away; the wrong one was never queued.
+    assert_eq!((statistics.failed.count, statistics.refused), (2, 1));
+    assert!(statistics.failed.time >= Duration::from_millis(1));
+    assert_eq!(statistics.queue.count, 5);
+    assert!(statistics.runs.iter().all(|run| run.compute > Duration::ZERO && run.scatter > Duration::ZERO));
+    let run = statistics.all_runs();
+    assert!(statistics.answered.time >= statistics.queue.time + run.gather);
+    assert!(statistics.last_answer.is_some());
 }

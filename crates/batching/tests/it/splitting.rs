@@ -33,7 +33,8 @@ fn one_bad_piece_fails_the_whole_request_once() {
     assert_eq!(ask(&queue, &x), Err(Reason::InvalidInput));
     assert_eq!(ask(&queue, &[1.0; 30]).unwrap(), [2.0; 30]);
     let statistics = queue.statistics();
-    assert_eq!((statistics.answered, statistics.refused), (1, 1));
+    assert_eq!((statistics.answered.count, statistics.failed.count, statistics.refused), (1, 1, 0));
+    assert_eq!(statistics.rows, 30);
 }
 
 #[test]
