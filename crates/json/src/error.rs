@@ -70,6 +70,44 @@ pub enum JsonError {
         /// The limit.
         limit: usize,
     },
+    /// Something stands after the document.
+    #[error("JSON Parse error: trailing bytes after the document, from byte {at} on")]
+    Trailing {
+        /// Where, counted from 0.
+        at: usize,
+    },
+    /// A key that stands twice in one object.
+    #[error("JSON Parse error: duplicate key {key}")]
+    Duplicate {
+        /// The key, quoted.
+        key: String,
+    },
+    /// More keys or elements than allowed.
+    #[error("more {what} than the limit of {limit}")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// A value without a name, for a signature with several inputs.
+    #[error("expected an object that names each input, as the model has {expected} of them: {names}; got {value}")]
+    Unnamed {
+        /// The beginning of the value, quoted.
+        value: String,
+        /// How many inputs the signature has.
+        expected: usize,
+        /// Their names.
+        names: String,
+    },
+    /// A key that names no input.
+    #[error("unknown input {input}; expected: {names}")]
+    UnknownName {
+        /// The key, quoted.
+        input: String,
+        /// The inputs that exist.
+        names: String,
+    },
     /// The document is something else than an object.
     #[error("JSON Value: {value} Type: {kind} is not of expected type: object")]
     NotAnObject {
@@ -274,6 +312,11 @@ impl JsonError {
             | Self::Syntax { .. }
             | Self::Encoding { .. }
             | Self::Depth { .. }
+            | Self::Trailing { .. }
+            | Self::Duplicate { .. }
+            | Self::TooMany { .. }
+            | Self::Unnamed { .. }
+            | Self::UnknownName { .. }
             | Self::NotAnObject { .. }
             | Self::SignatureName { .. }
             | Self::NoInputs

@@ -16,8 +16,10 @@
 
 mod column;
 mod cursor;
+mod document;
 mod error;
 mod number;
+mod plain;
 mod predict;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ mod write;
 
 use millrace_core::{Signature, Signatures, Tensor, TensorList};
 
+pub use document::{MOST_KEYS, Value, list, object};
 pub use error::{Index, JsonError};
 
 /// The nesting that is allowed unless configured otherwise, the outermost object included.
@@ -48,6 +51,39 @@ pub struct PredictBody {
     pub form: Form,
     /// The inputs, in the order of the signature. Shapes are those of the text and not yet checked.
     pub inputs: TensorList,
+}
+
+/// What a body without an envelope says.
+#[derive(Debug)]
+pub struct PlainBody {
+    /// The position of the signature it is read by.
+    pub signature: usize,
+    /// The inputs, in the order of the signature. Shapes are those of the text and not yet checked.
+    pub inputs: TensorList,
+}
+
+/// Reads inputs without an envelope, by the default signature: the value of the only input, or an object with a value for
+/// each. An object with a key `instances` or `inputs` that names no input is read as [`decode_predict`] does.
+///
+/// # Errors
+/// [`JsonError`], naming the input and the place in it; also for a key that stands twice and for anything after the document.
+pub fn decode_plain(body: &[u8], signatures: &Signatures, max_depth: usize) -> Result<PlainBody, JsonError> {
+    plain::decode(body, signatures, max_depth)
+}
+
+/// Writes outputs between two pieces of text, in at most `max_bytes` bytes: the value of the only output, or an object with
+/// the outputs' names.
+///
+/// # Errors
+/// Those of [`encode_predict_within`] about outputs.
+pub fn encode_plain_within(
+    signature: &Signature,
+    outputs: &[Tensor],
+    around: (&[u8], &[u8]),
+    max_bytes: usize,
+) -> Result<Vec<u8>, JsonError> {
+    let (before, after) = around;
+    write::body(write::Envelope { form: Form::Columns, before, after, limit: max_bytes }, signature, outputs)
 }
 
 /// Reads the body of a predict request.
@@ -80,7 +116,7 @@ pub fn check_examples(body: &[u8], signatures: &Signatures, max_depth: usize) ->
 /// [`JsonError`] when an output's dtype has no JSON form, a string of an output not named `…_bytes` is not UTF-8, the
 /// outputs are not those of the signature, or rows are asked for and the outputs have none or differ in their number.
 pub fn encode_predict(form: Form, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
-    write::body(form, signature, outputs, usize::MAX)
+    encode_predict_within(form, signature, outputs, usize::MAX)
 }
 
 /// The same, of at most `max_bytes` bytes. What is certainly larger is refused before anything is written; the rest takes
@@ -94,5 +130,9 @@ pub fn encode_predict_within(
     outputs: &[Tensor],
     max_bytes: usize,
 ) -> Result<Vec<u8>, JsonError> {
-    write::body(form, signature, outputs, max_bytes)
+    let before: &[u8] = match form {
+        Form::Rows => b"{\"predictions\":",
+        Form::Columns => b"{\"outputs\":",
+    };
+    write::body(write::Envelope { form, before, after: b"}", limit: max_bytes }, signature, outputs)
 }

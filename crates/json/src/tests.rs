@@ -2,6 +2,7 @@
 //!
 //! `property` states what holds for every document, `reference` holds the slow decoder that it compares with.
 
+mod plain;
 mod property;
 mod reference;
 mod written;
@@ -69,6 +70,10 @@ fn shown(signatures: &Signatures, body: &PredictBody) -> String {
         .zip(specs)
         .map(|(tensor, spec)| format!(" {}={}{}:{}", spec.name, tensor.dtype(), tensor.shape(), elements(tensor)));
     tensors.fold(form.to_owned(), |text, tensor| text + &tensor)
+}
+
+fn tensor_text(tensor: &Tensor) -> String {
+    format!("{}{}:{}", tensor.dtype(), tensor.shape(), elements(tensor))
 }
 
 fn elements(tensor: &Tensor) -> String {

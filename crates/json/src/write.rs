@@ -12,8 +12,19 @@ use smallvec::SmallVec;
 use crate::Form;
 use crate::error::JsonError;
 
-/// Writes the whole body, of at most `limit` bytes.
-pub(crate) fn body(form: Form, signature: &Signature, outputs: &[Tensor], limit: usize) -> Result<Vec<u8>, JsonError> {
+/// What stands around the outputs, and how much all of it may be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) form: Form,
+    pub(crate) before: &'a [u8],
+    pub(crate) after: &'a [u8],
+    /// The most bytes.
+    pub(crate) limit: usize,
+}
+
+/// Writes the whole body.
+pub(crate) fn body(envelope: Envelope<'_>, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
+    let Envelope { form, before, after, limit } = envelope;
     let specs = signature.outputs();
     if specs.len() != outputs.len() {
         return Err(JsonError::Outputs { expected: specs.len(), got: outputs.len() });
@@ -31,11 +42,9 @@ pub(crate) fn body(form: Form, signature: &Signature, outputs: &[Tensor], limit:
     }
     let names = columns.iter().map(|column| column.spec.name.len() + 8).sum::<usize>().saturating_mul(n_rows.max(1));
     let guess = columns.iter().map(Column::text_len).fold(names, usize::saturating_add);
-    let mut text = Vec::with_capacity(guess.saturating_add(32).min(limit));
-    text.extend_from_slice(match form {
-        Form::Rows => b"{\"predictions\":",
-        Form::Columns => b"{\"outputs\":",
-    });
+    let guess = guess.saturating_add(before.len()).saturating_add(after.len()).saturating_add(32);
+    let mut text = Vec::with_capacity(guess.min(limit));
+    text.extend_from_slice(before);
     match (form, &*columns) {
         (_, [only]) => only.write(&mut text)?,
         (Form::Columns, several) => object(&mut text, several, |column, text| column.write(text))?,
@@ -43,7 +52,7 @@ pub(crate) fn body(form: Form, signature: &Signature, outputs: &[Tensor], limit:
             list(&mut text, n_rows, |text, row| object(text, several, |column, text| column.write_row(text, row)))?
         }
     }
-    text.push(b'}');
+    text.extend_from_slice(after);
     if text.len() > limit {
         return Err(JsonError::AnswerTooLarge { limit });
     }
