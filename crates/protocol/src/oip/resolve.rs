@@ -1,0 +1,133 @@
+//! From a model's name and version text to a servable, and in which words that fails.
+//!
+//! Looking up and leasing is the resolver's. Version 0 means nothing special here: there is one or there is not.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use millrace_core::{
+    Catalog, ModelRef, Reason, Refusal, RequestContext, Resolver, Servable, VersionChoice, VersionState,
+};
+
+use super::failure::Failure;
+use super::words::invalid;
+use crate::tfs::Bare;
+
+/// The version that a text means; none is the default version.
+///
+/// # Errors
+/// `InvalidInput` unless the text is empty or a whole number of 64 bits, written without sign and leading zeros.
+pub fn parse_version(text: &str) -> Result<VersionChoice<'static>, Refusal> {
+    if text.is_empty() {
+        return Ok(VersionChoice::Default);
+    }
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
+    match text.parse() {
+        Ok(number) if is_plain => Ok(VersionChoice::Number(number)),
+        Ok(_) | Err(_) => {
+            Err(invalid(format!("failed to get model version from '{}': expected a whole number", Bare(text))))
+        }
+    }
+}
+
+/// The servable that `name` and `version` mean now.
+///
+/// # Errors
+/// Those of [`parse_version`] and [`resolve`].
+pub fn resolve_name(
+    resolver: &dyn Resolver,
+    name: &str,
+    version: &str,
+    context: &RequestContext,
+) -> Result<Arc<dyn Servable>, Failure> {
+    let version = parse_version(version)?;
+    resolve(resolver, &ModelRef { name, version }, context)
+}
+
+/// The servable that `model` means now.
+///
+/// # Errors
+/// A [`Failure`] in Triton's words: not found for what is unknown, unavailable for what is known and cannot serve yet.
+pub fn resolve(
+    resolver: &dyn Resolver,
+    model: &ModelRef<'_>,
+    context: &RequestContext,
+) -> Result<Arc<dyn Servable>, Failure> {
+    resolver.resolve(model, context).map_err(|refusal| not_resolved(refusal, model))
+}
+
+fn not_resolved(refusal: Refusal, model: &ModelRef<'_>) -> Failure {
+    let message = match refusal.reason() {
+        Reason::ModelUnknown | Reason::VersionUnknown | Reason::LabelUnknown => {
+            unknown(model, refusal.reason() == Reason::ModelUnknown)
+        }
+        Reason::NotReady | Reason::Loading => {
+            let name = Bare(model.name);
+            format!("Request for unknown model: '{name}' has no available versions ({refusal})")
+        }
+        Reason::SignatureUnknown
+        | Reason::InvalidInput
+        | Reason::Unsupported
+        | Reason::TooLarge
+        | Reason::QueueFull
+        | Reason::RateLimited
+        | Reason::Late
+        | Reason::Cancelled
+        | Reason::Draining
+        | Reason::Exists
+        | Reason::Conflict
+        | Reason::Forbidden
+        | Reason::Unauthenticated
+        | Reason::BackendFailed
+        | Reason::BackendBroken
+        | Reason::NotSaved => return refusal.into(),
+    };
+    let mut words = Refusal::new(refusal.reason(), message);
+    if let Some(wait) = refusal.retry_after() {
+        words = words.with_retry_after(wait);
+    }
+    let cause: Arc<dyn Error + Send + Sync> = Arc::new(refusal);
+    words.with_cause(cause).into()
+}
+
+fn unknown(model: &ModelRef<'_>, is_whole: bool) -> String {
+    let name = Bare(model.name);
+    match model.version {
+        VersionChoice::Number(version) if !is_whole => {
+            format!("Request for unknown model: '{name}' version {version} is not found")
+        }
+        VersionChoice::Number(_) | VersionChoice::Default | VersionChoice::Label(_) => {
+            format!("Request for unknown model: '{name}' is not found")
+        }
+    }
+}
+
+/// Whether the model, or the version of it that is asked for, can serve.
+///
+/// # Errors
+/// A [`Failure`] for a model or version that is not known.
+pub fn is_model_ready(catalog: &dyn Catalog, model: &ModelRef<'_>) -> Result<bool, Failure> {
+    let not_found = |reason: Reason| Refusal::new(reason, unknown(model, reason == Reason::ModelUnknown));
+    let status = catalog.model(model.name).ok_or_else(|| not_found(Reason::ModelUnknown))?;
+    let VersionChoice::Number(number) = model.version else { return Ok(status.is_ready()) };
+    let version = status.versions.iter().find(|version| version.version == number);
+    let version = version.ok_or_else(|| not_found(Reason::VersionUnknown))?;
+    Ok(version.state == VersionState::Available)
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::{Reason, VersionChoice};
+
+    use super::parse_version;
+
+    #[test]
+    fn a_version_is_a_whole_number_or_nothing() {
+        assert_eq!(parse_version("").unwrap(), VersionChoice::Default);
+        assert_eq!(parse_version("12").unwrap(), VersionChoice::Number(12));
+        assert_eq!(parse_version("0").unwrap(), VersionChoice::Number(0));
+        for bad in ["-1", "+1", "01", "1.0", "stable", " 1", "18446744073709551616", "\u{661}"] {
+            assert_eq!(parse_version(bad).unwrap_err().reason(), Reason::InvalidInput, "{bad}");
+        }
+    }
+}
