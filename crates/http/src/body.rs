@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body;
 use millrace_core::{Code, Reason, Refusal};
+use millrace_protocol::front::{Budget, Share};
 use tokio::time::Sleep;
 
-use crate::budget::{Budget, Share};
 use crate::error::Failure;
 
 /// Frames that any body may have; beyond it their average size must reach [`SMALL_FRAME`].
@@ -48,6 +48,13 @@ pub(crate) struct Bounds<'a> {
 pub(crate) struct Received {
     bytes: Bytes,
     _share: Option<Share>,
+}
+
+impl Received {
+    /// The bytes, which no longer count against the budget.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
 }
 
 impl Deref for Received {

@@ -8,9 +8,7 @@ use std::time::Duration;
 /// |---|---|---|
 /// | `max_body_bytes` | 128 MiB | largest request body as sent; above it 413 |
 /// | `max_decompressed_bytes` | 256 MiB | largest request body after gunzip; above it 413 |
-/// | `max_receiving_bytes` | 1 GiB | all request bodies that are arriving or wait to be decoded; above it 503 |
 /// | `max_answer_bytes` | 256 MiB | largest answer as text; above it 413 |
-/// | `max_unsent_bytes` | 1 GiB | all large answers that clients have not taken yet; above it 503 |
 /// | `body_timeout` | 30 s | a body may take this long plus what `min_body_rate` allows; after it 408 |
 /// | `min_body_rate` | 1024 | bytes per second that a body must keep up once `body_timeout` has passed |
 /// | `max_json_depth` | 64 | nesting of arrays and objects in JSON that no signature explains |
@@ -18,21 +16,14 @@ use std::time::Duration;
 /// | `offload_bytes` | 128 KiB | larger bodies and answers are decoded and encoded on a compute thread |
 /// | `gzip_min_bytes` | 32 KiB | answers from this size on are gzipped for clients that accept it; `None` = never |
 /// | `cors` | false | TensorFlow Serving's CORS headers and `OPTIONS` answers |
-/// | `max_metric_series` | 1000 | versions that get metrics of their own; further ones share `other` |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// The largest request body in bytes, as sent.
     pub max_body_bytes: u64,
     /// The largest request body in bytes, after gunzip.
     pub max_decompressed_bytes: u64,
-    /// The bytes of all request bodies together that are arriving or wait to be decoded. Never less than
-    /// `max_body_bytes` is used, as a single body must fit.
-    pub max_receiving_bytes: u64,
     /// The largest answer in bytes, as text and before gzip.
     pub max_answer_bytes: usize,
-    /// The bytes of all answers together that are written and not yet taken by their clients; answers below 64 KiB are not
-    /// counted. Never less than `max_answer_bytes` is used, as a single answer must fit.
-    pub max_unsent_bytes: u64,
     /// How long a body may take whatever its size.
     pub body_timeout: Duration,
     /// Bytes per second a body must keep up to take longer than `body_timeout`. 0 means that it never may.
@@ -47,8 +38,6 @@ pub struct HttpConfig {
     pub gzip_min_bytes: Option<usize>,
     /// Whether browsers of other origins may read the answers.
     pub cors: bool,
-    /// How many (model, version) pairs get metrics of their own.
-    pub max_metric_series: usize,
 }
 
 impl Default for HttpConfig {
@@ -56,9 +45,7 @@ impl Default for HttpConfig {
         Self {
             max_body_bytes: 128 << 20,
             max_decompressed_bytes: 256 << 20,
-            max_receiving_bytes: 1 << 30,
             max_answer_bytes: 256 << 20,
-            max_unsent_bytes: 1 << 30,
             body_timeout: Duration::from_secs(30),
             min_body_rate: 1024,
             max_json_depth: 64,
@@ -67,7 +54,6 @@ impl Default for HttpConfig {
             // Most answers are a few numbers; below this size compressing costs more than sending.
             gzip_min_bytes: Some(32 << 10),
             cors: false,
-            max_metric_series: 1000,
         }
     }
 }

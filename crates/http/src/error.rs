@@ -20,12 +20,16 @@ pub(crate) struct Failure {
     code: Code,
     refusal: Refusal,
     close: bool,
+    form: Form,
 }
+
+/// Writes the body of an error, a JSON document.
+pub(crate) type Form = fn(&Failure) -> Bytes;
 
 impl Failure {
     /// A failure whose status no table gives.
     pub(crate) fn with_status(status: StatusCode, code: Code, refusal: Refusal) -> Self {
-        Self { status, code, refusal, close: false }
+        Self { status, code, refusal, close: false, form: |failure| error_body(failure.refusal.message()) }
     }
 
     /// A failure on a route of our own, by the plain table.
@@ -37,6 +41,19 @@ impl Failure {
     pub(crate) fn closing(mut self) -> Self {
         self.close = true;
         self
+    }
+
+    /// The same with another body than `{"error": "…"}`.
+    pub(crate) fn in_form(mut self, form: Form) -> Self {
+        self.form = form;
+        self
+    }
+
+    /// The same by another protocol's table, where it was made before the protocol was known.
+    pub(crate) fn by(self, table: fn(Refusal) -> Self) -> Self {
+        let other = table(self.refusal);
+        let status = if self.status == StatusCode::REQUEST_TIMEOUT { self.status } else { other.status };
+        Self { status, close: self.close || other.close, ..other }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -51,9 +68,9 @@ impl Failure {
         &self.refusal
     }
 
-    /// The answer: `{"error": "…"}`, with when to retry where that is known.
+    /// The answer in its protocol's form, with when to retry where that is known.
     pub(crate) fn answer(&self, version: Version) -> Answer {
-        let mut answer = json(self.status, error_body(self.refusal.message()));
+        let mut answer = json(self.status, (self.form)(self));
         if let Some(wait) = self.retry_after() {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }

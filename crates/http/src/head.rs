@@ -19,8 +19,12 @@ const LONGEST_ID: usize = 128;
 pub(crate) struct Head<'a> {
     /// The declared length of the body in bytes.
     pub(crate) content_length: Option<u64>,
-    /// Whether the body is to be gunzipped.
+    /// How the body is packed, as it was sent.
+    pub(crate) content_encoding: Option<&'a HeaderValue>,
+    /// Whether the body's coding mentions gzip: TensorFlow Serving's test.
     pub(crate) gzip: bool,
+    /// How the answer may be packed, as it was sent.
+    pub(crate) accept_encoding: Option<&'a HeaderValue>,
     /// Whether the answer may be gzipped.
     pub(crate) accepts_gzip: bool,
     /// How long the client will wait, as it was sent.
@@ -41,8 +45,10 @@ impl<'a> Head<'a> {
             } else if *name == CONTENT_ENCODING {
                 // TensorFlow Serving looks for the word anywhere and knows no other coding.
                 head.gzip |= contains_gzip(value);
+                head.content_encoding = Some(value);
             } else if *name == ACCEPT_ENCODING {
                 head.accepts_gzip |= accepts_gzip(value);
+                head.accept_encoding = Some(value);
             } else if *name == ORIGIN {
                 head.origin = Some(value);
             } else if *name == REQUEST_TIMEOUT {

@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use millrace_core::Catalog;
+use millrace_protocol::front::Readiness;
 
-use crate::readiness::Readiness;
 use crate::response::{Answer, json};
 
 /// `GET /v2/health/live`: false tells an orchestrator to restart the process.

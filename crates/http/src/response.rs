@@ -2,30 +2,61 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use millrace_protocol::front::Budget;
+use smallvec::SmallVec;
 
-/// A complete body of known length, sent as one frame.
+/// A complete body of known length: a document, or a document and the tensors that follow it, each sent as it lies.
 #[derive(Debug, Default)]
-pub struct ResponseBody(Option<Bytes>);
+pub struct ResponseBody {
+    /// What is not yet sent, in order. None is empty.
+    segments: SmallVec<[Bytes; 2]>,
+    /// How many of them were taken from the front.
+    taken: usize,
+    length: usize,
+}
 
 impl ResponseBody {
     /// A body of `bytes`; none where they are empty.
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+        Self::of_segments([bytes.into()])
     }
 
-    /// The bytes not yet sent.
+    /// A body of several pieces, back to back.
+    pub fn of_segments(segments: impl IntoIterator<Item = Bytes>) -> Self {
+        let segments: SmallVec<[Bytes; 2]> = segments.into_iter().filter(|bytes| !bytes.is_empty()).collect();
+        let length = segments.iter().map(Bytes::len).sum();
+        Self { segments, taken: 0, length }
+    }
+
+    /// The bytes not yet sent. Several pieces are copied together.
     pub fn into_bytes(self) -> Bytes {
-        self.0.unwrap_or_default()
+        match &self.segments[self.taken..] {
+            [] => Bytes::new(),
+            [only] => only.clone(),
+            several => Bytes::from(several.concat()),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, Bytes::len)
+        self.length
+    }
+
+    /// Counts the body against `budget` until its last byte was sent; false where there is no room.
+    pub(crate) fn hold(&mut self, budget: &Arc<Budget>) -> bool {
+        self.segments.iter_mut().all(|segment| match budget.hold(std::mem::take(segment)) {
+            Some(held) => {
+                *segment = held;
+                true
+            }
+            None => false,
+        })
     }
 }
 
@@ -37,11 +68,15 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+        let taken = self.taken;
+        let Some(segment) = self.segments.get_mut(taken).map(std::mem::take) else { return Poll::Ready(None) };
+        self.taken += 1;
+        self.length -= segment.len();
+        Poll::Ready(Some(Ok(Frame::data(segment))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        self.taken == self.segments.len()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,6 +1,6 @@
-//! The data port's service: from a request to its route, and from the route's result to the finished answer.
+//! The service: from a request to the family of its route, and from what that gives to the finished answer.
 //!
-//! What the TensorFlow Serving routes do is in `tfs`; paths are read in `route`.
+//! What each family does is in the folder of its name.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -14,77 +14,57 @@ use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN};
 use http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use http_body::Body;
-use millrace_core::{CallerId, Catalog, Compute, Reason, Refusal, Resolver};
-use millrace_protocol::tfs::Bare;
+use millrace_core::{Catalog, Compute, Control, Resolver};
+use millrace_protocol::front::{ConnectionContext, Front, MetricsText, Readiness, Weight};
 use tower_service::Service;
 
-use crate::budget::Budget;
 use crate::config::HttpConfig;
 use crate::error::Failure;
+use crate::exchange::Asked;
 use crate::head::{Head, REQUEST_ID};
-use crate::log::FailureLog;
-use crate::metrics::{Refusals, Table};
-use crate::readiness::{MetricsText, Readiness};
 use crate::response::{self, Answer, ResponseBody};
-use crate::route::{Route, route};
-use crate::{health, tfs};
+use crate::route::{Family, family};
+use crate::{admin, health, tfs};
 
-/// What the data port's service is made of.
+/// What the service is made of.
 #[derive(Debug, Clone)]
 pub struct HttpParts {
     /// Finds the version that answers.
     pub resolver: Arc<dyn Resolver>,
     /// Says what is loaded.
     pub catalog: Arc<dyn Catalog>,
+    /// Takes orders, on listeners that are for them. Without it they are refused everywhere.
+    pub control: Option<Arc<dyn Control>>,
     /// Takes decoding and encoding that is too long for an I/O thread.
     pub compute: Arc<dyn Compute>,
     /// What the health routes report.
     pub readiness: Readiness,
     /// Renders the metrics page.
     pub metrics_text: MetricsText,
+    /// What it shares with the other front-ends of the server.
+    pub front: Front,
     /// Limits and switches.
     pub config: HttpConfig,
 }
 
-/// What a listener knows about the connection that a request came by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ConnectionContext {
-    /// Who asks, for fairness.
-    pub caller: CallerId,
-}
-
-/// Makes the data port's service. Its metric handles belong to the recorder that is installed when they are first used.
+/// Makes the service. Its metric handles belong to the recorder that is installed when they are first used.
 pub fn http_service(parts: HttpParts) -> HttpService {
-    let config = &parts.config;
-    let table = Table::new(config.max_metric_series);
-    let receiving = Budget::new(config.max_receiving_bytes.max(config.max_body_bytes));
-    let unsent = Budget::new(config.max_unsent_bytes.max(config.max_answer_bytes as u64));
-    HttpService(Arc::new(Shared {
-        parts,
-        table,
-        receiving,
-        unsent,
-        refusals: Refusals::default(),
-        log: FailureLog::new(),
-    }))
+    let front = parts.front.clone();
+    HttpService(Arc::new(Shared { parts, front }))
 }
 
-/// The data port's service. Cheap to clone; all clones are one.
+/// The HTTP front-end's service. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct HttpService(Arc<Shared>);
 
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) parts: HttpParts,
-    pub(crate) table: Table,
-    pub(crate) receiving: Arc<Budget>,
-    pub(crate) unsent: Arc<Budget>,
-    pub(crate) refusals: Refusals,
-    pub(crate) log: FailureLog,
+    pub(crate) front: Front,
 }
 
 impl HttpService {
-    /// Answers one request. Dropping the future cancels it.
+    /// Answers one request. Dropping the future cancels it, but takes no order back.
     pub async fn answer<B>(&self, request: Request<B>, connection: ConnectionContext) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes>,
@@ -93,48 +73,50 @@ impl HttpService {
         let shared = &*self.0;
         let (parts, body) = request.into_parts();
         let head = Head::read(&parts.headers);
-        let mut answer = match route(parts.uri.path()) {
-            Route::Infer(target, verb) if parts.method == Method::POST => {
-                let asked = tfs::Asked { target: &target, verb, head: &head, caller: connection.caller };
-                match tfs::infer(shared, asked, body).await {
-                    Ok(answer) => answer,
-                    Err(failure) => shared.log.refuse(&failure, parts.version, head.request_id),
-                }
-            }
-            other => shared.answer_without_body(other, &parts, &head),
+        let asked = Asked { parts: &parts, head: &head, connection };
+        let result = match family(parts.uri.path(), connection.roles) {
+            Family::Tfs(rest) => tfs::answer(shared, asked, rest, body).await,
+            Family::Admin(rest) => Box::pin(admin::answer(shared, asked, rest, body)).await,
+            Family::Unknown if connection.roles.management => Ok(admin::not_found()),
+            other => Ok(shared.plain(&other, &parts)),
         };
+        let mut answer = result.unwrap_or_else(|failure| shared.refuse(&failure, &asked));
         shared.finish(&mut answer, &head);
         answer
     }
 }
 
 impl Shared {
-    /// The routes that read nothing but the head.
-    fn answer_without_body(&self, route: Route<'_>, parts: &request::Parts, head: &Head<'_>) -> Answer {
-        let get = parts.method == Method::GET;
-        let readable = get || parts.method == Method::HEAD;
-        let result = match route {
-            Route::Infer(..) | Route::Status(_) | Route::Metadata(_) | Route::List | Route::Malformed
-                if parts.method == Method::OPTIONS && self.parts.config.cors =>
-            {
-                return preflight(head);
+    /// The routes that every listener has.
+    fn plain(&self, family: &Family<'_>, parts: &request::Parts) -> Answer {
+        let readable = matches!(parts.method, Method::GET | Method::HEAD);
+        match family {
+            Family::Metrics | Family::Health | Family::Live | Family::Ready if !readable => {
+                response::method_not_allowed("GET, HEAD")
             }
-            Route::Status(target) if get => tfs::status(&*self.parts.catalog, &target),
-            Route::Metadata(target) if get => tfs::metadata(&*self.parts.resolver, &target),
-            Route::List if get => Ok(tfs::list(&*self.parts.catalog)),
-            Route::Infer(..) | Route::Status(_) | Route::Metadata(_) | Route::List | Route::Malformed => {
-                Err(malformed(parts))
-            }
-            Route::Metrics | Route::Health | Route::Live | Route::Ready if !readable => {
-                return response::method_not_allowed("GET, HEAD");
-            }
-            Route::Metrics => return response::prometheus(self.parts.metrics_text.render()),
-            Route::Health => return health::health(&self.parts.readiness),
-            Route::Live => return health::live(&self.parts.readiness),
-            Route::Ready => return health::ready(&self.parts.readiness, &*self.parts.catalog),
-            Route::Unknown => return response::text(StatusCode::NOT_FOUND, "not found\n"),
-        };
-        result.unwrap_or_else(|failure| self.log.refuse(&failure, parts.version, head.request_id))
+            Family::Metrics => response::prometheus(self.parts.metrics_text.render()),
+            Family::Health => health::health(&self.parts.readiness),
+            Family::Live => health::live(&self.parts.readiness),
+            Family::Ready => health::ready(&self.parts.readiness, &*self.parts.catalog),
+            Family::Tfs(_) | Family::Admin(_) | Family::Unknown => response::text(StatusCode::NOT_FOUND, "not found\n"),
+        }
+    }
+
+    /// The answer to a failed request, logged. Where the server is at fault and the client sent no id, both the line and
+    /// the answer get one, so that the two can be brought together.
+    fn refuse(&self, failure: &Failure, asked: &Asked<'_>) -> Answer {
+        let mut answer = failure.answer(asked.parts.version);
+        let status = failure.status().as_u16();
+        let made =
+            (asked.head.request_id.is_none() && failure.status().is_server_error()).then(|| self.front.log.new_id());
+        let id = made
+            .as_deref()
+            .map_or_else(|| asked.head.request_id.map_or(&b""[..], HeaderValue::as_bytes), str::as_bytes);
+        self.front.log.write(Weight::of_http(status), &status, failure.refusal(), id);
+        if let Some(id) = made.and_then(|id| HeaderValue::from_str(&id).ok()) {
+            answer.headers_mut().insert(REQUEST_ID, id);
+        }
+        answer
     }
 
     /// What every answer carries.
@@ -151,23 +133,10 @@ impl Shared {
     }
 }
 
-/// A path or method below `/v1/` that is none of TensorFlow Serving's.
-fn malformed(parts: &request::Parts) -> Failure {
-    let (method, path) = (Bare(parts.method.as_str()), Bare(parts.uri.path()));
-    Refusal::new(Reason::InvalidInput, format!("Malformed request: {method} {path}")).into()
-}
-
-/// The answer to a browser that asks whether it may ask.
-fn preflight(head: &Head<'_>) -> Answer {
-    let origin = head.origin.map(HeaderValue::as_bytes).map(String::from_utf8_lossy).unwrap_or_default();
-    let known = origin.contains("http://") || origin.contains("https://");
-    response::empty(if known { StatusCode::OK } else { StatusCode::BAD_REQUEST })
-}
-
 /// The future of the tower services.
 pub type ServiceFuture = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send + 'static>>;
 
-/// For tower's stacks. The caller is taken from the request's extensions, where a [`ConnectionContext`] may stand.
+/// For tower's stacks. Caller and roles are taken from the request's extensions, where a [`ConnectionContext`] may stand.
 impl<B> Service<Request<B>> for HttpService
 where
     B: Body<Data = Bytes> + Send + 'static,

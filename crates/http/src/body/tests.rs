@@ -11,8 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::{Bounds, Received, check_length, read};
-use crate::budget::Budget;
 use crate::error::Failure;
+use millrace_protocol::front::Budget;
 
 /// One step of a body: some bytes after some time, or a broken connection.
 enum Step {

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use millrace_core::{Dim, RequestContext, Resolver, TensorSpec};
+use millrace_protocol::front::now;
 use millrace_protocol::tfs::{data_type_name, resolve};
 use serde::Serialize;
 
 use super::status::document;
-use super::version_too_large;
-use crate::clock::now;
+use super::{Target, version_too_large};
 use crate::error::Failure;
 use crate::response::Answer;
-use crate::route::Target;
 
 #[derive(Serialize)]
 struct Metadata<'a> {
@@ -69,7 +68,7 @@ struct DimBody {
 ///
 /// # Errors
 /// As for predict: 404 for a model or version that is not known, 400 for a label.
-pub(crate) fn metadata(resolver: &dyn Resolver, target: &Target<'_>) -> Result<Answer, Failure> {
+pub(super) fn metadata(resolver: &dyn Resolver, target: &Target<'_>) -> Result<Answer, Failure> {
     let wanted = target.model().map_err(|error| version_too_large(&error))?;
     let servable = resolve(resolver, &wanted, &RequestContext::new(now()))?;
     let signatures = servable.signatures().iter().map(|(name, signature)| {

@@ -5,10 +5,9 @@ use millrace_core::{Catalog, Code, ModelStatus, Reason, Refusal, VersionChoice, 
 use millrace_protocol::tfs::{Bare, code_label};
 use serde::Serialize;
 
-use super::version_too_large;
+use super::{Target, version_too_large};
 use crate::error::Failure;
 use crate::response::{Answer, json};
-use crate::route::Target;
 
 #[derive(Serialize)]
 struct StatusBody<'a> {
@@ -40,7 +39,7 @@ struct ListBody<'a> {
 ///
 /// # Errors
 /// 404 for a model or version that is not known, 400 for a version that is no 64-bit number.
-pub(crate) fn status(catalog: &dyn Catalog, target: &Target<'_>) -> Result<Answer, Failure> {
+pub(super) fn status(catalog: &dyn Catalog, target: &Target<'_>) -> Result<Answer, Failure> {
     let wanted = target.model().map_err(|error| version_too_large(&error))?;
     let name = Bare(wanted.name);
     let Some(model) = catalog.model(wanted.name) else {
@@ -63,7 +62,7 @@ pub(crate) fn status(catalog: &dyn Catalog, target: &Target<'_>) -> Result<Answe
 }
 
 /// `GET /v1/models`.
-pub(crate) fn list(catalog: &dyn Catalog) -> Answer {
+pub(super) fn list(catalog: &dyn Catalog) -> Answer {
     let models = catalog.models();
     document(&ListBody { models: models.iter().map(|model: &ModelStatus| model.name.as_str()).collect() })
 }

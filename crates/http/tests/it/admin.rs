@@ -4,7 +4,12 @@ use http::Method;
 use millrace_core::{Reason, Refusal};
 use serde_json::json;
 
+use millrace_core::CallerId;
+use millrace_http::{ConnectionContext, Roles};
+
 use crate::harness::{Answer, TestServer, models, request};
+
+const OPERATOR: ConnectionContext = ConnectionContext { caller: CallerId(1), roles: Roles::ADMIN };
 
 async fn order(server: &TestServer, method: Method, path: &str, body: &'static str) -> Answer {
     server.order(method, path, body).await
@@ -151,7 +156,7 @@ async fn what_a_web_page_orders_is_refused() {
     let server = TestServer::new(models());
     let send = async |method: Method, path: &str| {
         let request = request(method, path, &[("origin", "http://evil.example")], "");
-        server.admin.answer(request).await
+        server.service.answer(request, OPERATOR).await
     };
     for (method, path) in [
         (Method::POST, "/admin/models/half_plus_two/unload"),

@@ -46,6 +46,6 @@ async fn a_waiting_request_is_small() {
     let ask = request(Method::POST, "/v1/models/pairs:predict", &[], "");
     let answer = server.service.answer(ask, ConnectionContext::default());
     // Every connection holds one, and moves it when the request arrives.
-    assert!(size_of_val(&answer) <= 3072, "{} bytes", size_of_val(&answer));
+    assert!(size_of_val(&answer) <= 3584, "{} bytes", size_of_val(&answer));
     assert_eq!(answer.await.status(), 400);
 }

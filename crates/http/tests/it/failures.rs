@@ -28,7 +28,7 @@ impl Visit for Line {
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("millrace_http")
+        metadata.target().starts_with("millrace_protocol")
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -16,8 +16,8 @@ use millrace_core::{
     VersionStatus,
 };
 use millrace_http::{
-    AdminParts, AdminService, ConnectionContext, HttpConfig, HttpParts, HttpService, MetricsText, Readiness,
-    admin_service, http_service,
+    ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
+    http_service,
 };
 use millrace_testkit::FakeModel;
 use parking_lot::Mutex;
@@ -284,7 +284,6 @@ impl Compute for InlineCompute {
 /// The services over one set of models, and handles to what is behind them.
 pub(crate) struct TestServer {
     pub(crate) service: HttpService,
-    pub(crate) admin: AdminService,
     pub(crate) models: Arc<Models>,
     pub(crate) compute: Arc<InlineCompute>,
     pub(crate) readiness: Readiness,
@@ -334,6 +333,11 @@ impl TestServer {
 
     /// The services over `models`, with a changed configuration.
     pub(crate) fn with(models: Models, change: impl FnOnce(&mut HttpConfig)) -> Self {
+        Self::with_front(models, FrontConfig::default(), change)
+    }
+
+    /// The same, with other bounds on what requests hold together.
+    pub(crate) fn with_front(models: Models, front: FrontConfig, change: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         change(&mut config);
         let (models, compute) = (Arc::new(models), Arc::new(InlineCompute::default()));
@@ -346,18 +350,12 @@ impl TestServer {
             catalog: models.clone(),
             compute: compute.clone(),
             readiness: readiness.clone(),
-            metrics_text: metrics_text.clone(),
-            config: config.clone(),
-        };
-        let admin = AdminParts {
-            control: models.clone(),
-            catalog: models.clone(),
-            readiness: readiness.clone(),
+            control: Some(models.clone()),
             metrics_text,
+            front: Front::new(&front),
             config,
         };
-        let (service, admin) = (http_service(parts), admin_service(admin));
-        Self { service, admin, models, compute, readiness, live }
+        Self { service: http_service(parts), models, compute, readiness, live }
     }
 
     /// Sends `request` to the data port.
@@ -392,7 +390,8 @@ impl TestServer {
 
     /// `method` on `path` of the admin port.
     pub(crate) async fn order(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
-        collect(self.admin.answer(request(method, path, &[], body)).await).await
+        let operator = ConnectionContext { roles: Roles::ADMIN, ..ConnectionContext::default() };
+        collect(self.service.answer(request(method, path, &[], body), operator).await).await
     }
 
     /// The orders given so far.

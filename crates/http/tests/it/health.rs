@@ -93,11 +93,15 @@ async fn a_request_id_is_sent_back() {
 }
 
 #[tokio::test]
-async fn both_services_are_tower_services() {
+async fn the_service_is_a_tower_service_that_reads_its_role_from_the_request() {
     use tower_service::Service;
     let server = TestServer::new(models());
-    let request = || crate::harness::request(Method::GET, "/v2/health/live", &[], "");
-    let (mut data, mut admin) = (server.service.clone(), server.admin.clone());
-    assert_eq!(data.call(request()).await.unwrap().status(), 200);
-    assert_eq!(admin.call(request()).await.unwrap().status(), 200);
+    use millrace_http::{ConnectionContext, Roles};
+    let request = |path| crate::harness::request(Method::GET, path, &[], "");
+    let mut service = server.service.clone();
+    assert_eq!(service.call(request("/v2/health/live")).await.unwrap().status(), 200);
+    assert_eq!(service.call(request("/admin/models")).await.unwrap().status(), 404, "a client's, unless it is said");
+    let mut order = request("/admin/models");
+    order.extensions_mut().insert(ConnectionContext { roles: Roles::ADMIN, ..ConnectionContext::default() });
+    assert_eq!(service.call(order).await.unwrap().status(), 200);
 }

@@ -6,7 +6,8 @@ use std::task::Poll;
 use http::Method;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use millrace_core::{DType, InferFuture, Reason, Refusal};
-use millrace_http::metrics::{describe_metrics, histogram_buckets};
+use millrace_http::FrontConfig;
+use millrace_protocol::front::metrics::{describe_metrics, histogram_buckets};
 
 use crate::harness::{TestServer, models, signature, spec};
 
@@ -27,7 +28,10 @@ fn page<F: Future<Output = ()>>(requests: impl FnOnce(TestServer) -> F) -> Strin
         let x = || vec![spec("x", DType::Fp32, &[-1])];
         let never = |_| InferFuture::boxed(std::future::pending());
         let models = models().refusing("full", refusal).version("slow", 1, signature(x(), x()), never);
-        runtime.block_on(requests(TestServer::with(models, |config| config.max_metric_series = 3)));
+        runtime.block_on(requests({
+            let front = FrontConfig { max_metric_series: 3, ..FrontConfig::default() };
+            TestServer::with_front(models, front, |_| {})
+        }));
     });
     handle.run_upkeep();
     handle.render()
@@ -52,11 +56,11 @@ fn an_answer_counts_once_in_each_family() {
     });
     let labels = r#"model="half_plus_two",version="1",protocol="tfs_rest""#;
     for family in ["request_seconds", "decode_seconds", "encode_seconds"] {
-        has(&page, &format!("millrace_http_{family}_count{{{labels}}}"), 3.0);
+        has(&page, &format!("millrace_{family}_count{{{labels}}}"), 3.0);
     }
-    has(&page, &format!("millrace_http_requests_total{{{labels},code=\"200\"}}"), 3.0);
-    has(&page, &format!("millrace_http_request_bytes_total{{{labels}}}"), 3.0 * BODY.len() as f64);
-    assert!(value(&page, &format!("millrace_http_response_bytes_total{{{labels}}}")).unwrap() > 60.0);
+    has(&page, &format!("millrace_requests_total{{{labels},code=\"200\"}}"), 3.0);
+    has(&page, &format!("millrace_request_bytes_total{{{labels}}}"), 3.0 * BODY.len() as f64);
+    assert!(value(&page, &format!("millrace_response_bytes_total{{{labels}}}")).unwrap() > 60.0);
     has(&page, r#":tensorflow:serving:request_count{model_name="half_plus_two",status="OK"}"#, 3.0);
     let latency = r#"model_name="half_plus_two",API="predict",entrypoint="REST""#;
     has(&page, &format!(":tensorflow:serving:request_latency_count{{{latency}}}"), 3.0);
@@ -90,9 +94,9 @@ fn refusals_count_by_status_and_reason_and_not_as_latency() {
         server.predict("full", BODY).await.refuses(503, "full");
     });
     let labels = r#"model="half_plus_two",version="1",protocol="tfs_rest",code="400""#;
-    has(&page, &format!("millrace_http_requests_total{{{labels}}}"), 1.0);
-    has(&page, r#"millrace_http_refused_total{reason="invalid_input"}"#, 1.0);
-    has(&page, r#"millrace_http_refused_total{reason="queue_full"}"#, 1.0);
+    has(&page, &format!("millrace_requests_total{{{labels}}}"), 1.0);
+    has(&page, r#"millrace_refused_total{reason="invalid_input"}"#, 1.0);
+    has(&page, r#"millrace_refused_total{reason="queue_full"}"#, 1.0);
     has(&page, r#":tensorflow:serving:request_count{model_name="half_plus_two",status="INVALID_ARGUMENT"}"#, 1.0);
     has(&page, r#":tensorflow:serving:request_count{model_name="full",status="UNAVAILABLE"}"#, 1.0);
     assert!(!page.contains("request_latency_count"), "{page}");
@@ -110,9 +114,9 @@ fn a_client_that_leaves_counts_as_cancelled() {
         })
         .await;
     });
-    has(&page, r#"millrace_http_refused_total{reason="cancelled"}"#, 1.0);
+    has(&page, r#"millrace_refused_total{reason="cancelled"}"#, 1.0);
     let labels = r#"model="slow",version="1",protocol="tfs_rest",code="499""#;
-    has(&page, &format!("millrace_http_requests_total{{{labels}}}"), 1.0);
+    has(&page, &format!("millrace_requests_total{{{labels}}}"), 1.0);
     has(&page, r#":tensorflow:serving:request_count{model_name="slow",status="CANCELLED"}"#, 1.0);
 }
 
@@ -127,7 +131,7 @@ fn a_hundred_thousand_unknown_names_add_no_series() {
     let many = page(async |server: TestServer| ask(&server, 0, 100_000).await);
     assert_eq!(many.lines().count(), few.lines().count());
     assert!(!many.contains("unknown0") && !many.contains("unknown99999"));
-    has(&many, r#"millrace_http_refused_total{reason="model_unknown"}"#, 100_000.0);
+    has(&many, r#"millrace_refused_total{reason="model_unknown"}"#, 100_000.0);
     has(&many, r#":tensorflow:serving:request_count{model_name="other",status="NOT_FOUND"}"#, 100_000.0);
 }
 
@@ -138,9 +142,9 @@ fn beyond_the_configured_number_of_versions_series_are_shared() {
             server.predict(model, "{}").await.refuses(400, "");
         }
     });
-    let versions = page.lines().filter(|line| line.starts_with("millrace_http_request_seconds_count")).count();
+    let versions = page.lines().filter(|line| line.starts_with("millrace_request_seconds_count")).count();
     assert_eq!(versions, 4, "three of their own and the shared one:\n{page}");
-    has(&page, r#"millrace_http_request_seconds_count{model="other",version="other",protocol="tfs_rest"}"#, 3.0);
+    has(&page, r#"millrace_request_seconds_count{model="other",version="other",protocol="tfs_rest"}"#, 3.0);
 }
 
 #[test]
@@ -170,7 +174,7 @@ fn the_page_passes_a_lint() {
         }
     }
     assert!(families.len() >= 9, "{families:?}");
-    for family in families.iter().filter(|family| family.starts_with("millrace_http_")) {
+    for family in families.iter().filter(|family| family.starts_with("millrace_")) {
         assert!(page.contains(&format!("# HELP {family} ")), "{family} has no help text");
     }
 }

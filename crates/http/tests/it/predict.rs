@@ -3,6 +3,7 @@
 
 use http::Method;
 use millrace_core::{DType, Dim, InferFuture, InferRequest, Reason, Refusal, Tensor, TensorSpec};
+use millrace_http::FrontConfig;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Models, TestServer, answered, models, signature, spec};
@@ -304,7 +305,7 @@ async fn a_request_knows_its_deadline_caller_and_protocol() {
     let body = r#"{"instances": [1]}"#;
     let request =
         crate::harness::request(Method::POST, "/v1/models/m:predict", &[("x-request-timeout-ms", "50")], body);
-    let connection = millrace_http::ConnectionContext { caller: millrace_core::CallerId(7) };
+    let connection = millrace_http::ConnectionContext { caller: millrace_core::CallerId(7), ..Default::default() };
     assert_eq!(server.service.answer(request, connection).await.status(), 200);
     let context = seen.lock().take().unwrap();
     assert_eq!((context.caller.0, context.protocol.name()), (7, "tfs_rest"));
@@ -347,10 +348,8 @@ async fn an_answer_above_the_limit_is_refused_and_written_on_a_compute_thread() 
 
 #[tokio::test]
 async fn answers_that_nobody_takes_are_bounded_together() {
-    let server = TestServer::with(models(), |config| {
-        config.max_answer_bytes = 150_000;
-        config.max_unsent_bytes = 150_000;
-    });
+    let front = FrontConfig { max_unsent_bytes: 150_000, ..FrontConfig::default() };
+    let server = TestServer::with_front(models(), front, |config| config.max_answer_bytes = 150_000);
     let numbers = vec!["1.5"; 20_000].join(",");
     let body = format!("{{\"inputs\": [{numbers}]}}");
     let first = server.predict("half_plus_two", body.clone()).await;

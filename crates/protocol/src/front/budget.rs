@@ -7,50 +7,50 @@ use bytes::Bytes;
 
 /// A number of bytes that may be held at once.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub struct Budget {
     total: u64,
     taken: AtomicU64,
 }
 
 impl Budget {
     /// Room for `total` bytes.
-    pub(crate) fn new(total: u64) -> Arc<Self> {
+    pub fn new(total: u64) -> Arc<Self> {
         Arc::new(Self { total, taken: AtomicU64::new(0) })
     }
 
     /// All of it in bytes, taken or not.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.total
     }
 
     /// `bytes`, which count until the last handle to them is dropped; `None` where there is no room for them.
-    pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Option<Bytes> {
+    pub fn hold(self: &Arc<Self>, bytes: Bytes) -> Option<Bytes> {
         let mut share = Share::new(self);
         share.grow(bytes.len()).then(|| Bytes::from_owner(Held { bytes, _share: share }))
     }
 
-    #[cfg(test)]
-    pub(crate) fn taken(&self) -> u64 {
+    /// How many of its bytes are held now.
+    pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 }
 
 /// Somebody's part of a budget, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
 impl Share {
     /// Nothing yet.
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+    pub fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0 }
     }
 
     /// Takes `bytes` more; false where there is no room, and then takes none.
     #[must_use]
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+    pub fn grow(&mut self, bytes: usize) -> bool {
         let bytes = bytes as u64;
         let within = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.budget.total);
         // Only the number itself is shared, so no order with other memory is needed.

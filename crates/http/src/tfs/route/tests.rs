@@ -5,7 +5,12 @@ use millrace_protocol::tfs::Verb;
 
 use proptest::{prop_assert, proptest};
 
-use super::{Route, VersionTooLarge, route, strip};
+use super::{Route, Target, VersionTooLarge};
+use crate::route::strip;
+
+fn route(path: &str) -> Route<'_> {
+    super::route(strip(path, "/v1/").unwrap())
+}
 
 fn inferred(path: &str) -> Option<(String, String, Verb)> {
     match route(path) {
@@ -36,7 +41,6 @@ fn verbs_match_with_and_without_version_or_label() {
 fn paths_match_in_any_case_but_names_keep_theirs() {
     let (name, _, verb) = inferred("/V1/Models/MiXed/VERSIONS/1:PREDICT").unwrap();
     assert_eq!((name.as_str(), verb), ("MiXed", Verb::Predict));
-    assert_eq!(route("/V2/HEALTH/READY"), Route::Ready);
 }
 
 #[test]
@@ -117,29 +121,17 @@ fn a_version_beyond_64_bits_is_told_apart_from_a_malformed_path() {
     assert_eq!(target.model(), Ok(ModelRef { name: "m", version: largest }));
 }
 
-#[test]
-fn our_own_paths_and_strangers() {
-    assert_eq!(route("/metrics"), Route::Metrics);
-    assert_eq!(route("/monitoring/prometheus/metrics"), Route::Metrics);
-    assert_eq!(route("/health"), Route::Health);
-    assert_eq!(route("/v2/health/live"), Route::Live);
-    for path in ["", "/", "*", "/v1", "/nonsense", "/v2/health", "/healthz", "/v2/health/ready/"] {
-        assert_eq!(route(path), Route::Unknown, "{path}");
-    }
-}
-
 proptest! {
     #[test]
-    fn no_path_upsets_the_grammar(path in "(/v1/models/)?[a-zA-Z0-9:/%._\\-\u{e9}]{0,60}") {
-        match route(&path) {
+    fn no_path_upsets_the_grammar(rest in "(models/)?[a-zA-Z0-9:/%._\\-\u{e9}]{0,60}") {
+        let named = |target: &Target<'_>| target.model().is_ok_and(|model| model.name.is_empty());
+        match super::route(&rest) {
             Route::Infer(target, _) | Route::Status(target) | Route::Metadata(target) => {
-                prop_assert!(strip(&path, "/v1/models/").is_some());
-                if let Ok(model) = target.model() {
-                    prop_assert!(!model.name.is_empty());
-                }
+                prop_assert!(strip(&rest, "models/").is_some());
+                prop_assert!(!named(&target));
             }
-            Route::Malformed => prop_assert!(strip(&path, "/v1/").is_some()),
-            _ => prop_assert!(strip(&path, "/v1/").is_none() || path.len() == 10),
+            Route::List => prop_assert!(strip(&rest, "models").is_some()),
+            Route::Malformed => {}
         }
     }
 }

@@ -75,7 +75,8 @@ impl MetricsText {
         Self(Arc::new(render))
     }
 
-    pub(crate) fn render(&self) -> String {
+    /// The page as it is now.
+    pub fn render(&self) -> String {
         (self.0)()
     }
 }

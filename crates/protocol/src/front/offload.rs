@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 ///
 /// # Errors
 /// The pool's refusal, or `BackendBroken` when the work panicked or was thrown away.
-pub(crate) async fn on_compute<T: Send + 'static>(
+pub async fn on_compute<T: Send + 'static>(
     compute: &dyn Compute,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -32,7 +32,7 @@ pub(crate) async fn on_compute<T: Send + 'static>(
 ///
 /// # Errors
 /// `BackendBroken` when it panicked: one request dies, not its connection.
-pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
+pub fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
     // Unwind safety: everything that `work` could have left half-done belongs to this request and is dropped with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -48,7 +48,7 @@ pub(crate) fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
 ///
 /// # Errors
 /// Its own, or `BackendBroken` when it panicked.
-pub(crate) async fn contained_future(mut future: InferFuture) -> InferResult {
+pub async fn contained_future(mut future: InferFuture) -> InferResult {
     poll_fn(|context| {
         contained(|| Pin::new(&mut future).poll(context)).unwrap_or_else(|refusal| Poll::Ready(Err(refusal)))
     })

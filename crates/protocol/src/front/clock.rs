@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
-pub(crate) fn now() -> Instant {
+/// The present instant.
+pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,70 +1,109 @@
 //! One log line per failed request, and not more lines than anybody can read.
 
 use std::error::Error;
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::{HeaderValue, Version};
-use millrace_core::{Reason, Refusal};
+use millrace_core::{Code, Reason, Refusal};
 
-use crate::clock::now;
-use crate::error::Failure;
-use crate::head::REQUEST_ID;
-use crate::response::Answer;
+use super::clock::now;
 
 /// Lines per second for each reason; an overload would otherwise drown the log in its own refusals.
 const PER_SECOND: u32 = 20;
 /// Bytes of cause that a line repeats.
 const LONGEST_CAUSE: usize = 1024;
 
+/// Who a refusal is to be laid to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// The caller: a line at debug level.
+    Caller,
+    /// Want of time or room: a warning.
+    Overload,
+    /// The server: an error.
+    Fault,
+}
+
+impl Weight {
+    /// By the canonical code of a refusal.
+    pub const fn of(code: Code) -> Self {
+        match code {
+            Code::Unknown | Code::Internal | Code::DataLoss => Self::Fault,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Unimplemented => Self::Overload,
+            Code::Cancelled
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::ResourceExhausted
+            | Code::FailedPrecondition
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unauthenticated => Self::Caller,
+        }
+    }
+
+    /// By the HTTP status of an answer.
+    pub const fn of_http(status: u16) -> Self {
+        match status {
+            500 => Self::Fault,
+            501..=599 => Self::Overload,
+            _ => Self::Caller,
+        }
+    }
+}
+
 /// Logs failures, at most [`PER_SECOND`] per reason.
 #[derive(Debug)]
-pub(crate) struct FailureLog {
+pub struct FailureLog {
     started: Instant,
     /// For each reason, the second that is being counted (upper half) and the failures in it (lower half).
     seconds: [AtomicU64; Reason::ALL.len()],
-    ids: Ids,
+    /// Seeded by the operating system, so that ids hardly ever repeat between processes.
+    hasher: RandomState,
+    next_id: AtomicU64,
+}
+
+impl Default for FailureLog {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl FailureLog {
-    pub(crate) fn new() -> Self {
-        Self { started: now(), seconds: Default::default(), ids: Ids::default() }
+    /// Nothing logged yet.
+    pub fn new() -> Self {
+        let (hasher, next_id) = (RandomState::new(), AtomicU64::new(0));
+        Self { started: now(), seconds: Default::default(), hasher, next_id }
     }
 
-    /// The answer to a failed request, logged. Where the server is at fault and the client sent no id, both the line and
-    /// the answer get one, so that the two can be brought together.
-    pub(crate) fn refuse(&self, failure: &Failure, version: Version, request_id: Option<&HeaderValue>) -> Answer {
-        let mut answer = failure.answer(version);
-        match request_id {
-            None if failure.status().is_server_error() => {
-                let id = self.ids.next();
-                self.write(failure, id.as_bytes());
-                answer.headers_mut().insert(REQUEST_ID, id);
-            }
-            given => self.write(failure, given.map_or(b"", HeaderValue::as_bytes)),
-        }
-        answer
+    /// A request id to be sent back and logged where the server is at fault and the client gave none, so that the answer
+    /// and the line can be brought together.
+    pub fn new_id(&self) -> String {
+        let number = self.hasher.hash_one(self.next_id.fetch_add(1, Ordering::Relaxed));
+        format!("{number:016x}")
     }
 
-    /// Logs `failure`: the server's own faults as errors, refusals for want of time or room as warnings, the rest at
-    /// debug level. Foreign text in it was escaped where the message was made; causes and ids are escaped here.
-    fn write(&self, failure: &Failure, request_id: &[u8]) {
-        let status = failure.status().as_u16();
-        let refusal = failure.refusal();
+    /// Logs a refusal that was answered with `status`. Foreign text in it was escaped where the message was made; causes
+    /// and ids are escaped here.
+    pub fn write(&self, weight: Weight, status: &dyn fmt::Display, refusal: &Refusal, request_id: &[u8]) {
         let (reason, message) = (refusal.reason().name(), refusal.message());
         let id = String::from_utf8_lossy(request_id);
-        if status < 500 {
-            tracing::debug!(status, reason, message, request_id = ?id, "request refused");
+        if weight == Weight::Caller {
+            tracing::debug!(%status, reason, message, request_id = ?id, "request refused");
             return;
         }
         let Some(unlogged) = self.admit(refusal.reason()) else { return };
         let cause = cause(refusal);
-        if status == 500 {
-            tracing::error!(status, reason, message, ?cause, request_id = ?id, unlogged, "request failed");
-        } else {
-            tracing::warn!(status, reason, message, ?cause, request_id = ?id, unlogged, "request refused");
+        match weight {
+            Weight::Fault => {
+                tracing::error!(%status, reason, message, ?cause, request_id = ?id, unlogged, "request failed");
+            }
+            Weight::Caller | Weight::Overload => {
+                tracing::warn!(%status, reason, message, ?cause, request_id = ?id, unlogged, "request refused");
+            }
         }
     }
 
@@ -79,21 +118,6 @@ impl FailureLog {
         let before = self.seconds[reason as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
         let (counted, count) = halves(before.unwrap_or_default());
         if counted == second { (count < PER_SECOND).then_some(0) } else { Some(count.saturating_sub(PER_SECOND)) }
-    }
-}
-
-/// Request ids that do not repeat within a process and hardly ever between processes.
-#[derive(Debug, Default)]
-struct Ids {
-    /// Seeded by the operating system.
-    hasher: RandomState,
-    next: AtomicU64,
-}
-
-impl Ids {
-    fn next(&self) -> HeaderValue {
-        let number = self.hasher.hash_one(self.next.fetch_add(1, Ordering::Relaxed));
-        HeaderValue::from_str(&format!("{number:016x}")).expect("hexadecimal digits make a header")
     }
 }
 

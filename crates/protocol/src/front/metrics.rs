@@ -1,33 +1,34 @@
-//! Names, help texts and buckets of the front-end's metrics, and the handles that requests record through.
+//! Names, help texts and buckets of the front-ends' metrics, and the handles that requests record through.
 //!
 //! Rendering the page is the exporter's, which the server installs. Label values come from resolved models only, and
 //! only so many of them: a client cannot make a series by inventing a name.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::tfs::code_label;
 use metrics::{Counter, Histogram, Unit, describe_counter, describe_histogram};
 use millrace_core::{Code, Protocol, Reason, Servable};
-use millrace_protocol::tfs::{Verb, code_label};
 
-mod series;
+mod table;
 
-pub(crate) use series::Table;
+pub use table::Table;
 
 /// Histogram, seconds from the first byte of a request to its encoded answer; labels `model`, `version`, `protocol`.
-pub const REQUEST_SECONDS: &str = "millrace_http_request_seconds";
+pub const REQUEST_SECONDS: &str = "millrace_request_seconds";
 /// Histogram, seconds spent decoding a request's body; same labels.
-pub const DECODE_SECONDS: &str = "millrace_http_decode_seconds";
+pub const DECODE_SECONDS: &str = "millrace_decode_seconds";
 /// Histogram, seconds spent encoding an answer; same labels.
-pub const ENCODE_SECONDS: &str = "millrace_http_encode_seconds";
-/// Counter of inference requests; the same labels and `code`, the HTTP status.
-pub const REQUESTS_TOTAL: &str = "millrace_http_requests_total";
+pub const ENCODE_SECONDS: &str = "millrace_encode_seconds";
+/// Counter of inference requests; the same labels and `code`, the HTTP status or the name of the gRPC code.
+pub const REQUESTS_TOTAL: &str = "millrace_requests_total";
 /// Counter of bytes of request bodies; labels `model`, `version`, `protocol`.
-pub const REQUEST_BYTES_TOTAL: &str = "millrace_http_request_bytes_total";
+pub const REQUEST_BYTES_TOTAL: &str = "millrace_request_bytes_total";
 /// Counter of bytes of answer bodies; same labels.
-pub const RESPONSE_BYTES_TOTAL: &str = "millrace_http_response_bytes_total";
+pub const RESPONSE_BYTES_TOTAL: &str = "millrace_response_bytes_total";
 /// Counter of refused inference requests; label `reason`.
-pub const REFUSED_TOTAL: &str = "millrace_http_refused_total";
+pub const REFUSED_TOTAL: &str = "millrace_refused_total";
 /// TensorFlow Serving's counter of requests; labels `model_name`, `status`.
 pub const TFS_REQUEST_COUNT: &str = ":tensorflow:serving:request_count";
 /// TensorFlow Serving's histogram of microseconds per successful request; labels `model_name`, `API`, `entrypoint`.
@@ -42,7 +43,7 @@ pub const TFS_EXAMPLE_COUNT_TOTAL: &str = ":tensorflow:serving:request_example_c
 /// What stands for models and versions that have no series of their own.
 pub const OTHER: &str = "other";
 
-/// The bucket limits of every histogram of this crate, by family. The exporter's owner configures them.
+/// The bucket limits of every histogram of the front-ends, by family. The exporter's owner configures them.
 pub fn histogram_buckets() -> Vec<(&'static str, Vec<f64>)> {
     // 25 µs to 42 s, four limits to each factor of ten: fine enough for a p99, few enough for every model.
     let seconds: Vec<f64> = (0..26).map(|step| 25e-6 * 10_f64.powf(f64::from(step) / 4.0)).collect();
@@ -65,7 +66,7 @@ pub fn describe_metrics() {
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From a request's first byte to its encoded answer");
     describe_histogram!(DECODE_SECONDS, Unit::Seconds, "Decoding request bodies");
     describe_histogram!(ENCODE_SECONDS, Unit::Seconds, "Encoding answers");
-    describe_counter!(REQUESTS_TOTAL, Unit::Count, "Inference requests by HTTP status");
+    describe_counter!(REQUESTS_TOTAL, Unit::Count, "Inference requests by HTTP status or gRPC code");
     describe_counter!(REQUEST_BYTES_TOTAL, Unit::Bytes, "Bytes of request bodies");
     describe_counter!(RESPONSE_BYTES_TOTAL, Unit::Bytes, "Bytes of answer bodies");
     describe_counter!(REFUSED_TOTAL, Unit::Count, "Refused inference requests by reason");
@@ -81,47 +82,102 @@ pub fn describe_metrics() {
 }
 
 /// How long each stage of an answered request took, and how much it carried.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answered {
-    pub(crate) total: Duration,
-    pub(crate) decode: Duration,
-    pub(crate) encode: Duration,
-    pub(crate) compute: Duration,
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answered {
+    /// From the request's first byte to its encoded answer.
+    pub total: Duration,
+    /// Decoding the request.
+    pub decode: Duration,
+    /// Encoding the answer.
+    pub encode: Duration,
+    /// In the queue.
+    pub queue: Duration,
+    /// In the backend.
+    pub compute: Duration,
     /// Rows.
-    pub(crate) examples: usize,
+    pub examples: usize,
     /// Of the body, as sent.
-    pub(crate) request_bytes: usize,
+    pub request_bytes: usize,
     /// Of the body, as sent.
-    pub(crate) response_bytes: usize,
+    pub response_bytes: usize,
 }
 
+/// How a request ended, as its protocol says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// An HTTP status.
+    Http(u16),
+    /// A gRPC code; `None` is OK.
+    Grpc(Option<Code>),
+}
+
+impl Status {
+    /// The status of a request that `protocol` answered well.
+    const fn ok(protocol: Protocol) -> Self {
+        if is_grpc(protocol) { Self::Grpc(None) } else { Self::Http(200) }
+    }
+
+    /// The status that counts where the client left before there was one.
+    pub const fn cancelled(protocol: Protocol) -> Self {
+        if is_grpc(protocol) { Self::Grpc(Some(Code::Cancelled)) } else { Self::Http(499) }
+    }
+
+    /// Its place among the counters of a series.
+    fn index(self) -> usize {
+        match self {
+            Self::Http(status) => STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1),
+            Self::Grpc(code) => STATUSES.len() + code.map_or(0, |code| usize::from(code.number())),
+        }
+    }
+
+    fn label(self) -> Cow<'static, str> {
+        match self {
+            Self::Http(_) => Cow::Owned(STATUSES[self.index()].to_string()),
+            Self::Grpc(code) => Cow::Borrowed(code_label(code)),
+        }
+    }
+}
+
+const fn is_grpc(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::TfsGrpc | Protocol::OipGrpc | Protocol::TorchServeGrpc)
+}
+
+/// Every HTTP status that an inference request can end with; what is not among them counts as 0.
+const STATUSES: [u16; 20] =
+    [200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 422, 429, 499, 500, 501, 503, 504, 507, 0];
+/// Codes of gRPC, OK included.
+const CODES: usize = 17;
+
 /// The handles of one version, or of all that share `other`. Made once; recording looks nothing up.
-pub(crate) struct Series {
+pub struct Series {
     model: Arc<str>,
     version: Arc<str>,
+    /// By [`Protocol`].
+    protocols: [OnceLock<Box<Handles>>; Protocol::ALL.len()],
+    /// By number; 0 is OK.
+    tfs_requests: [OnceLock<Counter>; CODES],
+    /// Over REST and over gRPC.
+    tfs_latency: [OnceLock<(Histogram, Histogram)>; 2],
+    tfs_examples: OnceLock<(Histogram, Counter)>,
+}
+
+/// Those of one protocol.
+struct Handles {
     request_seconds: Histogram,
     decode_seconds: Histogram,
     encode_seconds: Histogram,
     request_bytes: Counter,
     response_bytes: Counter,
-    /// By position in [`STATUSES`].
-    requests: [OnceLock<Counter>; STATUSES.len()],
-    /// By number; 0 is OK.
-    tfs_requests: [OnceLock<Counter>; 17],
-    tfs_latency: [OnceLock<(Histogram, Histogram)>; 3],
-    tfs_examples: OnceLock<(Histogram, Counter)>,
+    /// By [`Status::index`].
+    requests: [OnceLock<Counter>; STATUSES.len() + CODES],
 }
 
-/// Every status that an inference request can end with.
-const STATUSES: [u16; 15] = [200, 400, 401, 403, 404, 408, 409, 413, 429, 499, 500, 501, 503, 504, 0];
-
-impl Series {
-    fn new(model: &str, version: &str) -> Self {
-        let (model, version): (Arc<str>, Arc<str>) = (Arc::from(model), Arc::from(version));
+impl Handles {
+    fn new(series: &Series, protocol: Protocol) -> Self {
         let labels = [
-            metrics::Label::new("model", Arc::clone(&model)),
-            metrics::Label::new("version", Arc::clone(&version)),
-            metrics::Label::new("protocol", Protocol::TfsRest.name()),
+            metrics::Label::new("model", Arc::clone(&series.model)),
+            metrics::Label::new("version", Arc::clone(&series.version)),
+            metrics::Label::new("protocol", protocol.name()),
         ];
         Self {
             request_seconds: metrics::histogram!(REQUEST_SECONDS, labels.iter()),
@@ -129,17 +185,25 @@ impl Series {
             encode_seconds: metrics::histogram!(ENCODE_SECONDS, labels.iter()),
             request_bytes: metrics::counter!(REQUEST_BYTES_TOTAL, labels.iter()),
             response_bytes: metrics::counter!(RESPONSE_BYTES_TOTAL, labels.iter()),
-            requests: Default::default(),
+            requests: [const { OnceLock::new() }; STATUSES.len() + CODES],
+        }
+    }
+}
+
+impl Series {
+    fn new(model: &str, version: &str) -> Self {
+        Self {
+            model: Arc::from(model),
+            version: Arc::from(version),
+            protocols: Default::default(),
             tfs_requests: Default::default(),
             tfs_latency: Default::default(),
             tfs_examples: OnceLock::new(),
-            model,
-            version,
         }
     }
 
     /// Those of a request to no model that is known.
-    pub(crate) fn other() -> Self {
+    fn other() -> Self {
         Self::new(OTHER, OTHER)
     }
 
@@ -148,19 +212,34 @@ impl Series {
     }
 
     /// Records an answer.
-    pub(crate) fn answered(&self, verb: Verb, answered: &Answered) {
-        self.count(200, None);
-        self.request_seconds.record(answered.total);
-        self.decode_seconds.record(answered.decode);
-        self.encode_seconds.record(answered.encode);
-        self.request_bytes.increment(answered.request_bytes as u64);
-        self.response_bytes.increment(answered.response_bytes as u64);
-        let (latency, runtime) = self.tfs_latency[verb as usize].get_or_init(|| {
+    pub fn answered(&self, protocol: Protocol, answered: &Answered) {
+        let handles = self.count(protocol, Status::ok(protocol), None);
+        handles.request_seconds.record(answered.total);
+        handles.decode_seconds.record(answered.decode);
+        handles.encode_seconds.record(answered.encode);
+        handles.request_bytes.increment(answered.request_bytes as u64);
+        handles.response_bytes.increment(answered.response_bytes as u64);
+        match protocol {
+            // Only predict ever succeeds: no signature takes examples.
+            Protocol::TfsRest => self.answered_tfs(0, "predict", "REST", answered),
+            Protocol::TfsGrpc => self.answered_tfs(1, "Predict", "GRPC", answered),
+            Protocol::Local
+            | Protocol::OipRest
+            | Protocol::OipGrpc
+            | Protocol::TorchServeRest
+            | Protocol::TorchServeGrpc
+            | Protocol::General
+            | Protocol::Platform => {}
+        }
+    }
+
+    fn answered_tfs(&self, index: usize, api: &'static str, entrypoint: &'static str, answered: &Answered) {
+        let (latency, runtime) = self.tfs_latency[index].get_or_init(|| {
             let model = || Arc::clone(&self.model);
             let latency = metrics::histogram!(TFS_REQUEST_LATENCY,
-                "model_name" => model(), "API" => verb.name(), "entrypoint" => "REST");
+                "model_name" => model(), "API" => api, "entrypoint" => entrypoint);
             let runtime = metrics::histogram!(TFS_RUNTIME_LATENCY,
-                "model_name" => model(), "API" => verb.name(), "runtime" => "millrace");
+                "model_name" => model(), "API" => api, "runtime" => "millrace");
             (latency, runtime)
         });
         latency.record(answered.total.as_secs_f64() * 1e6);
@@ -178,34 +257,44 @@ impl Series {
     }
 
     /// Records a refusal.
-    pub(crate) fn refused(&self, status: u16, code: Code, total: Duration, request_bytes: usize) {
-        self.count(status, Some(code));
-        self.request_seconds.record(total);
-        self.request_bytes.increment(request_bytes as u64);
+    pub fn refused(&self, protocol: Protocol, status: Status, code: Code, total: Duration, request_bytes: usize) {
+        let handles = self.count(protocol, status, Some(code));
+        handles.request_seconds.record(total);
+        handles.request_bytes.increment(request_bytes as u64);
     }
 
-    fn count(&self, status: u16, code: Option<Code>) {
-        let known = STATUSES.iter().position(|known| *known == status).unwrap_or(STATUSES.len() - 1);
+    fn count(&self, protocol: Protocol, status: Status, code: Option<Code>) -> &Handles {
+        let handles = self.protocols[protocol as usize].get_or_init(|| Box::new(Handles::new(self, protocol)));
         let register = || {
             metrics::counter!(REQUESTS_TOTAL,
                 "model" => Arc::clone(&self.model), "version" => Arc::clone(&self.version),
-                "protocol" => Protocol::TfsRest.name(), "code" => STATUSES[known].to_string())
+                "protocol" => protocol.name(), "code" => status.label())
         };
-        self.requests[known].get_or_init(register).increment(1);
-        let register = || {
-            metrics::counter!(TFS_REQUEST_COUNT,
-                "model_name" => Arc::clone(&self.model), "status" => code_label(code))
-        };
-        self.tfs_requests[code.map_or(0, |code| usize::from(code.number()))].get_or_init(register).increment(1);
+        handles.requests[status.index()].get_or_init(register).increment(1);
+        if matches!(protocol, Protocol::TfsRest | Protocol::TfsGrpc) {
+            let register = || {
+                metrics::counter!(TFS_REQUEST_COUNT,
+                    "model_name" => Arc::clone(&self.model), "status" => code_label(code))
+            };
+            self.tfs_requests[code.map_or(0, |code| usize::from(code.number()))].get_or_init(register).increment(1);
+        }
+        handles
+    }
+}
+
+impl std::fmt::Debug for Series {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Series").field("model", &self.model).field("version", &self.version).finish_non_exhaustive()
     }
 }
 
 /// Refusals by reason, whatever the model.
-#[derive(Default)]
-pub(crate) struct Refusals([OnceLock<Counter>; Reason::ALL.len()]);
+#[derive(Debug, Default)]
+pub struct Refusals([OnceLock<Counter>; Reason::ALL.len()]);
 
 impl Refusals {
-    pub(crate) fn count(&self, reason: Reason) {
+    /// Counts one.
+    pub fn count(&self, reason: Reason) {
         let register = || metrics::counter!(REFUSED_TOTAL, "reason" => reason.name());
         self.0[reason as usize].get_or_init(register).increment(1);
     }
@@ -214,14 +303,16 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use millrace_core::Reason;
-    use millrace_protocol::tfs::rest_status;
 
     use super::{STATUSES, TFS_REQUEST_LATENCY, histogram_buckets};
+    use crate::plain::http_status;
+    use crate::tfs::rest_status;
 
     #[test]
     fn every_status_of_the_table_has_a_series() {
         for reason in Reason::ALL {
             assert!(STATUSES.contains(&rest_status(reason)), "{}", reason.name());
+            assert!(STATUSES.contains(&http_status(reason)), "{}", reason.name());
             assert!((reason as usize) < Reason::ALL.len());
         }
     }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::Series;
 
 /// The handles of every version that was asked for, bounded by configuration.
-pub(crate) struct Table {
+pub struct Table {
     /// Sorted by [`Entry::key`].
     entries: ArcSwap<Vec<Entry>>,
     /// The versions that have series of their own. Exporters never forget a series, so neither does this.
@@ -40,13 +40,13 @@ fn address(model: &ModelName) -> usize {
 
 impl Table {
     /// A table where at most `limit` versions get series of their own.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         let (entries, named) = (ArcSwap::default(), Mutex::default());
         Self { entries, named, limit, other: OnceLock::new() }
     }
 
     /// The handles of `servable`.
-    pub(crate) fn of(&self, servable: &dyn Servable) -> Arc<Series> {
+    pub fn of(&self, servable: &dyn Servable) -> Arc<Series> {
         let key = (address(servable.model()), servable.version());
         let entries = self.entries.load();
         match entries.binary_search_by_key(&key, Entry::key) {
@@ -56,7 +56,7 @@ impl Table {
     }
 
     /// The handles shared by everything that has none of its own.
-    pub(crate) fn other(&self) -> Arc<Series> {
+    pub fn other(&self) -> Arc<Series> {
         Arc::clone(self.other.get_or_init(|| Arc::new(Series::other())))
     }
 

@@ -1,0 +1,374 @@
+//! The way of every inference request over HTTP, whatever its protocol: limits, body, version, inputs, model, answer.
+//!
+//! A protocol brings a [`Codec`], which reads bodies and writes answers, and its own way to name a model. Most routes
+//! need no more than [`exchange`]; those whose body names the model are put together from its parts: [`receive`],
+//! [`unpack`], [`infer`].
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use http_body::Body;
+use millrace_core::{
+    InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
+    TensorList, Wanted,
+};
+use millrace_protocol::front::metrics::{Answered, Status};
+use millrace_protocol::front::{ConnectionContext, Record, contained, contained_future, now, on_compute};
+use tokio::time::timeout_at;
+
+use crate::body::{self, Bounds, Received};
+use crate::coding::Coding;
+use crate::error::Failure;
+use crate::head::Head;
+use crate::response::Answer;
+use crate::service::Shared;
+
+/// Bytes. Smaller answers are no burden even if every connection holds one.
+const SMALL_ANSWER: usize = 64 << 10;
+
+/// Bytes. Orders are a few words.
+const MAX_ORDER: u64 = 64 << 10;
+
+/// A request as its head puts it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) parts: &'a http::request::Parts,
+    pub(crate) head: &'a Head<'a>,
+    pub(crate) connection: ConnectionContext,
+}
+
+/// How a protocol reads the bodies of inference requests and writes answers. A small value with what the head said; it
+/// goes along to a compute thread where the work is long.
+pub(crate) trait Codec: Clone + Send + Sync + 'static {
+    /// What writing the answer needs to know of the request.
+    type Reply: Send + Sync + 'static;
+
+    /// The protocol, for metrics and contexts.
+    const PROTOCOL: Protocol;
+
+    /// How the body is compressed.
+    fn coding(&self) -> Coding;
+
+    /// Reads a body, no longer compressed.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that says what is wrong with it.
+    fn decode(&self, servable: &dyn Servable, body: &Bytes) -> Result<Question<Self::Reply>, Refusal>;
+
+    /// About how many bytes writing these outputs will read and write: long work goes to a compute thread. By default
+    /// that of text.
+    fn weight(&self, _reply: &Self::Reply, outputs: &[Tensor]) -> usize {
+        // Text is about four times the size of its tensors.
+        outputs.iter().map(text_weight).fold(0, usize::saturating_add).saturating_mul(4)
+    }
+
+    /// Writes the answer.
+    ///
+    /// # Errors
+    /// A [`Refusal`] where the outputs have no form in this protocol or are larger than allowed.
+    fn encode(&self, servable: &dyn Servable, reply: &Self::Reply, response: &InferResponse)
+    -> Result<Answer, Refusal>;
+
+    /// A refusal in the protocol's statuses and form.
+    fn failure(refusal: Refusal) -> Failure;
+
+    /// What is answered once the time that the request's own body allowed ([`Question::timeout`]) is over.
+    fn timed_out(refusal: Refusal) -> Failure {
+        Self::failure(refusal)
+    }
+}
+
+/// What a body asks.
+pub(crate) struct Question<R> {
+    /// The position of the signature.
+    pub(crate) signature: usize,
+    /// In the order of the signature.
+    pub(crate) inputs: TensorList,
+    pub(crate) wanted: Wanted,
+    /// The class that the body asks for.
+    pub(crate) priority: Option<Priority>,
+    /// How long the body says that its sender waits, from the request's first byte.
+    pub(crate) timeout: Option<Duration>,
+    /// Rows, for the metrics.
+    pub(crate) examples: usize,
+    pub(crate) reply: R,
+}
+
+/// Answers an inference request whose head names the model, and records how that went.
+///
+/// # Errors
+/// A [`Failure`] for the caller, recorded, not yet logged.
+pub(crate) async fn exchange<C, B>(
+    shared: &Shared,
+    asked: Asked<'_>,
+    codec: &C,
+    resolve: impl FnOnce(&dyn Resolver, &RequestContext) -> Result<Arc<dyn Servable>, Failure>,
+    body: B,
+) -> Result<Answer, Failure>
+where
+    C: Codec,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut record = Record::new(&shared.front, C::PROTOCOL, now());
+    let result = async {
+        let arrived = receive::<C, B>(shared, &asked, &mut record, body).await?;
+        let servable = resolve(&*shared.parts.resolver, &arrived.context)?;
+        record.found(&*servable);
+        infer(shared, codec, servable, arrived).await
+    }
+    .await;
+    conclude(record, result)
+}
+
+/// Records how a request ended.
+pub(crate) fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Result<Answer, Failure> {
+    match result {
+        Ok(done) => {
+            let answered = Answered { response_bytes: done.answer.body().len(), ..done.times };
+            record.answered(done.encoded, answered);
+            Ok(done.answer)
+        }
+        Err(failure) => {
+            record.refused(Status::Http(failure.status().as_u16()), failure.code(), failure.refusal().reason());
+            Err(failure)
+        }
+    }
+}
+
+/// A request whose whole body is there.
+pub(crate) struct Arrived {
+    /// As it was sent; it counts as arriving until it is dropped.
+    pub(crate) body: Received,
+    /// When the last of it came.
+    pub(crate) at: Instant,
+    /// With the deadline that the head and the configuration give.
+    pub(crate) context: RequestContext,
+    deadline: Instant,
+}
+
+/// A request that was answered.
+pub(crate) struct Done {
+    pub(crate) answer: Answer,
+    pub(crate) encoded: Instant,
+    pub(crate) times: Answered,
+}
+
+/// Waits for the body within the limits.
+///
+/// # Errors
+/// A [`Failure`]: draining, too large, too slow, broken, or a wrong timeout header.
+pub(crate) async fn receive<C, B>(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    record: &mut Record<'_>,
+    body: B,
+) -> Result<Arrived, Failure>
+where
+    C: Codec,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let config = &shared.parts.config;
+    if shared.parts.readiness.is_refusing() {
+        return Err(C::failure(Refusal::new(Reason::Draining, "the server is shutting down")).closing());
+    }
+    let read = async {
+        body::check_length(asked.head.content_length, &body, config.max_body_bytes)?;
+        // Its body is still unread, and a client that cannot write a number is not waited for.
+        let patience = asked.head.timeout().map_err(|refusal| Failure::from(refusal).closing())?;
+        // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
+        let until = patience.and_then(|patience| record.received().checked_add(patience));
+        let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
+        let budget = Some(&shared.front.receiving);
+        let bounds = Bounds { bytes, time, rate, started: record.received(), until, budget };
+        Ok::<_, Failure>((body::read(body, bounds).await?, until))
+    };
+    let (body, until) = read.await.map_err(|failure| failure.by(C::failure))?;
+    record.carried(body.len());
+    let at = now();
+    let ours = at + config.request_timeout;
+    let deadline = until.map_or(ours, |until| until.min(ours));
+    let context = RequestContext {
+        received: record.received(),
+        deadline: Some(deadline),
+        priority: Priority::default(),
+        caller: asked.connection.caller,
+        protocol: C::PROTOCOL,
+        depth: 0,
+        lends_thread: true,
+    };
+    Ok(Arrived { body, at, context, deadline })
+}
+
+/// Waits for the body of an order: few words, from no web page.
+///
+/// # Errors
+/// A [`Failure`] by `table`.
+pub(crate) async fn receive_order<B>(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    table: fn(Refusal) -> Failure,
+    body: B,
+) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    // Browsers name the page in every request that changes something, and no other client does. They reach a port of the
+    // same machine for any web page.
+    if asked.head.origin.is_some() && asked.parts.method != Method::GET {
+        let text = "orders from web pages are refused; send them without an origin header";
+        return Err(table(Refusal::new(Reason::Forbidden, text)).closing());
+    }
+    let config = &shared.parts.config;
+    let read = async {
+        body::check_length(asked.head.content_length, &body, MAX_ORDER)?;
+        let bounds = Bounds {
+            bytes: MAX_ORDER,
+            time: config.body_timeout,
+            rate: config.min_body_rate,
+            started: now(),
+            until: None,
+            // Few and small: they need no room of a common budget, and must get through when there is none left.
+            budget: None,
+        };
+        Ok::<_, Failure>(body::read(body, bounds).await?.into_bytes())
+    };
+    read.await.map_err(|failure| failure.by(table))
+}
+
+/// The body without its compression, for a route that must look into it before it knows the model.
+///
+/// # Errors
+/// A [`Refusal`]: damaged, or too large.
+pub(crate) async fn unpack(shared: &Shared, coding: Coding, body: Received) -> Result<Bytes, Refusal> {
+    if coding == Coding::Identity {
+        return Ok(body.into_bytes());
+    }
+    let limit = shared.parts.config.max_decompressed_bytes;
+    on_compute(&*shared.parts.compute, move || coding.unpack(&body, limit)).await?
+}
+
+/// From a whole body to a whole answer, before the deadline.
+///
+/// # Errors
+/// A [`Failure`] in the codec's form.
+pub(crate) async fn infer<C: Codec>(
+    shared: &Shared,
+    codec: &C,
+    servable: Arc<dyn Servable>,
+    arrived: Arrived,
+) -> Result<Done, Failure> {
+    let Arrived { body, at, context, deadline } = arrived;
+    match timeout_at(deadline.into(), run(shared, codec, servable, body, context, at)).await {
+        Ok(result) => result,
+        Err(_) => Err(C::failure(late(deadline.saturating_duration_since(context.received)))),
+    }
+}
+
+async fn run<C: Codec>(
+    shared: &Shared,
+    codec: &C,
+    servable: Arc<dyn Servable>,
+    body: Received,
+    mut context: RequestContext,
+    arrived: Instant,
+) -> Result<Done, Failure> {
+    let (answering, own, decoded, examples, reply) = {
+        let question = decode(shared, codec, &servable, body).await.map_err(C::failure)?;
+        let decoded = now();
+        let Question { signature, inputs, wanted, priority, timeout, examples, reply } = question;
+        context.priority = priority.unwrap_or(context.priority);
+        let own = timeout.and_then(|timeout| context.received.checked_add(timeout));
+        let own = own.filter(|own| context.deadline.is_none_or(|deadline| *own < deadline));
+        context.deadline = own.or(context.deadline);
+        let request = InferRequest { signature, inputs, wanted, context };
+        (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, examples, reply)
+    };
+    let response = match own {
+        None => contained_future(answering).await.map_err(C::failure)?,
+        Some(own) => {
+            let waited = own.saturating_duration_since(context.received);
+            match Box::pin(timeout_at(own.into(), contained_future(answering))).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(refusal)) if refusal.reason() == Reason::Late => return Err(C::timed_out(refusal)),
+                Ok(Err(refusal)) => return Err(C::failure(refusal)),
+                Err(_) => return Err(C::timed_out(late(waited))),
+            }
+        }
+    };
+    let answered = now();
+    let (queue, compute) = (response.stages.queue(), response.stages.compute());
+    let mut answer = encode(shared, codec, servable, reply, response).await.map_err(C::failure)?;
+    if answer.body().len() >= SMALL_ANSWER && !answer.body_mut().hold(&shared.front.unsent) {
+        return Err(C::failure(no_room(shared)));
+    }
+    let encoded = now();
+    let times = Answered {
+        decode: decoded.saturating_duration_since(arrived),
+        encode: encoded.saturating_duration_since(answered),
+        queue,
+        compute,
+        examples,
+        ..Answered::default()
+    };
+    Ok(Done { answer, encoded, times })
+}
+
+async fn decode<C: Codec>(
+    shared: &Shared,
+    codec: &C,
+    servable: &Arc<dyn Servable>,
+    body: Received,
+) -> Result<Question<C::Reply>, Refusal> {
+    let config = &shared.parts.config;
+    let coding = codec.coding();
+    // A compressed body is small whatever it holds, so its size says nothing about the work.
+    if coding == Coding::Identity && body.len() <= config.offload_bytes {
+        // The body has done its service once this returns, but for tensors that are parts of it.
+        let body = body.into_bytes();
+        return contained(|| codec.decode(&**servable, &body))?;
+    }
+    let (codec, lease, limit) = (codec.clone(), Arc::clone(servable), config.max_decompressed_bytes);
+    on_compute(&*shared.parts.compute, move || {
+        let bytes = if coding == Coding::Identity { body.into_bytes() } else { coding.unpack(&body, limit)? };
+        codec.decode(&*lease, &bytes)
+    })
+    .await?
+}
+
+async fn encode<C: Codec>(
+    shared: &Shared,
+    codec: &C,
+    servable: Arc<dyn Servable>,
+    reply: C::Reply,
+    response: InferResponse,
+) -> Result<Answer, Refusal> {
+    if codec.weight(&reply, &response.outputs) <= shared.parts.config.offload_bytes {
+        return contained(|| codec.encode(&*servable, &reply, &response))?;
+    }
+    let codec = codec.clone();
+    on_compute(&*shared.parts.compute, move || codec.encode(&*servable, &reply, &response)).await?
+}
+
+/// The bytes of a tensor, or its lists where they hold nothing: `[1000000,0]` is no work to compute but some to write.
+pub(crate) fn text_weight(tensor: &Tensor) -> usize {
+    match tensor.n_bytes() {
+        0 => tensor.shape().iter().take_while(|size| **size > 0).product(),
+        bytes => bytes,
+    }
+}
+
+fn no_room(shared: &Shared) -> Refusal {
+    let limit = shared.front.unsent.total();
+    let text = format!("answers that clients have not taken yet have reached their common limit of {limit} bytes");
+    Refusal::new(Reason::QueueFull, text)
+}
+
+fn late(waited: Duration) -> Refusal {
+    Refusal::new(Reason::Late, format!("deadline exceeded: no answer within {} ms", waited.as_millis()))
+}
