@@ -51,7 +51,7 @@ impl<'s> Column<'s> {
             DType::Int64 => Elements::Int64(Vec::with_capacity(room)),
             DType::Fp32 => Elements::Fp32(Vec::with_capacity(room)),
             DType::Fp64 => Elements::Fp64(Vec::with_capacity(room)),
-            DType::Bytes => Elements::Strings(StringSink { payload: Vec::new(), offsets: vec![0] }),
+            DType::Bytes => Elements::Strings(StringSink { payload: Vec::new(), offsets: vec![0], takes_base64: true }),
             dtype @ (DType::Uint16 | DType::Fp16 | DType::Bf16) => {
                 let (value, _) = value_here(cursor);
                 return Err(JsonError::Unsupported { input: Arc::clone(&spec.name), value, dtype });
@@ -176,7 +176,7 @@ struct Axis {
 const UNKNOWN: usize = usize::MAX;
 
 /// Where the leaves go.
-trait Sink {
+pub(crate) trait Sink {
     /// Reads one element at the cursor.
     fn leaf(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault>;
 }
@@ -292,16 +292,17 @@ impl<T: Leaf> Sink for Vec<T> {
 }
 
 /// Byte strings, back to back.
-struct StringSink {
+pub(crate) struct StringSink {
     payload: Vec<u8>,
     offsets: Vec<usize>,
+    takes_base64: bool,
 }
 
 impl Sink for StringSink {
     fn leaf(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
         match cursor.peek() {
             Some(b'"') => cursor.string()?.append_to(&mut self.payload),
-            Some(b'{') => {
+            Some(b'{') if self.takes_base64 => {
                 let mut ahead = *cursor;
                 let text = ahead.base64_object().ok_or(Fault::Type)?;
                 decode_base64(&text.bytes(), &mut self.payload)?;
@@ -315,7 +316,12 @@ impl Sink for StringSink {
 }
 
 impl StringSink {
-    fn finish(self, sizes: &[usize]) -> Result<Tensor, TensorError> {
+    /// Empty, for strings that are written as strings and in no other way.
+    pub(crate) fn text_only() -> Self {
+        Self { payload: Vec::new(), offsets: vec![0], takes_base64: false }
+    }
+
+    pub(crate) fn finish(self, sizes: &[usize]) -> Result<Tensor, TensorError> {
         let strings = Strings::new(Bytes::from(self.payload), self.offsets).expect("offsets follow the payload");
         Tensor::from_strings(sizes, strings)
     }

@@ -3,6 +3,8 @@
 //! Knows the grammar and nothing about tensors. Every method moves on only when it succeeds, so that after a fault the
 //! cursor stands where the fault is. Numbers are read in `number`.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use crate::error::Fault;
@@ -203,7 +205,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     /// Whether the string means exactly `name`.
     pub(crate) fn is(&self, name: &str) -> bool {
         if self.has_escapes {
@@ -213,13 +215,18 @@ impl Text<'_> {
     }
 
     /// The bytes that the string means: always UTF-8.
-    pub(crate) fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
         if !self.has_escapes {
             return self.raw.into();
         }
         let mut bytes = Vec::with_capacity(self.raw.len());
         self.append_to(&mut bytes);
         bytes.into()
+    }
+
+    /// The string that it means, borrowed from the document where it has no escapes.
+    pub(crate) fn text(&self) -> Cow<'a, str> {
+        if self.has_escapes { Cow::Owned(self.display()) } else { String::from_utf8_lossy(self.raw) }
     }
 
     /// The string that it means.

@@ -100,6 +100,12 @@ pub enum JsonError {
         /// Their names.
         names: String,
     },
+    /// Raw bytes for an input that takes more than one element.
+    #[error("raw bytes are one element, but the input takes {input}; send JSON")]
+    Raw {
+        /// The input, its dtype and shape.
+        input: String,
+    },
     /// A key that names no input.
     #[error("unknown input {input}; expected: {names}")]
     UnknownName {
@@ -231,6 +237,24 @@ pub enum JsonError {
         /// The dtype.
         dtype: DType,
     },
+    /// A tensor's elements that come as something else than a list.
+    #[error("input `{input}`: expected a list of elements, got {value}")]
+    NotAList {
+        /// The input.
+        input: Arc<str>,
+        /// The beginning of the value, quoted.
+        value: String,
+    },
+    /// Another number of elements than the shape wants.
+    #[error("input `{input}`: expected {expected} elements, got {got}")]
+    Count {
+        /// The input.
+        input: Arc<str>,
+        /// The shape's.
+        expected: usize,
+        /// The number that came, or `more`.
+        got: String,
+    },
     /// The tensor has too many axes or elements.
     #[error("input `{input}`: {error}")]
     Tensor {
@@ -317,6 +341,7 @@ impl JsonError {
             | Self::TooMany { .. }
             | Self::Unnamed { .. }
             | Self::UnknownName { .. }
+            | Self::Raw { .. }
             | Self::NotAnObject { .. }
             | Self::SignatureName { .. }
             | Self::NoInputs
@@ -330,6 +355,8 @@ impl JsonError {
             | Self::Element { .. }
             | Self::Base64 { .. }
             | Self::Ragged { .. }
+            | Self::NotAList { .. }
+            | Self::Count { .. }
             | Self::Tensor { .. }
             | Self::NoRows { .. }
             | Self::Rows { .. }

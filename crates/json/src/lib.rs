@@ -18,17 +18,22 @@ mod column;
 mod cursor;
 mod document;
 mod error;
+mod flat;
 mod number;
 mod plain;
 mod predict;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use millrace_core::{Signature, Signatures, Tensor, TensorList};
+use bytes::Bytes;
+use millrace_core::{Signature, Signatures, Tensor, TensorList, TensorSpec};
 
 pub use document::{MOST_KEYS, Value, list, object};
 pub use error::{Index, JsonError};
+pub use plain::{Content, Field};
+pub use reader::{Key, Kind, Reader, Scalar};
 
 /// The nesting that is allowed unless configured otherwise, the outermost object included.
 pub const DEFAULT_MAX_DEPTH: usize = 64;
@@ -71,6 +76,36 @@ pub fn decode_plain(body: &[u8], signatures: &Signatures, max_depth: usize) -> R
     plain::decode(body, signatures, max_depth)
 }
 
+/// The same for a body that may be the bytes of an element: where the only input takes bytes, what is not JSON is one
+/// element of it, not copied.
+///
+/// # Errors
+/// Those of [`decode_plain`].
+pub fn decode_content(
+    body: &Bytes,
+    content: Content,
+    signatures: &Signatures,
+    max_depth: usize,
+) -> Result<PlainBody, JsonError> {
+    plain::content(body, content, signatures, max_depth)
+}
+
+/// The same for a body of named parts: `data`, or else `body`, is a whole body; without either, each part is an input.
+///
+/// # Errors
+/// Those of [`decode_plain`], and for parts that are neither.
+pub fn decode_fields(fields: &[Field<'_>], signatures: &Signatures, max_depth: usize) -> Result<PlainBody, JsonError> {
+    plain::fields(fields, signatures, max_depth)
+}
+
+/// Reads a document that is one value for `spec`: an element, or arrays of them. The shape is that of the text.
+///
+/// # Errors
+/// [`JsonError`], naming the input and the place in it; also for anything after the document.
+pub fn decode_value(body: &[u8], spec: &TensorSpec, max_depth: usize) -> Result<Tensor, JsonError> {
+    plain::value(body, spec, max_depth)
+}
+
 /// Writes outputs between two pieces of text, in at most `max_bytes` bytes: the value of the only output, or an object with
 /// the outputs' names.
 ///
@@ -84,6 +119,25 @@ pub fn encode_plain_within(
 ) -> Result<Vec<u8>, JsonError> {
     let (before, after) = around;
     write::body(write::Envelope { form: Form::Columns, before, after, limit: max_bytes }, signature, outputs)
+}
+
+/// Appends the elements of an output to `text` as one flat list, row-major. Strings are written as they are.
+///
+/// # Errors
+/// [`JsonError`] when the dtype has no JSON form, a string is not UTF-8, or `text` would grow past `max_bytes`. What was
+/// appended until then stays.
+pub fn encode_elements(
+    text: &mut Vec<u8>,
+    spec: &TensorSpec,
+    tensor: &Tensor,
+    max_bytes: usize,
+) -> Result<(), JsonError> {
+    write::elements(text, spec, tensor, max_bytes)
+}
+
+/// Appends `value` to `text` as a string, quoted and escaped.
+pub fn encode_string(text: &mut Vec<u8>, value: &str) {
+    write::string(text, value);
 }
 
 /// Reads the body of a predict request.

@@ -84,7 +84,7 @@ macro_rules! integers {
     )*};
 }
 
-integers!(i8, i16, i32, i64, u8, u32, u64);
+integers!(i8, i16, i32, i64, u8, u16, u32, u64);
 
 impl Leaf for bool {
     #[inline]

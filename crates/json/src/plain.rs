@@ -1,7 +1,8 @@
 //! Inputs without an envelope, as TorchServe's handlers take them: a value for the only input, an object with a value for
 //! each, or one of TensorFlow Serving's two forms.
 
-use millrace_core::{Quoted, Signature, Signatures, TensorList};
+use bytes::Bytes;
+use millrace_core::{DType, Dim, Quoted, Signature, Signatures, Strings, Tensor, TensorList, TensorSpec};
 use smallvec::SmallVec;
 
 use super::column::Column;
@@ -9,6 +10,105 @@ use super::cursor::Cursor;
 use super::document::{nothing_after, object, whole};
 use super::error::{JsonError, value_here};
 use super::{PlainBody, decode_predict};
+
+/// What a body or a part of one holds, as far as its sender says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// JSON.
+    Json,
+    /// Bytes for an input that takes bytes, such as an image.
+    Raw,
+    /// Nothing was said: JSON where it looks like JSON, bytes otherwise.
+    Unknown,
+}
+
+/// A named part of a body.
+#[derive(Debug, Clone)]
+pub struct Field<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it holds.
+    pub content: Content,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Reads a body that is one piece.
+pub(crate) fn content(
+    body: &Bytes,
+    content: Content,
+    signatures: &Signatures,
+    max_depth: usize,
+) -> Result<PlainBody, JsonError> {
+    let (index, signature) = signatures.find("").expect("signatures are never empty");
+    match signature.inputs() {
+        [spec] if is_raw(spec, content, body) => {
+            Ok(PlainBody { signature: index, inputs: [raw(spec, body)?].into_iter().collect() })
+        }
+        _ => decode(body, signatures, max_depth),
+    }
+}
+
+/// Reads a body of named parts: `data`, or else `body`, is a whole body; without either, each part is an input.
+pub(crate) fn fields(fields: &[Field<'_>], signatures: &Signatures, max_depth: usize) -> Result<PlainBody, JsonError> {
+    let (index, signature) = signatures.find("").expect("signatures are never empty");
+    let names_inputs = fields.iter().all(|field| signature.input_index(field.name).is_some());
+    let find = |name: &str| fields.iter().find(|field| field.name == name);
+    // Should the model's inputs be called `data` and `body`, then their names mean them.
+    if (!names_inputs || fields.len() != signature.inputs().len())
+        && let Some(field) = find("data").or_else(|| find("body"))
+    {
+        return content(&field.bytes, field.content, signatures, max_depth);
+    }
+    let mut tensors: SmallVec<[_; 2]> = signature.inputs().iter().map(|_| None).collect();
+    for field in fields {
+        let quoted = || Quoted(field.name).to_string();
+        let Some(position) = signature.input_index(field.name) else {
+            return Err(JsonError::UnknownName { input: quoted(), names: format!("data, body, {}", names(signature)) });
+        };
+        let spec = &signature.inputs()[position];
+        let tensor = if is_raw(spec, field.content, &field.bytes) {
+            raw(spec, &field.bytes)?
+        } else {
+            value(&field.bytes, spec, max_depth)?
+        };
+        if tensors[position].replace(tensor).is_some() {
+            return Err(JsonError::Duplicate { key: quoted() });
+        }
+    }
+    Ok(PlainBody { signature: index, inputs: in_order(tensors, signature)? })
+}
+
+/// Reads a document that is one value for `spec`.
+pub(crate) fn value(body: &[u8], spec: &TensorSpec, max_depth: usize) -> Result<Tensor, JsonError> {
+    whole(body, max_depth)?.tensor(spec, max_depth)
+}
+
+/// Whether `bytes` are an element of `spec` as they are.
+fn is_raw(spec: &TensorSpec, content: Content, bytes: &[u8]) -> bool {
+    let looks_like_json = || matches!(bytes.trim_ascii_start().first(), Some(b'[' | b'{' | b'"'));
+    spec.dtype == DType::Bytes
+        && match content {
+            Content::Json => false,
+            Content::Raw => true,
+            Content::Unknown => !looks_like_json(),
+        }
+}
+
+/// One element, under a shape of as many axes as `spec` has.
+fn raw(spec: &TensorSpec, bytes: &Bytes) -> Result<Tensor, JsonError> {
+    let one = |dim: &Dim| matches!(dim, Dim::Symbol(_) | Dim::Fixed(1)).then_some(1);
+    let unfit = || JsonError::Raw { input: spec.to_string() };
+    let sizes: SmallVec<[usize; 4]> = spec.shape.iter().map(one).collect::<Option<_>>().ok_or_else(unfit)?;
+    let strings = Strings::new(bytes.clone(), vec![0, bytes.len()]).ok_or_else(unfit)?;
+    Tensor::from_strings(&sizes, strings).map_err(|error| JsonError::Tensor { input: spec.name.clone(), error })
+}
+
+fn in_order(tensors: SmallVec<[Option<Tensor>; 2]>, signature: &Signature) -> Result<TensorList, JsonError> {
+    let missing = |input| JsonError::Missing { place: "the body".to_owned(), input };
+    let inputs = tensors.into_iter().zip(signature.inputs());
+    inputs.map(|(tensor, spec)| tensor.ok_or_else(|| missing(spec.name.clone()))).collect()
+}
 
 pub(crate) fn decode(body: &[u8], signatures: &Signatures, max_depth: usize) -> Result<PlainBody, JsonError> {
     let (index, signature) = signatures.find("").expect("signatures are never empty");
@@ -49,10 +149,7 @@ fn named(body: &[u8], signatures: &Signatures, max_depth: usize) -> Result<Plain
         // Open by now: the document.
         tensors[position] = Some(value.tensor(&signature.inputs()[position], max_depth.saturating_sub(1))?);
     }
-    let missing = |input| JsonError::Missing { place: "the body".to_owned(), input };
-    let inputs = tensors.into_iter().zip(signature.inputs());
-    let inputs = inputs.map(|(tensor, spec)| tensor.ok_or_else(|| missing(spec.name.clone())));
-    Ok(PlainBody { signature: index, inputs: inputs.collect::<Result<TensorList, _>>()? })
+    Ok(PlainBody { signature: index, inputs: in_order(tensors, signature)? })
 }
 
 fn names(signature: &Signature) -> String {

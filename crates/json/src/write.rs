@@ -59,6 +59,22 @@ pub(crate) fn body(envelope: Envelope<'_>, signature: &Signature, outputs: &[Ten
     Ok(text)
 }
 
+/// Appends the elements of `tensor` as one list; strings as strings, whatever the output is called.
+pub(crate) fn elements(text: &mut Vec<u8>, spec: &TensorSpec, tensor: &Tensor, limit: usize) -> Result<(), JsonError> {
+    let sizes = [tensor.shape().n_elements()];
+    let mut column = Column { sizes: &sizes, ..Column::new((spec, tensor))? };
+    if let Some(strings) = tensor.strings() {
+        column.elements = Elements::Text(strings);
+    }
+    let room = limit.saturating_sub(text.len());
+    if column.least_len() > room {
+        return Err(JsonError::AnswerTooLarge { limit });
+    }
+    text.reserve(column.text_len().min(room));
+    column.write(text)?;
+    if text.len() > limit { Err(JsonError::AnswerTooLarge { limit }) } else { Ok(()) }
+}
+
 /// The number of rows that all outputs share.
 fn rows(columns: &[Column<'_>]) -> Result<usize, JsonError> {
     let mut shared = None;

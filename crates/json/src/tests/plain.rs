@@ -1,10 +1,13 @@
 //! Bodies without an envelope, and documents taken apart.
 
-use millrace_core::{DType, Reason};
+use bytes::Bytes;
+use millrace_core::{DType, Dim, Reason, Signature, Signatures, Tensor, TensorSpec};
 
 use super::{DEFAULT_MAX_DEPTH, one, tensor_text, two};
-use crate::{JsonError, MOST_KEYS, decode_plain, encode_plain_within, list, object};
-use millrace_core::{Signatures, Tensor};
+use crate::{
+    Content, Field, JsonError, MOST_KEYS, decode_content, decode_fields, decode_plain, encode_plain_within, list,
+    object,
+};
 
 fn decoded(signatures: &Signatures, body: &str) -> String {
     let body =
@@ -59,6 +62,57 @@ fn an_input_called_inputs_is_an_input() {
     let signature = super::signature(&[("inputs", DType::Fp32), ("b", DType::Fp32)], &[("y", DType::Fp32)]);
     let signatures = Signatures::single(signature);
     assert_eq!(decoded(&signatures, r#"{"inputs": [1], "b": [2]}"#), "FP32[1]:[1.0] FP32[1]:[2.0]");
+}
+
+#[test]
+fn bytes_that_are_no_json_are_an_element_of_an_input_that_takes_bytes() {
+    let strings = one(DType::Bytes);
+    let first = |body: &'static [u8], content| {
+        let body = decode_content(&Bytes::from_static(body), content, &strings, DEFAULT_MAX_DEPTH).unwrap();
+        assert_eq!(&**body.inputs[0].shape(), [1]);
+        body.inputs[0].strings().unwrap().get(0).unwrap().to_vec()
+    };
+    assert_eq!(first(b"\xff\xd8[1]", Content::Unknown), b"\xff\xd8[1]");
+    assert_eq!(first(b"[\"a\"]", Content::Unknown), b"a");
+    assert_eq!(first(b"[\"a\"]", Content::Raw), b"[\"a\"]");
+    assert_eq!(first(b"[\"a\"]", Content::Json), b"a");
+    let numbers = one(DType::Fp32);
+    let body = decode_content(&Bytes::from_static(b"[1]"), Content::Raw, &numbers, DEFAULT_MAX_DEPTH).unwrap();
+    assert_eq!(tensor_text(&body.inputs[0]), "FP32[1]:[1.0]");
+    assert!(decode_content(&Bytes::from_static(b"\xff"), Content::Json, &strings, DEFAULT_MAX_DEPTH).is_err());
+    let pairs =
+        Signatures::single(Signature::new(vec![TensorSpec::new("x", DType::Bytes, [Dim::Fixed(2)])], vec![]).unwrap());
+    let error = decode_content(&Bytes::from_static(b"a"), Content::Raw, &pairs, DEFAULT_MAX_DEPTH).unwrap_err();
+    assert!(error.to_string().contains("x BYTES[2]"), "{error}");
+}
+
+#[test]
+fn named_parts_are_one_body_or_an_input_each() {
+    let field = |name, text: &'static str| Field {
+        name,
+        content: Content::Unknown,
+        bytes: Bytes::from_static(text.as_bytes()),
+    };
+    let read = |signatures: &Signatures, fields: &[Field<'_>]| {
+        decode_fields(fields, signatures, DEFAULT_MAX_DEPTH)
+            .map(|body| body.inputs.iter().map(tensor_text).collect::<Vec<_>>().join(" "))
+            .map_err(|error| error.to_string())
+    };
+    let (single, several) = (one(DType::Int32), two());
+    assert_eq!(
+        read(&single, &[field("body", "[9]"), field("data", "[1]"), field("x", "[2]")]).unwrap(),
+        "INT32[1]:[1]"
+    );
+    assert_eq!(read(&single, &[field("body", "[9]")]).unwrap(), "INT32[1]:[9]");
+    assert_eq!(read(&several, &[field("b", "[2]"), field("a", "[1]")]).unwrap(), "INT32[1]:[1] INT32[1]:[2]");
+    assert_eq!(read(&several, &[field("data", r#"{"a": [1], "b": [2]}"#)]).unwrap(), "INT32[1]:[1] INT32[1]:[2]");
+    assert!(read(&several, &[field("a", "[1]")]).unwrap_err().contains("input `b` is missing"));
+    assert!(read(&several, &[field("a", "[1]"), field("a", "[1]")]).unwrap_err().contains("duplicate"));
+    assert!(read(&single, &[field("file", "[1]")]).unwrap_err().contains("unknown input `file`"));
+    assert!(read(&single, &[]).unwrap_err().contains("input `x` is missing"));
+    assert!(read(&single, &[field("x", "[1]]")]).unwrap_err().contains("trailing"));
+    let called_data = Signatures::single(super::signature(&[("data", DType::Int32), ("body", DType::Int32)], &[]));
+    assert_eq!(read(&called_data, &[field("data", "[1]"), field("body", "[2]")]).unwrap(), "INT32[1]:[1] INT32[1]:[2]");
 }
 
 #[test]
