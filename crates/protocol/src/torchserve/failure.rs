@@ -45,6 +45,16 @@ pub const fn kind(reason: Reason) -> &'static str {
     }
 }
 
+/// The `type` of a refusal for `reason` that is answered with `status`, which for a few is not the usual one.
+pub const fn kind_of(status: u16, reason: Reason) -> &'static str {
+    match (status, reason) {
+        (404, Reason::Unsupported) => "ResourceNotFoundException",
+        (405, _) => "MethodNotAllowedException",
+        (403, Reason::Conflict) => "InvalidModelVersionException",
+        _ => kind(reason),
+    }
+}
+
 /// The canonical code for `reason`, over gRPC and in metrics.
 const fn code(reason: Reason) -> Code {
     match reason {
@@ -77,7 +87,6 @@ const fn code(reason: Reason) -> Code {
 #[derive(Debug, Clone)]
 pub struct Failure {
     status: u16,
-    kind: &'static str,
     code: Code,
     refusal: Refusal,
 }
@@ -86,20 +95,19 @@ impl Failure {
     /// No such path.
     pub fn no_such_resource() -> Self {
         let message = "Requested resource is not found, please refer to API document.";
-        Self::special(404, "ResourceNotFoundException", Code::NotFound, Refusal::new(Reason::ModelUnknown, message))
+        Self { status: 404, code: Code::NotFound, refusal: Refusal::new(Reason::Unsupported, message) }
     }
 
     /// A path that has other methods.
     pub fn method_not_allowed() -> Self {
         let message = "Requested method is not allowed, please refer to API document.";
-        let refusal = Refusal::new(Reason::Unsupported, message);
-        Self::special(405, "MethodNotAllowedException", Code::Unimplemented, refusal)
+        Self { status: 405, code: Code::Unimplemented, refusal: Refusal::new(Reason::Unsupported, message) }
     }
 
     /// The default version cannot go while `model`, whose name is safe to show, has others.
     pub(super) fn default_version_in_use(model: &str) -> Self {
-        let refusal = Refusal::new(Reason::Forbidden, format!("Cannot remove default version for model {model}"));
-        Self::special(403, "InvalidModelVersionException", Code::PermissionDenied, refusal)
+        let message = format!("Cannot remove default version for model {model}");
+        Self { status: 403, code: Code::FailedPrecondition, refusal: Refusal::new(Reason::Conflict, message) }
     }
 
     /// The same failure in other words; the words that it had become the cause.
@@ -113,10 +121,6 @@ impl Failure {
         words.with_cause(cause).into()
     }
 
-    const fn special(status: u16, kind: &'static str, code: Code, refusal: Refusal) -> Self {
-        Self { status, kind, code, refusal }
-    }
-
     /// The HTTP status.
     pub fn rest_status(&self) -> u16 {
         self.status
@@ -124,7 +128,7 @@ impl Failure {
 
     /// The `type` that clients match on.
     pub fn kind(&self) -> &'static str {
-        self.kind
+        kind_of(self.status, self.refusal.reason())
     }
 
     /// The canonical code, for gRPC and metrics.
@@ -139,14 +143,14 @@ impl Failure {
 
     /// The error as TorchServe writes it, JSON text.
     pub fn text(&self) -> String {
-        error_text(self.status, self.kind, self.refusal.message())
+        error_text(self.status, self.kind(), self.refusal.message())
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let reason = refusal.reason();
-        Self { status: rest_status(reason), kind: kind(reason), code: code(reason), refusal }
+        Self { status: rest_status(reason), code: code(reason), refusal }
     }
 }
 

@@ -11,7 +11,7 @@ mod resolve;
 mod text;
 mod view;
 
-pub use failure::{Failure, kind, rest_status};
+pub use failure::{Failure, kind, kind_of, rest_status};
 pub use manage::{Done, PATIENCE, describe, list, register, scale, set_default, unregister};
 pub use order::{Page, Register, Scale};
 pub use resolve::{find_version, resolve, written_version};

@@ -4,7 +4,7 @@ use std::future::{Future, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use millrace_core::{
     Alias, Catalog, Code, Control, ControlFuture, ModelName, ModelRef, ModelStatus, QueueStatus, Reason, Refusal,
@@ -128,7 +128,7 @@ fn every_reason_is_an_error_status_with_a_type_and_only_our_own_faults_are_500()
 
 #[test]
 fn what_cannot_be_resolved_reads_as_torchserve_says_it() {
-    let context = RequestContext::new(Instant::now());
+    let context = RequestContext::new(crate::front::now());
     let world = World::of([model("m", &[1], Some(1))]);
     let ask = |world: &World, name: &str, version| refused(resolve(world, name, version, &context));
     assert_eq!(ask(&world, "nope", None), (404, "ModelNotFoundException", "Model not found: nope".to_owned()));
