@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::platform::{SageMakerConfig, VertexConfig};
+
 /// Limits and switches of the HTTP front-end.
 ///
 /// | field | default | unit, meaning |
@@ -16,6 +18,8 @@ use std::time::Duration;
 /// | `offload_bytes` | 128 KiB | larger bodies and answers are decoded and encoded on a compute thread |
 /// | `gzip_min_bytes` | 32 KiB | answers from this size on are gzipped for clients that accept it; `None` = never |
 /// | `cors` | false | TensorFlow Serving's CORS headers and `OPTIONS` answers |
+/// | `sagemaker` | `None` | SageMaker's routes |
+/// | `vertex` | `None` | Vertex AI's routes |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// The largest request body in bytes, as sent.
@@ -38,6 +42,10 @@ pub struct HttpConfig {
     pub gzip_min_bytes: Option<usize>,
     /// Whether browsers of other origins may read the answers.
     pub cors: bool,
+    /// SageMaker's routes, where they are wanted; its `/models` then stands in for the general one.
+    pub sagemaker: Option<SageMakerConfig>,
+    /// Vertex AI's routes, where they are wanted. They go before all others.
+    pub vertex: Option<VertexConfig>,
 }
 
 impl Default for HttpConfig {
@@ -54,6 +62,8 @@ impl Default for HttpConfig {
             // Most answers are a few numbers; below this size compressing costs more than sending.
             gzip_min_bytes: Some(32 << 10),
             cors: false,
+            sagemaker: None,
+            vertex: None,
         }
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod exchange;
 mod head;
 mod health;
+mod platform;
 mod response;
 mod route;
 mod service;
@@ -23,5 +24,6 @@ mod tfs;
 
 pub use config::HttpConfig;
 pub use millrace_protocol::front::{ConnectionContext, Front, FrontConfig, MetricsText, Readiness, Roles};
+pub use platform::{SageMakerConfig, VertexConfig};
 pub use response::ResponseBody;
 pub use service::{HttpParts, HttpService, ServiceFuture, http_service};
