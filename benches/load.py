@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Loads the release binary and a bare hyper echo in turn, and prints both side by side.
+"""Loads the release binary in turn with a bare hyper or tonic echo of the same bytes, and prints them side by side.
 
-  benches/load.py [--rounds 3] [--seconds 4] [--loadgen DIR] [--json OUT]
+  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--json OUT]
 
 Builds what it needs, serves a copy of fixtures/models on loopback, and stops by itself. The server is pinned to core 0
-and the client to core 1, so figures are per core. Throughput comes from `wrk` at 64 connections. Latency at one
-connection comes from the `loadgen` crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is
-there, else from wrk. Compare only figures of one run: machines are noisy, so every round measures everything once.
+and the client to core 1, so figures are per core. Throughput at 64 requests in flight comes from `wrk` (HTTP/1.1, 64
+connections) and from `h2load` (gRPC, 4 connections of 16 streams). Latency of a single caller comes from the `loadgen`
+crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is there, else from wrk; for gRPC it is left out
+then. Compare only figures of one run: machines are noisy, so every round measures everything once.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,21 +29,75 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-def fraud_body():
-    row = [52.3, 0.25, 14, 3.2, 1, 0, 2, 0.4, 730, 0]
-    return json.dumps({"instances": [row]})
+FRAUD_ROW = [52.3, 0.25, 14, 3.2, 1, 0, 2, 0.4, 730, 0]
+
+
+def json_body(value):
+    return json.dumps(value).encode()
 
 
 def digits_body():
-    image = [[[((x * y) % 17) / 16 for x in range(8)] for y in range(8)]]
-    return json.dumps({"instances": [image]})
+    return json_body({"instances": [[[[((x * y) % 17) / 16 for x in range(8)] for y in range(8)]]]})
+
+
+def binary_body(name, shape, data):
+    """An Open Inference Protocol request with a binary tensor, and the length of its JSON."""
+    inputs = [{"name": name, "datatype": "FP32", "shape": shape, "parameters": {"binary_data_size": len(data)}}]
+    head = json_body({"inputs": inputs, "parameters": {"binary_data_output": True}})
+    return head + data, len(head)
+
+
+def field(number, content):
+    """A length-delimited protobuf field."""
+    def varint(n):
+        out = bytearray()
+        while n > 0x7F:
+            out.append(n & 0x7F | 0x80)
+            n >>= 7
+        out.append(n)
+        return bytes(out)
+
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def grpc_body(model, name, shape, data):
+    """An encoded inference.ModelInferRequest with raw contents."""
+    tensor = field(1, name.encode()) + field(2, b"FP32") + field(3, bytes(shape))
+    return field(1, model.encode()) + field(5, tensor) + field(7, data)
+
+
+FRAUD_BYTES = struct.pack(f"<{len(FRAUD_ROW)}f", *FRAUD_ROW)
+BINARY, HEAD_LENGTH = binary_body("transaction", [1, len(FRAUD_ROW)], FRAUD_BYTES)
+JSON = {"Content-Type": "application/json"}
+GRPC = {"content-type": "application/grpc", "te": "trailers"}
+
+
+KINDS = ("echo", "ours")
+
+
+class Target:
+    """A question, asked of the server and of an echo."""
+
+    def __init__(self, name, path, body, headers=None, grpc=False):
+        self.name, self.path, self.body, self.headers, self.grpc = name, path, body, headers or JSON, grpc
 
 
 TARGETS = [
-    ("echo", "/v1/models/fraud:predict", fraud_body()),
-    ("fraud", "/v1/models/fraud:predict", fraud_body()),
-    ("echo, image body", "/v1/models/digits:predict", digits_body()),
-    ("digits", "/v1/models/digits:predict", digits_body()),
+    Target("fraud, TFS JSON", "/v1/models/fraud:predict", json_body({"instances": [FRAUD_ROW]})),
+    Target("digits, TFS JSON", "/v1/models/digits:predict", digits_body()),
+    Target(
+        "fraud, OIP binary",
+        "/v2/models/fraud/infer",
+        BINARY,
+        {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(HEAD_LENGTH)},
+    ),
+    Target(
+        "fraud, OIP gRPC",
+        "/inference.GRPCInferenceService/ModelInfer",
+        grpc_body("fraud", "transaction", [1, len(FRAUD_ROW)], FRAUD_BYTES),
+        GRPC,
+        grpc=True,
+    ),
 ]
 
 
@@ -53,7 +109,8 @@ def free_port():
 
 def build(loadgen):
     subprocess.run(["cargo", "build", "--release", "--bin", "millrace"], cwd=ROOT, check=True)
-    subprocess.run(["cargo", "build", "--release", "-p", "millrace-benches", "--bin", "hyper_echo"], cwd=ROOT, check=True)
+    echoes = ["--bin", "hyper_echo", "--bin", "tonic_echo"]
+    subprocess.run(["cargo", "build", "--release", "-p", "millrace-benches", *echoes], cwd=ROOT, check=True)
     if not loadgen:
         return None
     target = os.path.join(ROOT, "target", "loadgen")
@@ -63,13 +120,17 @@ def build(loadgen):
     return os.path.join(target, "release", "loadgen")
 
 
-def start(command, port, path, body):
+def start(command, port):
     process = subprocess.Popen(["taskset", "-c", "0", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body.encode())
-            with urllib.request.urlopen(request, timeout=1) as answer:
+            # The server listens before its models are ready; the echoes know no such route and need none.
+            url = f"http://127.0.0.1:{port}/v2/health/ready"
+            if command[0].endswith("tonic_echo"):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return process
+            with urllib.request.urlopen(url, timeout=1) as answer:
                 if answer.status == 200:
                     return process
         except OSError:
@@ -99,47 +160,70 @@ def wrk(url, script, connections, seconds):
     }
 
 
-def one_caller(loadgen, url, body_file, script, seconds):
+def h2load(url, target, body_file, seconds):
+    with open(body_file, "rb") as raw, open(body_file + ".framed", "wb") as framed:
+        message = raw.read()
+        framed.write(b"\0" + len(message).to_bytes(4, "big") + message)
+    command = ["taskset", "-c", "1", "h2load", "-c4", "-m16", "-t1", f"-D{seconds}", "-d", body_file + ".framed"]
+    for name, value in target.headers.items():
+        command += ["-H", f"{name}: {value}"]
+    text = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    done, failed = re.search(r"requests: .*?(\d+) succeeded, (\d+) failed", text).groups()
+    if int(failed):
+        sys.exit(f"errors under load:\n{text}")
+    return {"rps": float(re.search(r"([\d.]+) req/s", text).group(1)), "requests": int(done)}
+
+
+def one_caller(loadgen, url, target, body_file, script, seconds):
     if not loadgen:
-        return wrk(url, script, 1, seconds)
+        return None if target.grpc else wrk(url, script, 1, seconds)
     command = ["taskset", "-c", "1", loadgen, "--url", url, "--body", body_file, "--conns", "1", "--duration", str(seconds)]
+    if target.grpc:
+        command.append("--grpc")
+    else:
+        for name, value in target.headers.items():
+            command += ["--header", f"{name}: {value}"]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if report.get("errors"):
         sys.exit(f"errors under load: {report['errors']}")
-    return report
+    return report["latency_us"]
 
 
-def measure(name, path, body, options, loadgen, folder):
+def measure(target, is_echo, options, loadgen, folder):
     port = free_port()
-    if name.startswith("echo"):
-        command = [os.path.join(ROOT, "target/release/hyper_echo"), f"127.0.0.1:{port}"]
+    if is_echo:
+        echo = "tonic_echo" if target.grpc else "hyper_echo"
+        command = [os.path.join(ROOT, "target/release", echo), f"127.0.0.1:{port}"]
     else:
         command = [os.path.join(ROOT, "target/release/millrace"), "serve", os.path.join(folder, "models"), "--no-watch"]
-        command += ["--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0"]
-    body_file, script = os.path.join(folder, "body.json"), os.path.join(folder, "post.lua")
-    with open(body_file, "w") as out:
-        out.write(body)
+        command += ["--listen", f"127.0.0.1:{port}", "--admin", "off", "--state-dir", os.path.join(folder, "state")]
+    body_file, script = os.path.join(folder, "body"), os.path.join(folder, "post.lua")
+    with open(body_file, "wb") as out:
+        out.write(target.body)
     with open(script, "w") as out:
-        out.write(f"wrk.method = 'POST'\nwrk.body = [==[{body}]==]\nwrk.headers['Content-Type'] = 'application/json'\n")
-    process = start(command, port, path, body)
+        out.write(f"local file = io.open('{body_file}', 'rb')\nwrk.method = 'POST'\nwrk.body = file:read('*a')\n")
+        out.writelines(f"wrk.headers['{name}'] = '{value}'\n" for name, value in target.headers.items())
+    process = start(command, port)
     try:
-        url = f"http://127.0.0.1:{port}{path}"
-        wrk(url, script, 64, 1)  # warm
+        url = f"http://127.0.0.1:{port}{target.path}"
+        if target.grpc:
+            load = lambda seconds: h2load(url, target, body_file, seconds)
+        else:
+            load = lambda seconds: wrk(url, script, 64, seconds)
+        load(1)  # warm
+        # First, for it looks at every answer's status.
+        one = one_caller(loadgen, url, target, body_file, script, options.seconds) or {}
         before = cpu_seconds(process.pid)
-        many = wrk(url, script, 64, options.seconds)
+        many = load(options.seconds)
         cpu = (cpu_seconds(process.pid) - before) / many["requests"] * 1e6
-        one = one_caller(loadgen, url, body_file, script, options.seconds)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-    latency = one if "p50_us" in one else one["latency_us"]
     return {
         "rps_64": many["rps"],
-        "p50_64_us": many["p50_us"],
-        "p99_64_us": many["p99_us"],
         "cpu_us": cpu,
-        "p50_1_us": latency.get("p50_us", latency.get("p50")),
-        "p99_1_us": latency.get("p99_us", latency.get("p99")),
+        "p50_1_us": one.get("p50_us", one.get("p50")),
+        "p99_1_us": one.get("p99_us", one.get("p99")),
     }
 
 
@@ -147,38 +231,40 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--only", default="", metavar="WORD", help="only questions whose name holds WORD")
     parser.add_argument("--loadgen", default=os.environ.get("LOADGEN_DIR", os.path.join(ROOT, "../shared/bench/loadgen")))
     parser.add_argument("--json", help="also write every round's figures here")
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed (Debian: apt-get install wrk)")
+    if not shutil.which("h2load"):
+        sys.exit("h2load is not installed (Debian: apt-get install nghttp2-client)")
     loadgen = options.loadgen if os.path.exists(os.path.join(options.loadgen, "Cargo.toml")) else None
     if not loadgen:
         print("loadgen is not at hand: latency at one connection comes from wrk", file=sys.stderr)
     loadgen = build(loadgen)
+    targets = [target for target in TARGETS if options.only in target.name]
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(os.path.join(ROOT, "fixtures/models"), os.path.join(folder, "models"))
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-            rounds.append({name: measure(name, path, body, options, loadgen, folder) for name, path, body in TARGETS})
+            both = lambda target: {kind: measure(target, kind == "echo", options, loadgen, folder) for kind in KINDS}
+            rounds.append({target.name: both(target) for target in targets})
     if options.json:
         with open(options.json, "w") as out:
             json.dump(rounds, out, indent=1)
-    print("| target | RPS at 64 | p50 / p99 at 64, µs | CPU per request, µs | p50 / p99 at 1, µs |")
+    print("| question | RPS at 64: ours, echo | ratio | CPU per request, µs: ours, echo | p50 / p99 of one caller, µs: ours, echo |")
     print("|---|---|---|---|---|")
-    for name, _, _ in TARGETS:
-        middle = {key: statistics.median(each[name][key] for each in rounds) for key in rounds[0][name]}
+    for target in targets:
+        def middle(kind, key):
+            return statistics.median(each[target.name][kind][key] or 0 for each in rounds)
+
+        ratio = statistics.median(each[target.name]["ours"]["rps_64"] / each[target.name]["echo"]["rps_64"] for each in rounds)
+        latency = [f"{middle(kind, 'p50_1_us'):.0f} / {middle(kind, 'p99_1_us'):.0f}" for kind in KINDS]
         print(
-            f"| {name} | {middle['rps_64']:.0f} | {middle['p50_64_us']:.0f} / {middle['p99_64_us']:.0f} "
-            f"| {middle['cpu_us']:.1f} | {middle['p50_1_us']:.0f} / {middle['p99_1_us']:.0f} |"
-        )
-    for name, against in [("fraud", "echo"), ("digits", "echo, image body")]:
-        ratio = lambda key: statistics.median(each[name][key] / each[against][key] for each in rounds)
-        extra = statistics.median(each[name]["cpu_us"] - each[against]["cpu_us"] for each in rounds)
-        print(
-            f"{name} against its echo, median of each round's ratio: RPS {ratio('rps_64'):.2f}, "
-            f"CPU +{extra:.1f} µs, p99 at 1 {ratio('p99_1_us'):.2f}"
+            f"| {target.name} | {middle('ours', 'rps_64'):.0f}, {middle('echo', 'rps_64'):.0f} | {ratio:.2f} "
+            f"| {middle('ours', 'cpu_us'):.1f}, {middle('echo', 'cpu_us'):.1f} | {latency[0]}, {latency[1]} |"
         )
 
 
