@@ -82,6 +82,8 @@ pub struct RegistryConfig {
     /// Where orders are kept so that they survive a restart. It belongs to this one set of models. Without it, orders
     /// hold until the process ends. Default: none.
     pub state_dir: Option<PathBuf>,
+    /// Folders from which an operator may register models by API, beside the models' own. Default: none.
+    pub stores: Vec<PathBuf>,
     /// The most bytes that all loaded models may hold together. Default: no limit.
     pub memory_budget: Option<u64>,
     /// The most bytes that the files of one version may have together. Default: 16 GiB.
@@ -108,6 +110,7 @@ impl RegistryConfig {
             poll_interval: Duration::from_secs(1),
             quiet_period: Duration::from_secs(1),
             state_dir: None,
+            stores: Vec::new(),
             memory_budget: None,
             max_model_bytes: 16 << 30,
             load_threads: cores.min(NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN)),

@@ -2,10 +2,64 @@
 //! set of numbers, out. Nothing else decides that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use millrace_core::Alias;
+use millrace_core::{Alias, ModelName};
 
-use crate::VersionPolicy;
+use crate::scan::Place;
+use crate::{BatchOverrides, VersionPolicy};
+
+/// Everything that was ordered and holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Orders {
+    /// Whether the models with a [`base`](Overrides::base) are all that is wanted, whatever the configuration says.
+    pub(crate) is_whole: bool,
+    pub(crate) models: BTreeMap<ModelName, Overrides>,
+}
+
+impl Orders {
+    /// The orders for `model`.
+    pub(crate) fn get(&self, model: &ModelName) -> Option<&Overrides> {
+        self.models.get(model)
+    }
+
+    /// The same with other orders for `model`.
+    #[must_use]
+    pub(crate) fn with(mut self, model: &ModelName, overrides: Overrides) -> Self {
+        if overrides.is_empty() {
+            self.models.remove(model);
+        } else {
+            self.models.insert(model.clone(), overrides);
+        }
+        self
+    }
+}
+
+/// A version that an operator registered, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) place: Place,
+    /// The folder whose `model.toml` or `config.pbtxt` counts, below the same root.
+    pub(crate) config: Option<String>,
+    /// The most rows of one run, where the order said so.
+    pub(crate) max_batch_size: Option<NonZeroUsize>,
+    /// How long a batch waits for company, where the order said so.
+    pub(crate) batch_delay: Option<Duration>,
+}
+
+impl Stored {
+    /// What the order said about batching. It goes before every configuration.
+    pub(crate) fn batching(&self) -> BatchOverrides {
+        BatchOverrides {
+            max_batch_size: self.max_batch_size,
+            // TorchServe's batch size bounds a run, never a request.
+            enable_large_batch_splitting: self.max_batch_size.map(|_| true),
+            batch_timeout_micros: self.batch_delay.map(|delay| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
+            ..BatchOverrides::default()
+        }
+    }
+}
 
 /// What an operator ordered for one model, beyond its configuration. Kept until ordered otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +70,14 @@ pub(crate) struct Overrides {
     pub(crate) versions: BTreeMap<u64, bool>,
     /// Aliases set, or removed (`None`).
     pub(crate) aliases: BTreeMap<Alias, Option<u64>>,
+    /// Where the versions lie, for a model of a set that replaced the configured one.
+    pub(crate) base: Option<Place>,
+    /// The policy of that set. It goes before every configured one.
+    pub(crate) policy: Option<VersionPolicy>,
+    /// How many runs of a version may go on at once.
+    pub(crate) executors: BTreeMap<u64, usize>,
+    /// Versions that were registered, beside those that the model's folder has.
+    pub(crate) stored: BTreeMap<u64, Stored>,
 }
 
 impl Overrides {
@@ -50,6 +112,35 @@ impl Overrides {
         self
     }
 
+    /// After an order to forget one version: as if nothing had ever been said about it.
+    #[must_use]
+    pub(crate) fn without(mut self, version: u64) -> Self {
+        self.versions.remove(&version);
+        self.executors.remove(&version);
+        self.stored.remove(&version);
+        self.aliases.retain(|_, target| *target != Some(version));
+        self
+    }
+
+    /// After an order about one version that came to nothing: what was said about that version `before`, and about which
+    /// version is the default.
+    #[must_use]
+    pub(crate) fn restored(mut self, before: &Self, version: u64) -> Self {
+        fn put_back<K: Ord + Clone, V: Clone>(to: &mut BTreeMap<K, V>, from: &BTreeMap<K, V>, key: &K) {
+            match from.get(key) {
+                Some(value) => drop(to.insert(key.clone(), value.clone())),
+                None => drop(to.remove(key)),
+            }
+        }
+        put_back(&mut self.versions, &before.versions, &version);
+        put_back(&mut self.executors, &before.executors, &version);
+        put_back(&mut self.stored, &before.stored, &version);
+        if let Ok(default) = Alias::DEFAULT.parse() {
+            put_back(&mut self.aliases, &before.aliases, &default);
+        }
+        self
+    }
+
     /// Whether an operator unloaded `version`.
     pub(crate) fn forbids(&self, version: u64) -> bool {
         match self.versions.get(&version) {
@@ -73,6 +164,12 @@ impl Overrides {
     /// One line for each order.
     pub(crate) fn in_words(&self) -> Vec<String> {
         let mut words = Vec::new();
+        if self.base.is_some() {
+            words.push("one of the set that was ordered in place of the configured one".to_owned());
+        }
+        for version in self.stored.keys() {
+            words.push(format!("version {version} registered by order"));
+        }
         if self.unloaded {
             words.push("unloaded by order".to_owned());
         }
@@ -84,6 +181,9 @@ impl Overrides {
                 Some(version) => format!("alias `{alias}` set to version {version} by order"),
                 None => format!("alias `{alias}` removed by order"),
             });
+        }
+        for (version, executors) in &self.executors {
+            words.push(format!("version {version} scaled to {executors} executors by order"));
         }
         words
     }
@@ -104,7 +204,7 @@ pub(crate) fn wanted(
     if overrides.unloaded {
         return allowed;
     }
-    let mut wanted: BTreeSet<u64> = match policy {
+    let mut wanted: BTreeSet<u64> = match overrides.policy.as_ref().unwrap_or(policy) {
         VersionPolicy::Latest(count) => allowed.iter().rev().take(count.get()).copied().collect(),
         VersionPolicy::All => allowed.clone(),
         VersionPolicy::Specific(versions) => versions.iter().copied().filter(|v| allowed.contains(v)).collect(),

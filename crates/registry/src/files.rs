@@ -51,10 +51,22 @@ pub(crate) enum ListError {
 impl VersionFiles {
     /// Lists the files of `folder`, at most `limit` bytes of them together.
     pub(crate) fn list(folder: Folder, limit: u64) -> Result<Self, ListError> {
+        Self::listed(folder, limit, None)
+    }
+
+    /// Lists the file `file` of `folder` and those whose names begin with its name, such as its external data.
+    pub(crate) fn single(folder: Folder, file: &str, limit: u64) -> Result<Self, ListError> {
+        let files = Self::listed(folder, limit, Some(file))?;
+        let there = files.list.iter().any(|(name, _)| name == file) || !files.refused.is_empty();
+        if there { Ok(files) } else { Err(io::Error::from(io::ErrorKind::NotFound).into()) }
+    }
+
+    fn listed(folder: Folder, limit: u64, only: Option<&str>) -> Result<Self, ListError> {
         let owner = folder.own_metadata()?.uid();
         let mut walk = Walk {
             root: &folder,
             owner,
+            only,
             entries: 0,
             list: Vec::new(),
             refused: Vec::new(),
@@ -113,6 +125,8 @@ pub(crate) fn read_whole(file: File, size: u64) -> io::Result<Vec<u8>> {
 struct Walk<'f> {
     root: &'f Folder,
     owner: u32,
+    /// A file beside which nothing counts but what belongs to it.
+    only: Option<&'f str>,
     entries: usize,
     list: Vec<(String, u64)>,
     refused: Vec<String>,
@@ -124,6 +138,9 @@ impl Walk<'_> {
     fn folder(&mut self, folder: &Folder, prefix: &str, depth: usize) -> Result<(), ListError> {
         let mut below = Vec::new();
         for name in folder.names()? {
+            if self.only.is_some_and(|only| name.as_ref().is_ok_and(|name| !belongs(name, only)) || name.is_err()) {
+                continue;
+            }
             self.entries += 1;
             if self.entries > MOST_ENTRIES {
                 return Err(ListError::TooMany);
@@ -146,7 +163,9 @@ impl Walk<'_> {
                 Err(error) => return Err(error.into()),
             };
             if metadata.is_dir() {
-                below.push(path);
+                if self.only.is_none() {
+                    below.push(path);
+                }
             } else {
                 self.file(path, &metadata);
             }
@@ -180,6 +199,12 @@ impl Walk<'_> {
         (contents, metadata.ctime(), metadata.ctime_nsec()).hash(&mut self.changes);
         self.list.push((path, metadata.len()));
     }
+}
+
+/// Whether `name` is the file `only` or, like `model.onnx.data` of `model.onnx`, belongs to it and is no other model.
+fn belongs(name: &str, only: &str) -> bool {
+    let ending = |name: &str| name.rsplit_once('.').map(|(_, ending)| ending.to_owned());
+    name == only || (name.starts_with(only) && ending(name) != ending(only))
 }
 
 /// A hard link cannot be told from the file it was made of, and deduplicating stores and `cp -al` make them by the
@@ -241,6 +266,24 @@ mod tests {
         assert_eq!(files.read("model.onnx").unwrap(), "model");
         assert_eq!(files.refused().len(), 3, "{:?}", files.refused());
         assert!(files.refused().iter().any(|text| text.starts_with("`weights.bin`: the link leads out")));
+    }
+
+    #[test]
+    fn a_single_file_comes_with_what_belongs_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.onnx", "a.onnx.data", "a.onnx_data", "a.onnx2.onnx", "b.onnx", "a.txt"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        fs::create_dir(folder.path().join("a.onnx.d")).unwrap();
+        let single = |file: &str| VersionFiles::single(Folder::open(folder.path()).unwrap(), file, 100);
+        let files = single("a.onnx").unwrap();
+        let names: Vec<&str> = files.list().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a.onnx", "a.onnx.data", "a.onnx_data"]);
+        assert!(files.read("b.onnx").is_err());
+        let before = files.fingerprint();
+        fs::write(folder.path().join("b.onnx"), "changed").unwrap();
+        assert_eq!(single("a.onnx").unwrap().fingerprint(), before);
+        assert!(matches!(single("c.onnx"), Err(ListError::Io(_))));
     }
 
     #[test]

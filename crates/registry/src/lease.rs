@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchQueue, ComputePool};
-use millrace_core::{InferFuture, InferRequest, ModelName, Servable, Signatures, VersionStatistics};
+use millrace_core::{InferFuture, InferRequest, ModelName, QueueStatus, Servable, Signatures, VersionStatistics};
 
 use crate::table::LoadId;
 
@@ -43,6 +43,19 @@ impl Lease {
 
     pub(crate) fn statistics(&self) -> VersionStatistics {
         self.queue().statistics()
+    }
+
+    /// Changes how many runs may go on at once.
+    pub(crate) fn scale(&self, executors: usize) {
+        self.queue().set_executors(executors);
+    }
+
+    pub(crate) fn executors(&self) -> Option<usize> {
+        self.queue().executors()
+    }
+
+    pub(crate) fn waiting(&self) -> QueueStatus {
+        self.queue().waiting()
     }
 
     /// Whether a run hung and requests are refused since.

@@ -27,6 +27,7 @@ mod rooted;
 mod scan;
 mod snapshot;
 mod state;
+mod store;
 mod table;
 mod toml_reader;
 mod units;

@@ -5,10 +5,10 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
-use millrace_batching::{BatchConfig, BatchQueue, ComputePool};
+use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
     Backend, Code, LoadError, LoadErrorKind, Model, ModelFiles, ModelSource, Signatures, VersionFailure,
 };
@@ -129,10 +129,17 @@ impl Workshop {
         let backend = self.choose(order, &source)?;
         let model = backend.load(&source)?;
         warmup::warm(&model, &order.config.warmup)?;
-        let mut config = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
+        let configured = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
+        let mut config = order.batching.apply(configured);
         config.has_own_series = self.series.names(&order.model, order.version);
+        let is_batched = config.enabled && model.signature().is_batched();
+        let max_batch_size = if is_batched { config.max_batch_size.get() } else { 0 };
+        let batch_delay = match config.waiting {
+            Waiting::Fixed(delay) => Some(delay),
+            Waiting::Learned | Waiting::LearnedWithin(_) => None,
+        };
         let queue = BatchQueue::new(Arc::clone(&model), order.model.clone(), order.version, config, &self.pool)?;
-        Ok(Built { backend: Arc::from(backend.name()), model, queue })
+        Ok(Built { backend: Arc::from(backend.name()), model, queue, max_batch_size, batch_delay })
     }
 
     fn choose(&self, order: &LoadOrder, source: &ModelSource) -> Result<&Arc<dyn Backend>, LoadError> {
@@ -160,6 +167,9 @@ impl Workshop {
             signatures: Arc::clone(&signatures),
             memory: built.model.memory_bytes(),
             load_time,
+            loaded_at: SystemTime::now(),
+            max_batch_size: built.max_batch_size,
+            batch_delay: built.batch_delay,
         };
         let (model, pool, reaper) = (order.model.clone(), self.pool.clone(), self.reaper.clone());
         let lease = Lease::new(model, order.version, signatures, order.id, built.queue, pool, reaper);
@@ -171,6 +181,8 @@ struct Built {
     backend: Arc<str>,
     model: Arc<dyn Model>,
     queue: BatchQueue,
+    max_batch_size: usize,
+    batch_delay: Option<Duration>,
 }
 
 /// What the status shows: the error's own text, and which files were withheld.

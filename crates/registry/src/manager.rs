@@ -1,15 +1,17 @@
 //! The one thread that owns the truth. Orders, results of loads, freed memory and changes on disk come in as messages
 //! and are handled one after the other, so that the last order wins; pictures for readers go out.
 //!
-//! It decides nothing itself (that is `table`), loads nothing (`loader`) and frees nothing (`lease`). It does read the
+//! How each order is carried out stands in `orders`. It decides nothing itself (that is `table`), loads nothing (`loader`) and frees nothing (`lease`). It does read the
 //! repository and write the state file: a file system that hangs delays orders, never requests.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use millrace_core::{Alias, ModelName, Reason, Refusal, VersionStatistics};
+use millrace_core::{
+    Alias, ModelName, Reason, Refusal, Registered, Registration, Servable as _, VersionStatistics, WantedModel,
+};
 
 use crate::desired::Overrides;
 use crate::lease::{Lease, Reaper};
@@ -23,6 +25,8 @@ use crate::state::StateFile;
 use crate::table::{LoadId, LoadOutcome, Progress, Table};
 use crate::watch::Watch;
 use crate::{clock, metrics};
+
+mod orders;
 
 /// After a change on disk, how long to wait for more of the same before looking.
 const GATHER: Duration = Duration::from_millis(20);
@@ -50,6 +54,10 @@ pub(crate) enum Order {
     SetAlias(ModelName, Alias, u64),
     RemoveAlias(ModelName, Alias),
     Rescan,
+    Scale(ModelName, Option<u64>, usize),
+    Register(Box<Registration>),
+    Unregister(ModelName, Option<u64>),
+    Replace(Vec<WantedModel>),
 }
 
 /// Everything that the manager's thread owns.
@@ -96,6 +104,10 @@ pub(crate) struct Waiter {
 #[derive(Debug)]
 enum Goal {
     Loaded(ModelName, BTreeSet<u64>),
+    /// One version of a model. Should it fail, everything said about it goes back to what it was before.
+    Registered(Registered, Box<Overrides>),
+    /// All of these. The refusal is for what could not even be tried.
+    Replaced(BTreeMap<ModelName, BTreeSet<u64>>, Option<Refusal>),
     Finished(BTreeSet<LoadId>),
     /// A look at the disk that began then or later, and everything that it set going.
     Settled(Option<Instant>),
@@ -107,7 +119,10 @@ impl Manager {
         self.take(scan, true, clock::now());
         loop {
             self.advance();
-            self.publish();
+            while self.publish() {
+                // What an answer has undone is carried out before anybody sleeps.
+                self.advance();
+            }
             if let Some(watch) = watch.take() {
                 // After the first loads are under way: following a large tree takes a while.
                 let (watch, warnings) = watch();
@@ -145,7 +160,7 @@ impl Manager {
             Message::Order(order, reply) => {
                 match self.order(order) {
                     Ok(Some(goal)) => self.waiting.push(Waiter { goal, reply }),
-                    Ok(None) => self.answers.push((reply, Ok(()))),
+                    Ok(None) => self.answers.push((reply, Ok(None))),
                     Err(refusal) => self.answers.push((reply, Err(refusal))),
                 }
                 self.advance();
@@ -156,133 +171,16 @@ impl Manager {
             }
             Message::Loaded(loader, id, outcome) => {
                 self.loaders[loader].finished();
+                if let LoadOutcome::Ready(lease, _) = &outcome
+                    && let Some(executors) = self.scaled(lease.model(), lease.version())
+                {
+                    lease.scale(executors);
+                }
                 self.released.extend(self.table.loaded(id, outcome, clock::now()));
             }
             Message::Drained(id, statistics) => self.table.drained(id, statistics),
             Message::Stop => {}
         }
-    }
-
-    /// Carries an order out and says what to wait for, if anything.
-    fn order(&mut self, order: Order) -> Result<Option<Goal>, Refusal> {
-        match order {
-            Order::Load(model, version) => self.load(model, version).map(Some),
-            Order::Unload(model, version) => self.unload(&model, version).map(Some),
-            Order::SetAlias(model, alias, version) => self.set_alias(&model, alias, version).map(|()| None),
-            Order::RemoveAlias(model, alias) => self.remove_alias(&model, &alias).map(|()| None),
-            Order::Rescan => {
-                self.scan_now()?;
-                Ok(Some(Goal::Settled(self.table.due().0)))
-            }
-        }
-    }
-
-    fn load(&mut self, model: ModelName, version: Option<u64>) -> Result<Goal, Refusal> {
-        // What was just copied counts: the operator says that it is complete.
-        self.scan_now()?;
-        self.known(&model)?;
-        if let Some(message) = self.table.model(&model).and_then(|model| model.config_error()) {
-            return Err(Refusal::new(Reason::Conflict, message.to_string()));
-        }
-        if let Some(version) = version
-            && !self.table.is_on_disk(&model, version)
-        {
-            return Err(no_version(&model, version));
-        }
-        self.change(&model, |overrides| overrides.with_load(version))?;
-        self.table.trust(&model, version);
-        self.table.retry_now(&model, version);
-        self.released.extend(self.table.give_up(&model, version, |lease| lease.is_quarantined()));
-        let targets = match version {
-            Some(version) => BTreeSet::from([version]),
-            None => self.table.wanted(&model).unwrap_or_default(),
-        };
-        if targets.is_empty() {
-            return Err(Refusal::new(Reason::NotReady, format!("model `{model}` has no version that could be loaded")));
-        }
-        Ok(Goal::Loaded(model, targets))
-    }
-
-    fn unload(&mut self, model: &ModelName, version: Option<u64>) -> Result<Goal, Refusal> {
-        self.known(model)?;
-        if let Some(version) = version
-            && !self.table.knows(model, version)
-        {
-            return Err(no_version(model, version));
-        }
-        self.change(model, |overrides| overrides.with_unload(version))?;
-        self.released.extend(self.table.reconcile(clock::now()));
-        Ok(Goal::Finished(self.table.unfinished(model, version)))
-    }
-
-    fn set_alias(&mut self, model: &ModelName, alias: Alias, version: u64) -> Result<(), Refusal> {
-        self.known(model)?;
-        if alias.as_str() == Alias::LATEST {
-            let text = "alias `latest` is reserved: it always means the highest available version";
-            return Err(Refusal::new(Reason::InvalidInput, text));
-        }
-        if self.table.progress(model, version) != Progress::Available {
-            let text = format!(
-                "Request to assign label to version {version} of model {model}, which is not currently available for \
-                 inference"
-            );
-            return Err(Refusal::new(Reason::Conflict, text));
-        }
-        self.change(model, |mut overrides| {
-            overrides.aliases.insert(alias, Some(version));
-            overrides
-        })
-    }
-
-    fn remove_alias(&mut self, model: &ModelName, alias: &Alias) -> Result<(), Refusal> {
-        self.known(model)?;
-        if !self.table.aliases(model).contains_key(alias) {
-            return Err(Refusal::new(Reason::LabelUnknown, format!("Unrecognized servable version label: {alias}")));
-        }
-        let configured = self.table.is_configured(model, alias);
-        self.change(model, |mut overrides| {
-            if configured {
-                overrides.aliases.insert(alias.clone(), None);
-            } else {
-                overrides.aliases.remove(alias);
-            }
-            overrides
-        })
-    }
-
-    fn known(&self, model: &ModelName) -> Result<(), Refusal> {
-        match self.table.wanted(model) {
-            Some(_) => Ok(()),
-            None => Err(Refusal::new(Reason::ModelUnknown, format!("Could not find any versions of model {model}"))),
-        }
-    }
-
-    /// Changes the orders for `model`, first on disk and then here: what cannot be kept is not done.
-    fn change(&mut self, model: &ModelName, change: impl FnOnce(Overrides) -> Overrides) -> Result<(), Refusal> {
-        let before = self.table.orders();
-        let changed = change(before.get(model).cloned().unwrap_or_default());
-        let mut orders = before.clone();
-        if changed.is_empty() {
-            orders.remove(model);
-        } else {
-            orders.insert(model.clone(), changed);
-        }
-        if orders == *before {
-            return Ok(());
-        }
-        if let Some(state) = &self.state
-            && let Err(error) = state.save(&orders)
-        {
-            // The new file may be in place although its directory could not be synced; the old one then goes back.
-            // Should that fail too, the disk has the last word at the next start, with a whole file in any case.
-            let _ = state.save(before);
-            tracing::error!(%model, "the order cannot be saved and is not carried out: {error}");
-            let text = "the order could not be saved, so it was not carried out; the server's log says why";
-            return Err(Refusal::new(Reason::NotSaved, text)
-                .with_cause(Arc::new(error) as Arc<dyn std::error::Error + Send + Sync>));
-        }
-        self.table.set_orders(orders, model);
-        Ok(())
     }
 
     /// Starts what can be started.
@@ -294,8 +192,14 @@ impl Manager {
         }
     }
 
-    /// Shows readers what has changed, lets go of what they no longer see, and answers orders.
-    fn publish(&mut self) {
+    /// How many runs of a version may go on at once, where that was ordered.
+    fn scaled(&self, model: &ModelName, version: u64) -> Option<usize> {
+        self.table.orders().get(model)?.executors.get(&version).copied()
+    }
+
+    /// Shows readers what has changed, lets go of what they no longer see, and answers orders. True when that has undone
+    /// an order that came to nothing.
+    fn publish(&mut self) -> bool {
         let changed = self.table.take_changed();
         if !changed.is_empty() {
             let mut snapshot = Snapshot::clone(&self.shared.snapshot.load());
@@ -315,17 +219,33 @@ impl Manager {
             reply.give(result);
         }
         let scanned = self.schedule.scanned;
+        let mut undone = Vec::new();
         for waiter in std::mem::take(&mut self.waiting) {
             let result = match &waiter.goal {
                 Goal::Loaded(model, versions) => loaded(&self.table, model, versions),
-                Goal::Finished(loads) => loads.iter().all(|load| self.table.is_finished(*load)).then_some(Ok(())),
-                Goal::Settled(after) => (settled && after.is_none_or(|after| scanned >= after)).then_some(Ok(())),
+                Goal::Registered(registered, _) => {
+                    loaded(&self.table, &registered.model, &BTreeSet::from([registered.version]))
+                        .map(|result| result.map(|_| Some(registered.clone())))
+                }
+                Goal::Replaced(models, refusal) => {
+                    all_loaded(&self.table, models).map(|result| refusal.clone().map_or(result, Err))
+                }
+                Goal::Finished(loads) => loads.iter().all(|load| self.table.is_finished(*load)).then_some(Ok(None)),
+                Goal::Settled(after) => (settled && after.is_none_or(|after| scanned >= after)).then_some(Ok(None)),
             };
-            match result {
-                Some(result) => waiter.reply.give(result),
-                None => self.waiting.push(waiter),
+            match (result, waiter) {
+                (Some(Err(refusal)), Waiter { goal: Goal::Registered(registered, before), reply }) => {
+                    undone.push((registered, before));
+                    // Whoever has the answer finds nothing of the version any more.
+                    self.answers.push((reply, Err(refusal)));
+                }
+                (Some(result), waiter) => waiter.reply.give(result),
+                (None, waiter) => self.waiting.push(waiter),
             }
         }
+        let any = !undone.is_empty();
+        undone.into_iter().for_each(|(registered, before)| self.undo(&registered, &before));
+        any
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -352,7 +272,7 @@ impl Manager {
         }
         let started = clock::now();
         self.schedule.touched = None;
-        let result = self.scanner.scan();
+        let result = self.scanner.scan(self.table.orders());
         self.schedule.cost = clock::now().saturating_duration_since(started);
         match result {
             Ok(scan) => {
@@ -422,11 +342,14 @@ fn loaded(table: &Table<Arc<Lease>>, model: &ModelName, versions: &BTreeSet<u64>
         }
         Progress::Pending | Progress::Available => None,
     });
-    Some(refused.map_or(Ok(()), Err))
+    Some(refused.map_or(Ok(None), Err))
 }
 
-fn no_version(model: &ModelName, version: u64) -> Refusal {
-    Refusal::new(Reason::VersionUnknown, format!("Could not find version {version} of model {model}"))
+/// The same for several models: the first that failed refuses.
+fn all_loaded(table: &Table<Arc<Lease>>, models: &BTreeMap<ModelName, BTreeSet<u64>>) -> Option<OrderResult> {
+    let results: Option<Vec<OrderResult>> =
+        models.iter().map(|(model, versions)| loaded(table, model, versions)).collect();
+    Some(results?.into_iter().find(Result::is_err).unwrap_or(Ok(None)))
 }
 
 /// Brings the gauges of `name` up to date. A version that is no longer in view holds nothing.

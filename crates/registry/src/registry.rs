@@ -11,16 +11,17 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use millrace_batching::ComputePool;
 use millrace_core::{
-    Alias, Backend, Catalog, Control, ControlFuture, ModelName, ModelRef, ModelStatus, Refusal, RequestContext,
-    Resolver, Servable,
+    Alias, Backend, Catalog, Control, ControlFuture, ModelName, ModelRef, ModelStatus, Refusal, RegisterFuture,
+    Registration, RequestContext, Resolver, Servable, WantedModel,
 };
 use parking_lot::Mutex;
 
+use crate::desired::Orders;
 use crate::lease::Reaper;
 use crate::loader::{Loader, Workshop};
 use crate::manager::{Manager, Message, Order, Schedule};
 use crate::metrics::Series;
-use crate::reply::{Event, Happened, reply, shut_down};
+use crate::reply::{Answer, Event, Happened, reply};
 use crate::scan::Scanner;
 use crate::snapshot::Snapshot;
 use crate::state::StateFile;
@@ -64,14 +65,15 @@ impl Registry {
             return Err(RegistryError::NoBackend);
         }
         let listed = listed(&config.models)?;
-        let mut scanner = Scanner::new(config.models.clone(), config.max_model_bytes);
+        let (state, orders) = config.state_dir.as_deref().map(restore).unzip();
+        let orders = orders.unwrap_or_default();
+        let mut scanner = Scanner::new(config.models.clone(), config.stores, config.max_model_bytes);
         let started = clock::now();
-        let scan = scanner.scan().map_err(|source| {
+        let scan = scanner.scan(&orders).map_err(|source| {
             let path = scanner.roots().into_iter().next().unwrap_or_default();
             RegistryError::Repository { path, source }
         })?;
         let cost = clock::now().saturating_duration_since(started);
-        let (state, orders) = config.state_dir.as_deref().map(restore).unzip();
         let table_config = TableConfig {
             quiet_period: config.quiet_period,
             retry: config.retry,
@@ -115,7 +117,7 @@ impl Registry {
         let manager = Manager {
             inbox,
             shared: Arc::clone(&shared),
-            table: Table::new(table_config, orders.unwrap_or_default()),
+            table: Table::new(table_config, orders),
             scanner,
             state,
             loaders,
@@ -164,13 +166,17 @@ impl Registry {
         self.0.shutdown();
     }
 
-    fn order(&self, order: Order) -> ControlFuture {
+    /// Sent now, not when first polled: orders count in the order in which they were given.
+    fn give(&self, order: Order) -> Answer {
         let (reply, answer) = reply();
-        // Sent now, not when first polled: orders count in the order in which they were given.
-        match self.0.messages.send(Message::Order(order, reply)) {
-            Ok(()) => Box::pin(answer),
-            Err(_) => Box::pin(std::future::ready(Err(shut_down()))),
-        }
+        // Without a manager the message comes back and is dropped, and its reply refuses.
+        drop(self.0.messages.send(Message::Order(order, reply)));
+        answer
+    }
+
+    fn order(&self, order: Order) -> ControlFuture {
+        let answer = self.give(order);
+        Box::pin(async move { answer.await.map(|_| ()) })
     }
 }
 
@@ -241,6 +247,25 @@ impl Control for Registry {
     fn rescan(&self) -> ControlFuture {
         self.order(Order::Rescan)
     }
+
+    fn scale(&self, model: &ModelName, version: Option<u64>, executors: usize) -> ControlFuture {
+        self.order(Order::Scale(model.clone(), version, executors))
+    }
+
+    fn register(&self, registration: Registration) -> RegisterFuture {
+        let answer = self.give(Order::Register(Box::new(registration)));
+        Box::pin(
+            async move { answer.await.map(|registered| registered.expect("an order to register says what it did")) },
+        )
+    }
+
+    fn unregister(&self, model: &ModelName, version: Option<u64>) -> ControlFuture {
+        self.order(Order::Unregister(model.clone(), version))
+    }
+
+    fn replace(&self, models: Vec<WantedModel>) -> ControlFuture {
+        self.order(Order::Replace(models))
+    }
 }
 
 fn listed(models: &ModelSet) -> Result<BTreeMap<ModelName, Listed>, RegistryError> {
@@ -252,7 +277,7 @@ fn listed(models: &ModelSet) -> Result<BTreeMap<ModelName, Listed>, RegistryErro
     Ok(list.iter().map(|model| (model.name.clone(), (model.policy.clone(), model.aliases.clone()))).collect())
 }
 
-fn restore(path: &Path) -> (StateFile, crate::state::Orders) {
+fn restore(path: &Path) -> (StateFile, Orders) {
     let (file, restored) = StateFile::open(path);
     restored.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     (file, restored.orders)

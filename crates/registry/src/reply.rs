@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use millrace_core::{Reason, Refusal};
+use millrace_core::{Reason, Refusal, Registered};
 use parking_lot::Mutex;
 
-/// What an order comes to.
-pub(crate) type OrderResult = Result<(), Refusal>;
+/// What an order comes to; registering tells what was registered.
+pub(crate) type OrderResult = Result<Option<Registered>, Refusal>;
 
 /// Gives the answer to one order. Dropped without one, the order is refused: the registry has shut down.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ mod tests {
     fn an_answer_reaches_a_waiter_on_another_thread() {
         let (reply, answer) = reply();
         let waiter = thread::spawn(move || pollster::block_on(answer));
-        reply.give(Ok(()));
+        reply.give(Ok(None));
         waiter.join().unwrap().unwrap();
     }
 

@@ -1,4 +1,5 @@
-//! Reads the repository: which models are there, which versions, and what stands in each `model.toml`.
+//! Reads the repository and what was registered beside it: which models are there, which versions, and what stands in
+//! each `model.toml`.
 //!
 //! One look, nothing remembered but the parsed `model.toml`s. Whether a version has stopped changing, is wanted or
 //! serves is decided elsewhere.
@@ -11,9 +12,10 @@ use std::sync::Arc;
 
 use millrace_core::{ModelName, Quoted};
 
+use crate::desired::{Orders, Stored};
 use crate::files::{Fingerprint, ListError, VersionFiles, read_whole};
 use crate::rooted::{Folder, is_link_refusal};
-use crate::{ModelConfig, ModelSet};
+use crate::{ModelConfig, ModelSet, VersionPolicy};
 
 /// The name of a model's own configuration.
 const CONFIG: &str = "model.toml";
@@ -25,13 +27,30 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 pub(crate) struct Place {
     pub(crate) root: Arc<Path>,
     pub(crate) below: String,
+    /// The one file in that folder that is meant, where it is not the whole folder.
+    pub(crate) file: Option<String>,
 }
 
 impl Place {
     /// Lists the files there now.
     pub(crate) fn files(&self, limit: u64) -> Result<VersionFiles, ListError> {
-        let folder = Folder::open(&self.root)?.folder(&self.below)?;
-        VersionFiles::list(folder, limit)
+        let folder = self.folder()?;
+        match &self.file {
+            Some(file) => VersionFiles::single(folder, file, limit),
+            None => VersionFiles::list(folder, limit),
+        }
+    }
+
+    /// Opens the folder.
+    pub(crate) fn folder(&self) -> io::Result<Folder> {
+        let root = Folder::open(&self.root)?;
+        if self.below.is_empty() { Ok(root) } else { root.folder(&self.below) }
+    }
+
+    /// The folder or file, relative to the root, as an operator may see it.
+    pub(crate) fn shown(&self) -> String {
+        let names = [Some(self.below.as_str()).filter(|below| !below.is_empty()), self.file.as_deref()];
+        names.into_iter().flatten().collect::<Vec<_>>().join("/")
     }
 }
 
@@ -41,6 +60,8 @@ pub(crate) struct FoundVersion {
     pub(crate) place: Place,
     /// `None` where its files could not be listed; loading will say why.
     pub(crate) fingerprint: Option<Fingerprint>,
+    /// Whether it is there because it was registered, and not in its model's own folder.
+    pub(crate) is_registered: bool,
 }
 
 impl FoundVersion {
@@ -56,6 +77,10 @@ pub(crate) struct FoundModel {
     /// What its `model.toml` says; the defaults where there is none; a message where it is wrong.
     pub(crate) config: ReadConfig,
     pub(crate) versions: BTreeMap<u64, FoundVersion>,
+    /// Its folder or file below the repository or a store.
+    pub(crate) path: String,
+    /// Whether it is there only because versions of it were registered.
+    pub(crate) is_registered: bool,
 }
 
 /// One look at everything.
@@ -72,6 +97,7 @@ pub(crate) struct Scan {
 #[derive(Debug)]
 pub(crate) struct Scanner {
     models: ModelSet,
+    stores: Vec<PathBuf>,
     max_model_bytes: u64,
     configs: HashMap<ModelName, (Stamp, ReadConfig)>,
 }
@@ -83,8 +109,8 @@ type ReadConfig = Result<Arc<ModelConfig>, Arc<str>>;
 type Stamp = (u64, i64, i64, i64, i64);
 
 impl Scanner {
-    pub(crate) fn new(models: ModelSet, max_model_bytes: u64) -> Self {
-        Self { models, max_model_bytes, configs: HashMap::new() }
+    pub(crate) fn new(models: ModelSet, stores: Vec<PathBuf>, max_model_bytes: u64) -> Self {
+        Self { models, stores, max_model_bytes, configs: HashMap::new() }
     }
 
     /// The folders to watch.
@@ -95,13 +121,25 @@ impl Scanner {
         }
     }
 
-    /// Looks at everything.
+    /// The folders below which models may be ordered from: the models' own, and the stores.
+    pub(crate) fn allowed(&self) -> Vec<PathBuf> {
+        self.roots().into_iter().chain(self.stores.iter().cloned()).collect()
+    }
+
+    /// Looks at everything that is configured or ordered.
     ///
     /// # Errors
     /// When the repository itself cannot be read: then nothing is known, in particular not that models are gone.
-    pub(crate) fn scan(&mut self) -> io::Result<Scan> {
+    pub(crate) fn scan(&mut self, orders: &Orders) -> io::Result<Scan> {
         let mut scan = Scan::default();
         match self.models.clone() {
+            _ if orders.is_whole => {
+                for (name, overrides) in &orders.models {
+                    if let Some(base) = &overrides.base {
+                        self.listed(name, base, &mut scan);
+                    }
+                }
+            }
             ModelSet::Repository(path) => {
                 let root = Folder::open(&path)?;
                 let root_path: Arc<Path> = Arc::from(path.as_path());
@@ -111,29 +149,110 @@ impl Scanner {
             }
             ModelSet::Listed(list) => {
                 for listed in list {
-                    let root_path: Arc<Path> = Arc::from(listed.base_path.as_path());
-                    let found = Folder::open(&listed.base_path)
-                        .and_then(|folder| self.model(&listed.name, &folder, &folder, "", &root_path, &mut scan));
-                    let model = match found {
-                        Ok(model) => model,
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                            let path = listed.base_path.display();
-                            scan.warnings.push(format!("model `{}`: there is no folder {path}", listed.name));
-                            FoundModel { config: Ok(Arc::default()), versions: BTreeMap::new() }
-                        }
-                        Err(error) => {
-                            let path = listed.base_path.display();
-                            scan.warnings.push(format!("model `{}`: cannot read {path}: {error}", listed.name));
-                            scan.unreadable.insert(listed.name);
-                            continue;
-                        }
-                    };
-                    scan.models.insert(listed.name, model);
+                    let root = Arc::from(listed.base_path.as_path());
+                    self.listed(&listed.name, &Place { root, below: String::new(), file: None }, &mut scan);
                 }
             }
         }
+        for (name, overrides) in &orders.models {
+            self.registered(name, &overrides.stored, &mut scan);
+        }
         self.configs.retain(|name, _| scan.models.contains_key(name) || scan.unreadable.contains(name));
         Ok(scan)
+    }
+
+    /// A model whose folder is said.
+    fn listed(&mut self, name: &ModelName, base: &Place, scan: &mut Scan) {
+        let shown = base.root.join(&base.below).display().to_string();
+        if !self.allows(base) {
+            scan.warnings.push(format!("model `{name}`: {shown} lies in no place that is configured now"));
+            return;
+        }
+        let found = Folder::open(&base.root).and_then(|root| {
+            if base.below.is_empty() {
+                return self.model(name, &root, &root, "", &base.root, scan);
+            }
+            let folder = root.folder(&base.below)?;
+            self.model(name, &root, &folder, &base.below, &base.root, scan)
+        });
+        match found {
+            Ok(model) => drop(scan.models.insert(name.clone(), model)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                scan.warnings.push(format!("model `{name}`: there is no folder {shown}"));
+                let path = last_name(base);
+                let (config, versions) = (Ok(Arc::default()), BTreeMap::new());
+                scan.models.insert(name.clone(), FoundModel { config, versions, path, is_registered: false });
+            }
+            Err(error) => {
+                scan.warnings.push(format!("model `{name}`: cannot read {shown}: {error}"));
+                scan.unreadable.insert(name.clone());
+            }
+        }
+    }
+
+    /// Versions of `name` that were registered. Where its own folder has a version of that number, that one counts.
+    fn registered(&mut self, name: &ModelName, stored: &BTreeMap<u64, Stored>, scan: &mut Scan) {
+        for (version, one) in stored {
+            if scan.unreadable.contains(name) {
+                return;
+            }
+            if scan.models.get(name).is_some_and(|model| model.versions.contains_key(version)) {
+                continue;
+            }
+            let shown = one.place.root.join(one.place.shown()).display().to_string();
+            if !self.allows(&one.place) {
+                let why = format!("{shown} lies in no place that is configured now");
+                scan.warnings.push(format!("model `{name}`, version {version}, which was registered: {why}"));
+                continue;
+            }
+            let read = one.place.files(self.max_model_bytes).map(|files| Some(files.fingerprint()));
+            let fingerprint = match read {
+                Ok(fingerprint) => fingerprint,
+                // Loading will say what is wrong.
+                Err(ListError::TooMany | ListError::TooLarge { .. }) => None,
+                Err(ListError::Io(error)) if is_absent(&error) => {
+                    let why = format!("there is nothing at {shown}");
+                    scan.warnings.push(format!("model `{name}`, version {version}, which was registered: {why}"));
+                    continue;
+                }
+                Err(ListError::Io(error)) => {
+                    scan.warnings.push(format!("model `{name}`: cannot read {shown}: {error}"));
+                    // Nothing is known to have changed about the model as a whole.
+                    scan.models.remove(name);
+                    scan.unreadable.insert(name.clone());
+                    return;
+                }
+            };
+            if !scan.models.contains_key(name) {
+                let config = self.registered_config(name, stored);
+                let model =
+                    FoundModel { config, versions: BTreeMap::new(), path: one.place.shown(), is_registered: true };
+                scan.models.insert(name.clone(), model);
+            }
+            if let Some(model) = scan.models.get_mut(name) {
+                let found = FoundVersion { place: one.place.clone(), fingerprint, is_registered: true };
+                model.versions.insert(*version, found);
+            }
+        }
+    }
+
+    /// The configuration of a model of which there is nothing but registered versions: that of the highest which has one.
+    fn registered_config(&mut self, name: &ModelName, stored: &BTreeMap<u64, Stored>) -> ReadConfig {
+        let place = stored.values().rev().find_map(|one| {
+            one.config.as_ref().map(|below| Place { below: below.clone(), file: None, ..one.place.clone() })
+        });
+        let read = match place.map(|place| place.folder().and_then(|folder| self.config(name, &folder))) {
+            Some(Ok(read)) => read,
+            Some(Err(error)) if !is_absent(&error) => return Err(Arc::from(format!("model.toml: {error}"))),
+            Some(Err(_)) | None => Ok(Arc::default()),
+        };
+        // What was registered is wanted, whatever its folder says about versions that are not here.
+        read.map(|config| Arc::new(ModelConfig { versions: Some(VersionPolicy::All), ..(*config).clone() }))
+    }
+
+    /// Whether `place` lies where models may come from now.
+    fn allows(&self, place: &Place) -> bool {
+        self.allowed().iter().any(|root| **root == *place.root)
     }
 
     /// One entry of the repository's own folder.
@@ -240,11 +359,12 @@ impl Scanner {
                 }
             }
             let fingerprint = VersionFiles::list(version, self.max_model_bytes).ok().map(|files| files.fingerprint());
-            let place = Place { root: Arc::clone(root_path), below: path };
+            let place = Place { root: Arc::clone(root_path), below: path, file: None };
             spelled.insert(number, entry);
-            versions.insert(number, FoundVersion { place, fingerprint });
+            versions.insert(number, FoundVersion { place, fingerprint, is_registered: false });
         }
-        Ok(FoundModel { config, versions })
+        let base = Place { root: Arc::clone(root_path), below: below.to_owned(), file: None };
+        Ok(FoundModel { config, versions, path: last_name(&base), is_registered: false })
     }
 
     fn config(&mut self, name: &ModelName, folder: &Folder) -> io::Result<ReadConfig> {
@@ -286,8 +406,20 @@ impl Scanner {
     }
 }
 
+/// How a model's folder is called where its root is its own: paths of the machine are nobody's business.
+fn last_name(base: &Place) -> String {
+    if !base.below.is_empty() {
+        return base.below.clone();
+    }
+    base.root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || is_link_refusal(error)
+}
+
 /// The number that a directory's name means; leading zeros are allowed, as TensorFlow Serving allows them.
-fn version_number(name: &str) -> Option<u64> {
+pub(crate) fn version_number(name: &str) -> Option<u64> {
     let digits = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
     // The wire has signed 64-bit versions; a larger one could be loaded but never asked for.
     digits.then(|| name.parse::<i64>().ok()).flatten().and_then(|number| u64::try_from(number).ok())

@@ -9,6 +9,7 @@ use millrace_core::{
     VersionState, VersionStatus,
 };
 
+use crate::desired::Overrides;
 use crate::lease::Lease;
 use crate::reply::shut_down;
 use crate::table::{Phase, Table, Version};
@@ -99,16 +100,22 @@ impl ModelView {
             let state = if failure.is_some() { VersionState::End } else { VersionState::Start };
             versions.insert(number, VersionStatus { failure: failure.clone(), ..VersionStatus::new(number, state) });
         }
+        // What an operator unloaded is told from what was never there, also after a restart.
+        let none = Overrides::default();
+        let orders = table.orders().get(name).unwrap_or(&none);
+        for number in model.on_disk().filter(|number| orders.forbids(*number)) {
+            versions.entry(number).or_insert_with(|| VersionStatus::new(number, VersionState::End));
+        }
         let default_version = match pinned {
             Some(pinned) => available.iter().any(|(number, _)| *number == pinned).then_some(pinned),
             None => available.last().map(|(number, _)| *number),
         };
-        let overrides = table.orders().get(name).map(|overrides| overrides.in_words()).unwrap_or_default();
         let status = ModelStatus {
             versions: versions.into_values().collect(),
             aliases,
             default_version,
-            overrides,
+            path: model.path().to_owned(),
+            overrides: orders.in_words(),
             ..ModelStatus::new(name.clone())
         };
         Some(Self { status, available, pinned, gone: model.is_gone() })
@@ -151,6 +158,8 @@ impl ModelView {
         for (number, lease) in &self.available {
             if let Some(version) = status.versions.iter_mut().find(|version| version.version == *number) {
                 version.statistics = lease.statistics();
+                version.executors = lease.executors();
+                version.queue = lease.waiting();
                 if lease.is_quarantined() {
                     let message = "a run hung, and the version refuses requests until it is loaded again".to_owned();
                     version.failure = Some(VersionFailure { code: Code::Internal, message });
@@ -201,6 +210,9 @@ fn row(number: u64, version: &Version<Arc<Lease>>) -> VersionStatus {
         backend: facts.map(|facts| Arc::clone(&facts.backend)),
         signatures: facts.map(|facts| Arc::clone(&facts.signatures)),
         load_time: facts.map(|facts| facts.load_time),
+        loaded_at: facts.map(|facts| facts.loaded_at),
+        max_batch_size: facts.map_or(0, |facts| facts.max_batch_size),
+        batch_delay: facts.and_then(|facts| facts.batch_delay),
         memory_bytes: facts.map_or(0, |facts| facts.memory),
         statistics: version.statistics.clone(),
         ..VersionStatus::new(number, version.phase.state())

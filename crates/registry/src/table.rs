@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use millrace_core::{Alias, Code, ModelName, VersionFailure, VersionStatistics};
 
-use crate::desired::Overrides;
+use crate::desired::{Orders, Overrides, Stored};
 use crate::files::Fingerprint;
 use crate::scan::{FoundVersion, Place, Scan};
-use crate::state::Orders;
-use crate::{ModelConfig, RetryConfig};
+use crate::{BatchOverrides, ModelConfig, RetryConfig};
 
 pub(crate) use model::{Listed, Model};
 pub(crate) use version::{Facts, Phase, Version};
@@ -80,6 +79,8 @@ pub(crate) struct LoadOrder {
     pub(crate) place: Place,
     pub(crate) fingerprint: Option<Fingerprint>,
     pub(crate) config: Arc<ModelConfig>,
+    /// What was ordered about its batching.
+    pub(crate) batching: BatchOverrides,
     /// The most bytes it may take.
     pub(crate) memory: u64,
 }
@@ -135,9 +136,10 @@ impl<L> Table<L> {
                 self.changed.insert(name.clone());
                 Model::default()
             });
-            if std::mem::take(&mut model.gone) {
+            if std::mem::take(&mut model.gone) || model.path != found.path {
                 self.changed.insert(name.clone());
             }
+            (model.path, model.is_registered) = (found.path, found.is_registered);
             match found.config {
                 Ok(config) => {
                     if model.config.as_ref() != Some(&config) || model.config_error.is_some() {
@@ -255,11 +257,13 @@ impl<L> Table<L> {
             self.last_id += 1;
             let id = LoadId(self.last_id);
             entry.enter(Phase::Loading(id), &name, version);
-            let FoundVersion { place, fingerprint } = on_disk.found.clone();
+            let FoundVersion { place, fingerprint, .. } = on_disk.found.clone();
             self.loading.insert(id, Loading { model: name.clone(), version, fingerprint });
             self.changed.insert(name.clone());
             let memory = memory.min(config.memory_limit.unwrap_or(u64::MAX));
-            return Some(LoadOrder { id, model: name, version, place, fingerprint, config, memory });
+            let stored = self.orders.get(&name).and_then(|overrides| overrides.stored.get(&version));
+            let batching = stored.map(Stored::batching).unwrap_or_default();
+            return Some(LoadOrder { id, model: name, version, place, fingerprint, config, batching, memory });
         }
         None
     }
@@ -358,6 +362,65 @@ impl<L> Table<L> {
         released
     }
 
+    /// Lets go of `version` of `model` whatever it is doing, so that it loads again from where it lies now. Gives its lease.
+    #[must_use]
+    pub(crate) fn restart(&mut self, model: &ModelName, version: u64) -> Option<L> {
+        let versions = &mut self.models.get_mut(model)?.versions;
+        let entry = versions.get_mut(&version)?;
+        self.changed.insert(model.clone());
+        if let Phase::Loading(_) = entry.phase {
+            // What it loads is of no use; the result finds nobody who waits for it.
+            versions.remove(&version);
+            return None;
+        }
+        entry.retry = None;
+        entry.retire(&mut self.draining, model, version)
+    }
+
+    /// Where the files of each version of `model` lie.
+    pub(crate) fn places(&self, model: &ModelName) -> BTreeMap<u64, Place> {
+        let on_disk = self.models.get(model).into_iter().flat_map(|model| &model.on_disk);
+        on_disk.map(|(version, on_disk)| (*version, on_disk.found.place.clone())).collect()
+    }
+
+    /// Whether `version` of `model` lies in the model's own folder.
+    pub(crate) fn is_own(&self, model: &ModelName, version: u64) -> bool {
+        let on_disk = self.models.get(model).and_then(|model| model.on_disk.get(&version));
+        on_disk.is_some_and(|on_disk| !on_disk.found.is_registered)
+    }
+
+    /// Forgets the files of `version` of `model`, whose registration was withdrawn, if it was there only by that. Gives its
+    /// lease: it serves nobody new, whatever may take its place.
+    #[must_use]
+    pub(crate) fn withdraw(&mut self, name: &ModelName, version: u64) -> Option<L> {
+        let is_own = self.is_own(name, version);
+        let model = self.models.get_mut(name).filter(|_| !is_own)?;
+        model.on_disk.remove(&version);
+        model.gone |= model.is_registered && model.on_disk.is_empty();
+        self.changed.insert(name.clone());
+        model.versions.get_mut(&version)?.retire(&mut self.draining, name, version)
+    }
+
+    /// The version that a request without a version gets, as far as one is set or available.
+    pub(crate) fn default_version(&self, name: &ModelName) -> Option<u64> {
+        let available = || {
+            let versions = self.models.get(name)?.versions.iter().rev();
+            versions
+                .clone()
+                .find(|(_, version)| matches!(version.phase, Phase::Available(..)))
+                .map(|(number, _)| *number)
+        };
+        self.aliases(name).get(Alias::DEFAULT).copied().or_else(available)
+    }
+
+    /// What serves `version` of `model`.
+    pub(crate) fn serving(&self, model: &ModelName, version: u64) -> Option<&L> {
+        match &self.models.get(model)?.versions.get(&version)?.phase {
+            Phase::Available(_, lease) => Some(lease),
+            Phase::Start | Phase::Loading(_) | Phase::Unloading(_) | Phase::End => None,
+        }
+    }
+
     /// When something is due without anybody asking: the next look at files that must hold still, and the next retry.
     pub(crate) fn due(&self) -> (Option<Instant>, Option<Instant>) {
         let unsteady = |model: &Model<L>| {
@@ -413,10 +476,13 @@ impl<L> Table<L> {
         &self.orders
     }
 
-    /// Replaces the orders for `model`.
-    pub(crate) fn set_orders(&mut self, orders: Orders, model: &ModelName) {
+    /// Replaces the orders.
+    pub(crate) fn set_orders(&mut self, orders: Orders) {
+        let none = Overrides::default();
+        let names = self.orders.models.keys().chain(orders.models.keys());
+        let of = |orders: &'_ Orders, name: &ModelName| orders.get(name).unwrap_or(&none).clone();
+        self.changed.extend(names.filter(|name| of(&self.orders, name) != of(&orders, name)).cloned());
         self.orders = orders;
-        self.changed.insert(model.clone());
     }
 
     /// The aliases of `name` that hold.

@@ -53,7 +53,7 @@ fn orders_go_before_the_policy_and_the_last_one_holds() {
 
 fn overrides() -> impl Strategy<Value = Overrides> {
     (any::<bool>(), prop::collection::btree_map(0..6_u64, any::<bool>(), 0..4))
-        .prop_map(|(unloaded, versions)| Overrides { unloaded, versions, aliases: BTreeMap::new() })
+        .prop_map(|(unloaded, versions)| Overrides { unloaded, versions, ..Overrides::default() })
 }
 
 fn policies() -> impl Strategy<Value = VersionPolicy> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::{Scan, Scanner, version_number};
+use crate::desired::Orders;
 use crate::{ListedModel, ModelSet};
 
 /// A repository with these files (their text is their own name); a path that ends in `/` is an empty folder.
@@ -23,7 +24,7 @@ fn repository(paths: &[&str]) -> TempDir {
 }
 
 fn scan(root: &Path) -> Scan {
-    Scanner::new(ModelSet::Repository(root.to_owned()), u64::MAX).scan().unwrap()
+    Scanner::new(ModelSet::Repository(root.to_owned()), Vec::new(), u64::MAX).scan(&Orders::default()).unwrap()
 }
 
 fn shape(scan: &Scan) -> String {
@@ -88,13 +89,13 @@ fn models_that_cannot_be_are_explained() {
 fn a_wrong_model_toml_is_that_model_s_alone() {
     let root = repository(&["good/1/f", "bad/1/f", "bad/model.toml"]);
     fs::write(root.path().join("bad/model.toml"), "verisons = 1").unwrap();
-    let mut scanner = Scanner::new(ModelSet::Repository(root.path().to_owned()), u64::MAX);
-    let scan = scanner.scan().unwrap();
+    let mut scanner = Scanner::new(ModelSet::Repository(root.path().to_owned()), Vec::new(), u64::MAX);
+    let scan = scanner.scan(&Orders::default()).unwrap();
     assert!(scan.models["good"].config.is_ok());
     let message = scan.models["bad"].config.as_ref().unwrap_err();
     assert!(message.contains("line 1") && message.contains("`versions`"), "{message}");
     fs::write(root.path().join("bad/model.toml"), "versions = \"all\"").unwrap();
-    assert!(scanner.scan().unwrap().models["bad"].config.is_ok());
+    assert!(scanner.scan(&Orders::default()).unwrap().models["bad"].config.is_ok());
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn a_listed_model_lies_wherever_its_path_says() {
     let root = repository(&["deep/down/3/f", "model.toml"]);
     let model = |name: &str, path: &str| ListedModel::new(name.parse().unwrap(), root.path().join(path));
     let list = vec![model("a", "deep/down"), model("gone", "nowhere")];
-    let scan = Scanner::new(ModelSet::Listed(list), u64::MAX).scan().unwrap();
+    let scan = Scanner::new(ModelSet::Listed(list), Vec::new(), u64::MAX).scan(&Orders::default()).unwrap();
     assert_eq!(shape(&scan), "a:[3] gone:[]");
     assert_eq!(scan.warnings.len(), 1, "{:?}", scan.warnings);
 }
@@ -110,10 +111,10 @@ fn a_listed_model_lies_wherever_its_path_says() {
 #[test]
 fn a_repository_that_is_gone_is_an_error_and_not_an_empty_one() {
     let root = repository(&["m/1/f"]);
-    let mut scanner = Scanner::new(ModelSet::Repository(root.path().to_owned()), u64::MAX);
-    assert_eq!(shape(&scanner.scan().unwrap()), "m:[1]");
+    let mut scanner = Scanner::new(ModelSet::Repository(root.path().to_owned()), Vec::new(), u64::MAX);
+    assert_eq!(shape(&scanner.scan(&Orders::default()).unwrap()), "m:[1]");
     drop(root);
-    assert!(scanner.scan().is_err());
+    assert!(scanner.scan(&Orders::default()).is_err());
 }
 
 #[test]

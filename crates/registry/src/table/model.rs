@@ -24,6 +24,10 @@ pub(crate) struct Model<L> {
     pub(super) on_disk: BTreeMap<u64, OnDisk>,
     pub(super) versions: BTreeMap<u64, Version<L>>,
     pub(super) gone: bool,
+    /// Its folder or file below the repository or a store.
+    pub(super) path: String,
+    /// Whether it is there only because versions of it were registered.
+    pub(super) is_registered: bool,
 }
 
 #[derive(Debug)]
@@ -37,7 +41,15 @@ pub(super) struct OnDisk {
 
 impl<L> Default for Model<L> {
     fn default() -> Self {
-        Self { config: None, config_error: None, on_disk: BTreeMap::new(), versions: BTreeMap::new(), gone: false }
+        Self {
+            config: None,
+            config_error: None,
+            on_disk: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            gone: false,
+            path: String::new(),
+            is_registered: false,
+        }
     }
 }
 
@@ -50,6 +62,21 @@ impl<L> Model<L> {
     /// Whether it is no longer on disk.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// Its folder or file below the repository or a store.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it is there only because versions of it were registered.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.is_registered
+    }
+
+    /// The versions on disk.
+    pub(crate) fn on_disk(&self) -> impl Iterator<Item = u64> {
+        self.on_disk.keys().copied()
     }
 
     /// The versions that are or were wanted.

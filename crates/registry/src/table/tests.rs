@@ -7,10 +7,9 @@ use millrace_core::{Code, ModelName, Signatures, VersionFailure, VersionState, V
 use proptest::prelude::*;
 
 use super::{Facts, LoadId, LoadOrder, LoadOutcome, Phase, Progress, Table, TableConfig};
-use crate::desired::{Overrides, wanted};
+use crate::desired::{Orders, Overrides, wanted};
 use crate::files::Fingerprint;
 use crate::scan::{FoundModel, FoundVersion, Place, Scan};
-use crate::state::Orders;
 use crate::{ModelConfig, RetryConfig, VersionPolicy};
 
 const QUIET: Duration = Duration::from_secs(1);
@@ -40,7 +39,7 @@ impl Bench {
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the beginning")]
         let now = Instant::now();
         Self {
-            table: Table::new(config, Orders::new()),
+            table: Table::new(config, Orders::default()),
             now,
             disk: BTreeMap::new(),
             policy,
@@ -61,13 +60,15 @@ impl Bench {
     }
 
     fn scan(&mut self, trusted: bool) {
-        let place = |version: u64| Place { root: Arc::from(Path::new("/")), below: version.to_string() };
+        let place = |version: u64| Place { root: Arc::from(Path::new("/")), below: version.to_string(), file: None };
         let fingerprint = |look: u64| Some(Fingerprint { contents: look, changes: look });
         let found = |(&version, &look): (&u64, &u64)| {
-            (version, FoundVersion { place: place(version), fingerprint: fingerprint(look) })
+            (version, FoundVersion { place: place(version), fingerprint: fingerprint(look), is_registered: false })
         };
         let config = ModelConfig { versions: Some(self.policy.clone()), ..ModelConfig::default() };
-        let model = FoundModel { config: Ok(Arc::new(config)), versions: self.disk.iter().map(found).collect() };
+        let versions = self.disk.iter().map(found).collect();
+        let (path, config) = ("m".to_owned(), Ok(Arc::new(config)));
+        let model = FoundModel { config, versions, path, is_registered: false };
         let scan = Scan { models: [(Self::name(), model)].into(), ..Scan::default() };
         self.table.scanned(scan, trusted, self.now);
         self.advance();
@@ -75,8 +76,7 @@ impl Bench {
 
     fn order(&mut self, change: impl FnOnce(Overrides) -> Overrides) {
         self.overrides = change(std::mem::take(&mut self.overrides));
-        let orders = [(Self::name(), self.overrides.clone())].into();
-        self.table.set_orders(orders, &Self::name());
+        self.table.set_orders(Orders::default().with(&Self::name(), self.overrides.clone()));
         self.advance();
     }
 
@@ -138,7 +138,15 @@ enum How {
 fn facts(memory: u64) -> Facts {
     let signature = millrace_testkit::FakeModel::builder().build().as_model().signature().clone();
     let signatures = Arc::new(Signatures::single(signature));
-    Facts { backend: Arc::from("fake"), signatures, memory, load_time: Duration::ZERO }
+    Facts {
+        backend: Arc::from("fake"),
+        signatures,
+        memory,
+        load_time: Duration::ZERO,
+        loaded_at: std::time::UNIX_EPOCH,
+        max_batch_size: 0,
+        batch_delay: None,
+    }
 }
 
 fn latest() -> VersionPolicy {

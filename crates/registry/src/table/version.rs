@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use millrace_core::{ModelName, Signatures, VersionFailure, VersionState, VersionStatistics};
 
@@ -58,6 +58,11 @@ pub(crate) struct Facts {
     pub(crate) signatures: Arc<Signatures>,
     pub(crate) memory: u64,
     pub(crate) load_time: Duration,
+    pub(crate) loaded_at: SystemTime,
+    /// The most rows of one run; 0 where it is not batched.
+    pub(crate) max_batch_size: usize,
+    /// How long a batch waits for company, where somebody said so.
+    pub(crate) batch_delay: Option<Duration>,
 }
 
 impl<L> Version<L> {

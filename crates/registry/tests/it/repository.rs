@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use millrace_batching::{ComputePool, PoolConfig};
 use millrace_core::{
-    Alias, Backend, Catalog, Control, InferRequest, ModelName, ModelRef, Reason, Refusal, RequestContext, Resolver,
-    Servable, Tensor, VersionState, VersionStatus,
+    Alias, Backend, Catalog, Control, InferRequest, ModelName, ModelRef, Reason, Refusal, Registration, RequestContext,
+    Resolver, Servable, Tensor, VersionState, VersionStatus, WantedModel,
 };
 use millrace_registry::{Registry, RegistryConfig};
 use millrace_testkit::FakeBackend;
@@ -53,6 +53,15 @@ impl Repository {
         self
     }
 
+    /// A file with this text in the folder `store`, which is no repository.
+    pub(crate) fn stored(&self, name: &str, text: &str) -> &Self {
+        self.file(&format!("../store/{name}"), text)
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
     pub(crate) fn remove(&self, name: &str) -> &Self {
         fs::remove_dir_all(self.path().join(name)).unwrap();
         self
@@ -65,6 +74,12 @@ impl Repository {
         config.watch = false;
         config.quiet_period = Duration::ZERO;
         config
+    }
+
+    /// The same with a store and a state directory.
+    pub(crate) fn with_store(&self) -> RegistryConfig {
+        fs::create_dir_all(self.store()).unwrap();
+        RegistryConfig { stores: vec![self.store()], state_dir: Some(self.state().to_owned()), ..self.config() }
     }
 
     pub(crate) fn start(&self) -> Served {
@@ -163,6 +178,31 @@ impl Served {
 
     pub(crate) fn unload(&self, model: &str, version: impl Into<Option<u64>>) -> Result<(), Reason> {
         block_on(self.0.unload(&name(model), version.into())).map_err(|refusal| refusal.reason())
+    }
+
+    pub(crate) fn scale(&self, model: &str, version: impl Into<Option<u64>>, executors: usize) -> Result<(), Reason> {
+        block_on(self.0.scale(&name(model), version.into(), executors)).map_err(|refusal| refusal.reason())
+    }
+
+    pub(crate) fn register(&self, registration: Registration) -> Result<(String, u64), Reason> {
+        let registered = block_on(self.0.register(registration)).map_err(|refusal| refusal.reason())?;
+        Ok((registered.model.to_string(), registered.version))
+    }
+
+    pub(crate) fn unregister(&self, model: &str, version: impl Into<Option<u64>>) -> Result<(), Reason> {
+        block_on(self.0.unregister(&name(model), version.into())).map_err(|refusal| refusal.reason())
+    }
+
+    pub(crate) fn replace(&self, models: impl Into<Vec<WantedModel>>) -> Result<(), Reason> {
+        block_on(self.0.replace(models.into())).map_err(|refusal| refusal.reason())
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.models().into_iter().map(|model| model.name.to_string()).collect()
+    }
+
+    pub(crate) fn overrides(&self, model: &str) -> Vec<String> {
+        self.0.model(model).unwrap_or_else(|| panic!("no model {model}")).overrides
     }
 
     pub(crate) fn set_alias(&self, model: &str, label: &str, version: u64) -> Result<(), Reason> {

@@ -181,7 +181,7 @@ fn statistics_and_facts_are_in_the_status() {
     let lease = served.resolve(&ModelRef::new("m")).unwrap();
     assert_eq!(ask(&lease, 2.0).unwrap().to_bits(), 6.0_f32.to_bits());
     // Counted after the answer is given, so that counting delays nobody.
-    served.until("the count", || served.status("m", 3).statistics.answered == 1);
+    served.until("the count", || served.status("m", 3).statistics.answered.count == 1);
     let status = served.status("m", 3);
     assert_eq!((status.state, status.backend.as_deref()), (VersionState::Available, Some("fake")));
     assert_eq!(status.statistics.rows, 1);
