@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use millrace_http::MetricsText;
+use millrace_protocol::front;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::names;
@@ -85,7 +86,7 @@ fn recorder() -> Option<PrometheusHandle> {
             .expect("no list of buckets is empty");
     }
     let handle = builder.install_recorder().ok()?;
-    millrace_http::metrics::describe_metrics();
+    front::metrics::describe_metrics();
     millrace_registry::describe_metrics();
     metrics::describe_gauge!(names::CONNECTIONS, "Open connections.");
     metrics::describe_counter!(names::CONNECTIONS_REFUSED, "Connections refused because too many were open.");
@@ -99,7 +100,7 @@ fn recorder() -> Option<PrometheusHandle> {
 
 /// The bucket limits of every histogram family. One without limits here would become a summary.
 fn buckets() -> Vec<(&'static str, Vec<f64>)> {
-    let mut families = millrace_http::metrics::histogram_buckets();
+    let mut families = front::metrics::histogram_buckets();
     // 1 µs to 56 s, four limits to each factor of ten.
     let seconds: Vec<f64> = (0..32).map(|step| 1e-6 * 10_f64.powf(f64::from(step) / 4.0)).collect();
     // 1 ms to 1000 s: loading reads files and compiles.

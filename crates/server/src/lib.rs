@@ -24,12 +24,15 @@ mod log;
 mod names;
 mod net;
 mod panics;
+mod port;
 mod server;
 mod tfs;
 
 pub use cli::run;
 pub use config::environment::Environment;
 pub use config::error::ConfigError;
-pub use config::{LogFormat, Ready, ServerConfig};
-pub use net::{BindError, ConnectionLimits};
-pub use server::{Drained, Server, ServerBuilder, StartError};
+pub use config::listeners::Compat;
+pub use config::{LogFormat, Platform, Ready, ServerConfig};
+pub use millrace_http::Roles;
+pub use net::{Address, AddressError, BindError, ConnectionLimits};
+pub use server::{Drained, Listening, Server, ServerBuilder, StartError};

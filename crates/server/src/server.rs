@@ -4,26 +4,22 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use millrace_batching::ComputePool;
-use millrace_core::{Backend, CallerId, Catalog, Control, ModelStatus};
-use millrace_http::{
-    AdminParts, AdminService, ConnectionContext, HttpParts, HttpService, Readiness, ResponseBody, admin_service,
-    http_service,
-};
+use millrace_core::{Backend, Catalog, Control, ModelStatus};
+use millrace_http::{Front, HttpParts, Readiness, Roles, http_service};
 use millrace_registry::{Registry, RegistryError};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::config::error::ConfigError;
+use crate::config::listeners::{ListenerConfig, listeners};
 use crate::config::{Ready, ServerConfig};
 use crate::exposition::Exposition;
-use crate::net::{Acceptor, Answer, BindError, Open, Phase, Phases, bind};
+use crate::net::{Acceptor, Address, BindError, BindOptions, Listener, Open, Phase, Phases, bind};
+use crate::port::Port;
 
 /// How long a cut-off client gets to take its 503.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -32,8 +28,7 @@ const REGISTRY_STOP: Duration = Duration::from_secs(2);
 
 /// A running server. Dropping it stops it at once; [`Server::drain`] stops it in good order.
 pub struct Server {
-    local: SocketAddr,
-    admin: Option<SocketAddr>,
+    listening: Vec<Listening>,
     registry: Registry,
     catalog: Arc<dyn Catalog>,
     readiness: Readiness,
@@ -43,6 +38,15 @@ pub struct Server {
     drain_delay: Duration,
     drain_timeout: Duration,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// One of the addresses that a server listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// Where; the port is the one that the system chose, where it was to choose.
+    pub address: Address,
+    /// What is answered there.
+    pub roles: Roles,
 }
 
 /// Puts a [`Server`] together.
@@ -56,6 +60,9 @@ pub struct ServerBuilder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The configuration asks for listeners that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -98,12 +105,7 @@ impl ServerBuilder {
             return Err(StartError::NoBackend);
         }
         // Addresses first: a port in use should be known before anything is loaded.
-        let data = bind(config.listen, config.reuse_port)?;
-        let admin = config.admin.map(|address| bind(address, config.reuse_port)).transpose()?;
-        let local = data.local_addr().map_err(StartError::Address)?;
-        let admin_address =
-            admin.as_ref().map(tokio::net::TcpListener::local_addr).transpose().map_err(StartError::Address)?;
-
+        let bound = open(&config)?;
         // Before anything that records: handles belong to the recorder that is there when they are made.
         let exposition = Exposition::install();
         let pool = ComputePool::new(config.pool.clone());
@@ -116,54 +118,35 @@ impl ServerBuilder {
             let (pool, registry) = (pool.clone(), registry.clone());
             Readiness::new(Arc::new(move || pool.is_healthy() && registry.is_alive()))
         };
-        let service = http_service(HttpParts {
+        let http = http_service(HttpParts {
             resolver: Arc::new(registry.clone()),
             catalog: Arc::clone(&catalog),
+            control: Some(Arc::new(registry.clone())),
             compute: Arc::new(pool),
             readiness: readiness.clone(),
             metrics_text: exposition.text(),
+            front: Front::new(&config.front),
             config: config.http.clone(),
         });
         let (phases, open, late) = (Phases::default(), Open::default(), Open::default());
         let limits = Arc::new(config.connections.clone());
-        let mut tasks = vec![tokio::spawn(exposition.clone().keep_up())];
-        tasks.push(tokio::spawn(
-            Acceptor {
-                listener: data,
-                role: "data",
-                answer: Data(service),
+        let mut listening = Vec::new();
+        let mut tasks = vec![tokio::spawn(exposition.keep_up())];
+        for (wish, listener) in bound {
+            listening.push(Listening { address: listener.address().map_err(StartError::Address)?, roles: wish.roles });
+            let acceptor = Acceptor {
+                listener,
+                role: wish.label(),
+                answer: Port { http: http.clone(), roles: wish.roles },
                 limits: Arc::clone(&limits),
                 phases: phases.clone(),
                 open: open.clone(),
                 late: late.clone(),
-            }
-            .run(),
-        ));
-        if let Some(listener) = admin {
-            let service = admin_service(AdminParts {
-                control: Arc::new(registry.clone()),
-                catalog: Arc::clone(&catalog),
-                readiness: readiness.clone(),
-                metrics_text: exposition.text(),
-                config: config.http.clone(),
-            });
-            tasks.push(tokio::spawn(
-                Acceptor {
-                    listener,
-                    role: "admin",
-                    answer: Admin(service),
-                    limits,
-                    phases: phases.clone(),
-                    open: open.clone(),
-                    late: late.clone(),
-                }
-                .run(),
-            ));
+            };
+            tasks.push(tokio::spawn(acceptor.run()));
         }
-        tracing::info!(address = %local, admin = admin_address.map(tracing::field::display), "listening");
-        Ok(Server {
-            local,
-            admin: admin_address,
+        let server = Server {
+            listening,
             registry,
             catalog,
             readiness,
@@ -173,8 +156,19 @@ impl ServerBuilder {
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
             tasks,
-        })
+        };
+        let all: Vec<String> = server.listening.iter().map(|one| one.address.to_string()).collect();
+        let admin = server.admin_addr().map(tracing::field::display);
+        tracing::info!(address = %server.local_addr(), admin, all = all.join(", "), "listening");
+        Ok(server)
     }
+}
+
+/// Opens every listener that `config` asks for.
+fn open(config: &ServerConfig) -> Result<Vec<(ListenerConfig, Listener)>, StartError> {
+    let options = BindOptions { reuse: config.reuse_port, socket_mode: config.socket_mode };
+    let wishes = listeners(config)?;
+    wishes.into_iter().map(|wish| Ok((wish.clone(), bind(&wish.address, &wish.wished_by, options)?))).collect()
 }
 
 /// The engines that the program was built with.
@@ -199,17 +193,22 @@ impl Server {
         ServerBuilder { config, backends: Vec::new() }
     }
 
-    /// Where clients connect.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
+    /// Every address that it listens on, the first one for clients first.
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
     }
 
-    /// Where operators connect, if anywhere.
-    pub fn admin_addr(&self) -> Option<SocketAddr> {
-        self.admin
+    /// Where clients connect: the first address of [`ServerConfig::listen`].
+    pub fn local_addr(&self) -> &Address {
+        &self.listening[0].address
     }
 
-    /// How many connections are open, on both listeners.
+    /// Where operators connect, if anywhere: the first address that takes orders.
+    pub fn admin_addr(&self) -> Option<&Address> {
+        self.listening.iter().find(|one| one.roles.management).map(|one| &one.address)
+    }
+
+    /// How many connections are open, on all listeners.
     pub fn n_connections(&self) -> usize {
         self.open.count() + self.late.count()
     }
@@ -285,52 +284,10 @@ impl Drop for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("local", &self.local)
-            .field("admin", &self.admin)
+            .field("listening", &self.listening)
             .field("open", &self.open.count())
             .finish_non_exhaustive()
     }
-}
-
-/// The data port.
-#[derive(Clone)]
-struct Data(HttpService);
-
-/// The admin port.
-#[derive(Clone)]
-struct Admin(AdminService);
-
-impl Answer for Data {
-    type Body = ResponseBody;
-
-    async fn answer(&self, request: Request<Incoming>, caller: CallerId) -> Response<ResponseBody> {
-        self.0.answer(request, ConnectionContext { caller }).await
-    }
-
-    fn cut(&self) -> Response<ResponseBody> {
-        cut_off()
-    }
-}
-
-impl Answer for Admin {
-    type Body = ResponseBody;
-
-    async fn answer(&self, request: Request<Incoming>, _caller: CallerId) -> Response<ResponseBody> {
-        self.0.answer(request).await
-    }
-
-    fn cut(&self) -> Response<ResponseBody> {
-        cut_off()
-    }
-}
-
-fn cut_off() -> Response<ResponseBody> {
-    let body = r#"{"error": "the server is shutting down and did not finish this request in time"}"#;
-    let mut response = Response::new(ResponseBody::new(body));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// Ready only when nothing that is wanted has failed.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::config::listeners::Compat;
 use crate::config::raw::Raw;
-use crate::config::value::Span;
-use crate::config::{LogFormat, Ready};
+use crate::config::value::{List, Span};
+use crate::config::{LogFormat, Platform, Ready};
 
 /// Serves trained models over HTTP: one program, one folder of models.
 #[derive(Debug, Parser)]
@@ -49,12 +50,27 @@ pub(super) struct ServeArgs {
     /// Read this configuration file (see docs/configuration.md); $MILLRACE_CONFIG does the same.
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Address for clients [default: 0.0.0.0:8080].
+    /// Address for clients: IP:PORT or unix:PATH; may be given again [default: 0.0.0.0:8080].
     #[arg(long, value_name = "ADDR")]
-    listen: Option<String>,
-    /// Address for operators, or `off` [default: 127.0.0.1:8081].
+    listen: Vec<String>,
+    /// Address for operators, or `off`; may be given again [default: 127.0.0.1:8081].
     #[arg(long, value_name = "ADDR")]
-    admin: Option<String>,
+    admin: Vec<String>,
+    /// Address that shows metrics and health and nothing else; the others show them too.
+    #[arg(long, value_name = "ADDR")]
+    metrics: Vec<String>,
+    /// Listen on other servers' ports too: tfs 8501, 8500; triton 8000-8002; torchserve 8080-8082, 7070, 7071.
+    #[arg(long, value_name = "SERVERS", value_delimiter = ',')]
+    compat: Vec<Compat>,
+    /// Let clients load, unload and reload models by the Open Inference Protocol and TensorFlow Serving's API.
+    #[arg(long, action = ArgAction::SetTrue)]
+    admin_on_data_plane: bool,
+    /// Allow models below this folder to be registered; may be given again.
+    #[arg(long, value_name = "DIR")]
+    model_store: Vec<PathBuf>,
+    /// Keep Amazon SageMaker's contract: /invocations, and its multi-model verbs.
+    #[arg(long, action = ArgAction::SetTrue)]
+    sagemaker: bool,
     /// Follow changes in the repository [default].
     #[arg(long, overrides_with = "no_watch", action = ArgAction::SetTrue)]
     watch: bool,
@@ -92,6 +108,8 @@ Examples:
   millrace serve models
   millrace serve models --listen 127.0.0.1:9000 --admin off
   millrace serve models --drain-delay 5s --ready all       behind a load balancer
+  millrace serve models --compat tfs,triton                for clients that know no other ports
+  millrace serve models --listen unix:/run/millrace.sock
   millrace serve --config /etc/millrace.toml
   MILLRACE_LIMITS__MAX_BODY_BYTES=16MiB millrace serve models
 
@@ -106,8 +124,13 @@ impl ServeArgs {
         raw.registry.state_dir = self.state_dir;
         raw.registry.model_config_file = self.model_config_file;
         raw.registry.watch = if self.watch { Some(true) } else { self.no_watch.then_some(false) };
-        raw.server.listen = self.listen;
-        raw.server.admin = self.admin;
+        raw.registry.stores = Some(self.model_store).filter(|stores| !stores.is_empty());
+        raw.server.listen = some(self.listen);
+        raw.server.admin = some(self.admin);
+        raw.server.metrics = some(self.metrics);
+        raw.server.compat = some(self.compat);
+        raw.server.admin_on_data_plane = self.admin_on_data_plane.then_some(true);
+        raw.server.platform = self.sagemaker.then_some(Platform::Sagemaker);
         raw.server.drain_delay = self.drain_delay.map(Span);
         raw.server.drain_timeout = self.drain_timeout.map(Span);
         raw.server.ready = self.ready;
@@ -116,6 +139,11 @@ impl ServeArgs {
         raw.log.format = self.log_format;
         raw
     }
+}
+
+/// What was said, if anything.
+fn some<T>(values: Vec<T>) -> Option<List<T>> {
+    Some(values).filter(|values| !values.is_empty()).map(List)
 }
 
 #[derive(Debug, clap::Args)]
@@ -150,7 +178,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Args, Command};
+    use super::{Args, Command, Compat};
 
     fn raw(words: &[&str]) -> crate::config::raw::Raw {
         match Args::try_parse_from(["millrace", "serve"].iter().chain(words)).unwrap().command {
@@ -170,6 +198,16 @@ mod tests {
         assert_eq!(raw(&["--no-watch"]).registry.watch, Some(false));
         assert_eq!(raw(&["--no-watch", "--watch"]).registry.watch, Some(true));
         assert_eq!(raw(&["--watch", "--no-watch"]).registry.watch, Some(false));
+    }
+
+    #[test]
+    fn addresses_and_servers_may_be_several() {
+        let said =
+            raw(&["--listen", "127.0.0.1:1", "--listen", "unix:/a", "--compat", "tfs,triton", "--compat=torchserve"]);
+        assert_eq!(said.server.listen.unwrap().0, ["127.0.0.1:1", "unix:/a"]);
+        assert_eq!(said.server.compat.unwrap().0, [Compat::Tfs, Compat::Triton, Compat::Torchserve]);
+        assert_eq!(raw(&[]).server.listen, None);
+        assert_eq!(raw(&[]).server.admin_on_data_plane, None);
     }
 
     #[test]

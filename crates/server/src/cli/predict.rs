@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use millrace_http::{ConnectionContext, HttpConfig, HttpParts, MetricsText, Readiness, http_service};
+use millrace_http::{
+    ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, MetricsText, Readiness, http_service,
+};
 
 use super::args::PredictArgs;
 use super::offline::{self, OneModel, Only};
@@ -24,10 +26,16 @@ pub(super) fn run(args: &PredictArgs) -> Result<i32, Failure> {
     let service = http_service(HttpParts {
         resolver: Arc::<Only>::clone(&only),
         catalog: only,
+        control: None,
         compute: Arc::new(pool),
         readiness: Readiness::default(),
         metrics_text: MetricsText::new(String::new),
         // Nobody else waits, and the operator's own file is as large as it is.
+        front: Front::new(&FrontConfig {
+            max_receiving_bytes: u64::MAX,
+            max_unsent_bytes: u64::MAX,
+            ..FrontConfig::default()
+        }),
         config: HttpConfig {
             max_body_bytes: u64::MAX,
             max_decompressed_bytes: u64::MAX,

@@ -1,13 +1,13 @@
 //! What is printed about loaded models: a table, and one `curl` line per model.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use millrace_core::{Code, ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionFailure, VersionStatus};
 use millrace_registry::ModelSet;
 
 use super::sample::{Sample, sample};
+use crate::net::Address;
 
 const HEAD: [&str; 7] = ["MODEL", "VERSION", "BACKEND", "STATE", "INPUTS → OUTPUTS", "LOAD", "MEMORY"];
 
@@ -114,27 +114,28 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// One ready-to-paste line for each model that serves.
-pub(super) fn curl_lines(models: &[ModelStatus], address: SocketAddr, set: &ModelSet) -> String {
+pub(super) fn curl_lines(models: &[ModelStatus], address: &Address, set: &ModelSet) -> String {
     let mut text = String::new();
+    let curl = curl(address);
     for model in models {
         let version = model.versions.iter().find(|version| Some(version.version) == model.default_version);
         let Some(signature) = version.and_then(default_signature) else { continue };
-        let url = format!("http://{}/v1/models/{}", reachable(address), model.name);
+        let url = format!("{curl}/v1/models/{}", model.name);
         let sample = sample(signature);
         let line = match &sample {
-            Sample::Body(body, _) if sample.is_short() => format!("curl {url}:predict -d {}", shell_quoted(body)),
+            Sample::Body(body, _) if sample.is_short() => format!("{url}:predict -d {}", shell_quoted(body)),
             Sample::Body(..) => match folder(set, model) {
                 Some(folder) => {
                     let folder = shell_quoted(&folder.to_string_lossy());
-                    format!("millrace inspect {folder} --sample | curl {url}:predict -d @-")
+                    format!("millrace inspect {folder} --sample | {url}:predict -d @-")
                 }
-                None => format!("curl {url}/metadata  # a request is too large to show"),
+                None => format!("{url}/metadata  # a request is too large to show"),
             },
             // No apostrophes: a shell that takes no comments on its command line would wait for a second one.
             Sample::NoJson(dtype) => {
-                format!("curl {url}/metadata  # the JSON of TensorFlow Serving cannot carry {dtype}: no :predict")
+                format!("{url}/metadata  # the JSON of TensorFlow Serving cannot carry {dtype}: no :predict")
             }
-            Sample::NoSize => format!("curl {url}/metadata  # a request is too large to show"),
+            Sample::NoSize => format!("{url}/metadata  # a request is too large to show"),
         };
         let _ = writeln!(text, "{line}");
     }
@@ -151,9 +152,15 @@ fn folder(set: &ModelSet, model: &ModelStatus) -> Option<PathBuf> {
     }
 }
 
-/// Host and port that a client on this machine can connect to.
-fn reachable(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+/// The command by which a client on this machine reaches the server, up to the path.
+fn curl(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) if address.ip().is_unspecified() => format!("curl http://localhost:{}", address.port()),
+        Address::Tcp(address) => format!("curl http://{address}"),
+        Address::Unix(path) => {
+            format!("curl --unix-socket {} http://localhost", shell_quoted(&path.to_string_lossy()))
+        }
+    }
 }
 
 fn shell_quoted(text: &str) -> String {
@@ -194,7 +201,7 @@ fn remedy(failure: &VersionFailure) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, reachable, shell_quoted};
+    use super::{bytes, curl, shell_quoted};
 
     #[test]
     fn sizes_are_short() {
@@ -207,12 +214,13 @@ mod tests {
     fn a_printed_line_can_be_pasted() {
         assert_eq!(shell_quoted("{\"it's\": 1}"), r#"'{"it'\''s": 1}'"#);
         for (address, expected) in [
-            ("0.0.0.0:80", "localhost:80"),
-            ("[::]:80", "localhost:80"),
-            ("127.0.0.1:80", "127.0.0.1:80"),
-            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+            ("0.0.0.0:80", "curl http://localhost:80"),
+            ("[::]:80", "curl http://localhost:80"),
+            ("127.0.0.1:80", "curl http://127.0.0.1:80"),
+            ("[2001:db8::1]:80", "curl http://[2001:db8::1]:80"),
+            ("unix:/run/a b", "curl --unix-socket '/run/a b' http://localhost"),
         ] {
-            assert_eq!(reachable(address.parse().unwrap()), expected);
+            assert_eq!(curl(&address.parse().unwrap()), expected);
         }
     }
 }

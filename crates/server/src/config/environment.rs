@@ -79,6 +79,8 @@ mod tests {
     fn every_kind_of_value_reads_from_a_variable() {
         let raw = read(&environment(&[
             ("MILLRACE_SERVER__LISTEN", "127.0.0.1:9000"),
+            ("MILLRACE_SERVER__COMPAT", "tfs,triton"),
+            ("MILLRACE_SERVER__ADMIN", "[\"127.0.0.1:1\", \"unix:/a\"]"),
             ("MILLRACE_LIMITS__MAX_CONNECTIONS", "7"),
             ("MILLRACE_LIMITS__MAX_BODY_BYTES", "1MiB"),
             ("MILLRACE_REGISTRY__WATCH", "false"),
@@ -88,7 +90,9 @@ mod tests {
             ("PATH", "/bin"),
         ]))
         .unwrap();
-        assert_eq!(raw.server.listen.as_deref(), Some("127.0.0.1:9000"));
+        assert_eq!(raw.server.listen.unwrap().0, ["127.0.0.1:9000"]);
+        assert_eq!(raw.server.compat.unwrap().0.len(), 2);
+        assert_eq!(raw.server.admin.unwrap().0, ["127.0.0.1:1", "unix:/a"]);
         assert_eq!(raw.limits.max_connections, NonZeroUsize::new(7));
         assert_eq!(raw.limits.max_body_bytes.unwrap().0, 1 << 20);
         assert_eq!(raw.registry.watch, Some(false));

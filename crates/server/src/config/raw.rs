@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::value::{Bytes, Span};
-use super::{LogFormat, Ready};
+use super::listeners::Compat;
+use super::value::{Bytes, List, Span};
+use super::{LogFormat, Platform, Ready};
 
 /// Declares a section: a struct of optional keys, with the list of its keys and the merge.
 macro_rules! section {
@@ -67,9 +68,14 @@ sections! {
 
 section! {
     RawServer {
-        listen: String,
-        admin: String,
+        listen: List<String>,
+        admin: List<String>,
+        metrics: List<String>,
+        compat: List<Compat>,
+        admin_on_data_plane: bool,
+        platform: Platform,
         reuse_port: bool,
+        socket_mode: String,
         drain_delay: Span,
         drain_timeout: Span,
         request_timeout: Span,
@@ -83,7 +89,8 @@ section! {
 section! {
     RawLimits {
         max_body_bytes: Bytes,
-        max_message_bytes: Bytes,
+        max_decompressed_bytes: Bytes,
+        max_grpc_message_bytes: Bytes,
         max_json_depth: usize,
         max_receiving_bytes: Bytes,
         max_answer_bytes: Bytes,
@@ -92,6 +99,8 @@ section! {
         max_header_bytes: Bytes,
         max_headers: NonZeroUsize,
         max_streams: NonZeroU32,
+        max_connection_age: Span,
+        max_connection_grace: Span,
         header_timeout: Span,
         body_timeout: Span,
         min_body_rate: Bytes,
@@ -104,6 +113,7 @@ section! {
     RawRegistry {
         repository: PathBuf,
         model_config_file: PathBuf,
+        stores: Vec<PathBuf>,
         watch: bool,
         poll_interval: Span,
         quiet_period: Span,

@@ -4,7 +4,7 @@
 //! variables, defaults.
 
 use std::fs;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,13 @@ use millrace_registry::{BatchOverrides, ListedModel, ModelSet, VersionPolicy};
 
 use super::environment::{self, Environment};
 use super::error::{ConfigError, Place};
+use super::listeners::listeners;
+use super::platform::Hosting;
 use super::raw::{Raw, RawBatching, RawCompute, RawLimits, RawLog, RawRegistry, RawServer};
+use super::value::List;
 use super::{LogFormat, ServerConfig};
 use crate::log::Filter;
-use crate::net::ConnectionLimits;
+use crate::net::{Address, AddressError, ConnectionLimits};
 use crate::tfs;
 
 /// The folder that `serve` looks into when it is told none.
@@ -37,10 +40,12 @@ pub(crate) fn resolve(flags: Raw, config: Option<&Path>, environment: &Environme
     let file = named.map(|path| read_file(&path)).transpose()?.unwrap_or_default();
     let Raw { server, limits, registry, batching, compute, log, metrics } = flags.over(from_environment).over(file);
 
-    let models = models(&registry, environment)?;
+    let hosting = Hosting::read(server.platform, environment)?;
+    let models = models(&registry, &hosting, environment)?;
     let mut config = ServerConfig::new(models);
+    hosting.apply(&mut config);
     if let Some(series) = metrics.max_series {
-        config.http.max_metric_series = series;
+        config.front.max_metric_series = series;
         config.registry.max_metric_series = series;
     }
     self::server(&mut config, server)?;
@@ -48,6 +53,8 @@ pub(crate) fn resolve(flags: Raw, config: Option<&Path>, environment: &Environme
     self::compute(&mut config, &compute);
     self::batching(&mut config, batching)?;
     self::registry(&mut config, registry, environment);
+    // Here and not only where they are opened, so that a configuration that cannot be is refused as such.
+    listeners(&config)?;
     let RawLog { format, level } = log;
     let level = level.unwrap_or_else(|| "info".to_owned());
     let log_filter = level.parse().map_err(|error| ConfigError::new(Place::Together, format!("log.level: {error}")))?;
@@ -66,7 +73,7 @@ fn read_file(path: &Path) -> Result<Raw, ConfigError> {
         &mut raw.registry.model_config_file,
         &mut raw.batching.parameters_file,
     ];
-    for path in paths.into_iter().flatten() {
+    for path in paths.into_iter().flatten().chain(raw.registry.stores.iter_mut().flatten()) {
         *path = folder.join(&*path);
     }
     Ok(raw)
@@ -77,7 +84,7 @@ fn read_text(path: &Path, flag: &'static str) -> Result<String, ConfigError> {
         .map_err(|error| ConfigError::new(Place::Flag(flag), format!("cannot read {}: {error}", path.display())))
 }
 
-fn models(registry: &RawRegistry, environment: &Environment) -> Result<ModelSet, ConfigError> {
+fn models(registry: &RawRegistry, hosting: &Hosting, environment: &Environment) -> Result<ModelSet, ConfigError> {
     let together = |message: String| ConfigError::new(Place::Together, message);
     match (&registry.repository, &registry.model_config_file) {
         (Some(repository), Some(file)) => Err(together(format!(
@@ -96,6 +103,7 @@ fn models(registry: &RawRegistry, environment: &Environment) -> Result<ModelSet,
         (None, Some(file)) => listed(file),
         (None, None) => match tfs_variables(environment)? {
             Some(model) => Ok(ModelSet::Listed(vec![model])),
+            None if hosting.names_models() => hosting.models(),
             None if Path::new(DEFAULT_REPOSITORY).is_dir() => {
                 Ok(ModelSet::Repository(PathBuf::from(DEFAULT_REPOSITORY)))
             }
@@ -154,10 +162,18 @@ fn tfs_variables(environment: &Environment) -> Result<Option<ListedModel>, Confi
 
 fn server(config: &mut ServerConfig, raw: RawServer) -> Result<(), ConfigError> {
     if let Some(listen) = raw.listen {
-        config.listen = address("server.listen", &listen)?;
+        config.listen = addresses("server.listen", &listen)?;
     }
     if let Some(admin) = raw.admin {
-        config.admin = if admin == "off" { None } else { Some(address("server.admin", &admin)?) };
+        config.admin = addresses("server.admin", &admin)?;
+    }
+    if let Some(metrics) = raw.metrics {
+        config.metrics = addresses("server.metrics", &metrics)?;
+    }
+    set(&mut config.compat, raw.compat.map(|compat| compat.0));
+    set(&mut config.admin_on_data_plane, raw.admin_on_data_plane);
+    if let Some(mode) = raw.socket_mode {
+        config.socket_mode = socket_mode(&mode)?;
     }
     set(&mut config.reuse_port, raw.reuse_port);
     set(&mut config.drain_delay, raw.drain_delay.map(|span| span.0));
@@ -169,17 +185,31 @@ fn server(config: &mut ServerConfig, raw: RawServer) -> Result<(), ConfigError> 
         config.http.gzip_min_bytes = if bytes.0 == 0 { None } else { Some(size(bytes.0)) };
     }
     set(&mut config.http.offload_bytes, raw.offload_bytes.map(|bytes| size(bytes.0)));
-    if config.admin == Some(config.listen) && config.listen.port() != 0 {
-        let message = format!("server.admin and server.listen are both {}; give them different ports", config.listen);
-        return Err(ConfigError::new(Place::Together, message));
-    }
     Ok(())
 }
 
-fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    let found = text.parse().ok().or_else(|| text.to_socket_addrs().ok()?.next());
-    found.ok_or_else(|| {
-        let message = format!("{key}: {} is not an address; write IP:PORT, such as 0.0.0.0:8080", Quoted(text));
+/// The addresses of one key; `off` in place of them is none.
+fn addresses(key: &str, texts: &List<String>) -> Result<Vec<Address>, ConfigError> {
+    if matches!(&*texts.0, [off] if off == "off") {
+        return Ok(Vec::new());
+    }
+    texts.0.iter().map(|text| address(key, text)).collect()
+}
+
+fn address(key: &str, text: &str) -> Result<Address, ConfigError> {
+    text.parse().or_else(|error| {
+        // A name, such as localhost; an error of any other kind is about a path.
+        let found = (error == AddressError::Form).then(|| text.to_socket_addrs().ok()?.next()).flatten();
+        found
+            .map(Address::Tcp)
+            .ok_or_else(|| ConfigError::new(Place::Together, format!("{key}: {}: {error}", Quoted(text))))
+    })
+}
+
+/// Permissions as `chmod` takes them.
+fn socket_mode(text: &str) -> Result<u32, ConfigError> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
+        let message = format!("server.socket_mode: {} is not a file mode; write it as \"660\"", Quoted(text));
         ConfigError::new(Place::Together, message)
     })
 }
@@ -191,14 +221,16 @@ fn limits(config: &mut ServerConfig, raw: &RawLimits) {
     set(max_headers, raw.max_headers.map(NonZeroUsize::get));
     set(max_streams, raw.max_streams.map(std::num::NonZero::get));
     set(&mut config.connections.header_timeout, raw.header_timeout.map(|span| span.0));
+    set(&mut config.connections.max_age, raw.max_connection_age.map(|span| span.0));
+    set(&mut config.connections.age_grace, raw.max_connection_grace.map(|span| span.0));
     set(&mut config.connections.idle_timeout, raw.idle_timeout.map(|span| span.0));
     set(&mut config.connections.write_timeout, raw.write_timeout.map(|span| span.0));
     set(&mut config.http.max_body_bytes, raw.max_body_bytes.map(|bytes| bytes.0));
-    set(&mut config.http.max_decompressed_bytes, raw.max_message_bytes.map(|bytes| bytes.0));
+    set(&mut config.http.max_decompressed_bytes, raw.max_decompressed_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_json_depth, raw.max_json_depth);
-    set(&mut config.http.max_receiving_bytes, raw.max_receiving_bytes.map(|bytes| bytes.0));
+    set(&mut config.front.max_receiving_bytes, raw.max_receiving_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_answer_bytes, raw.max_answer_bytes.map(|bytes| size(bytes.0)));
-    set(&mut config.http.max_unsent_bytes, raw.max_unsent_bytes.map(|bytes| bytes.0));
+    set(&mut config.front.max_unsent_bytes, raw.max_unsent_bytes.map(|bytes| bytes.0));
     set(&mut config.http.body_timeout, raw.body_timeout.map(|span| span.0));
     set(&mut config.http.min_body_rate, raw.min_body_rate.map(|bytes| bytes.0));
 }

@@ -1,12 +1,14 @@
-//! Durations and sizes as operators write them: `"5s"`, `"20ms"`, `"64MiB"`, `4096`.
+//! Durations, sizes and lists as operators write them: `"5s"`, `"20ms"`, `"64MiB"`, `4096`, `"tfs,triton"`.
 //!
 //! Reading only; what a value is good for is decided where it is used.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{self, Visitor};
+use serde::de::value::StrDeserializer;
+use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// A duration written as a number and a unit: `ns`, `us`, `ms`, `s`, `m`, `h` or `d`. Parts may follow one another
@@ -17,6 +19,10 @@ pub(crate) struct Span(pub(crate) Duration);
 /// A count of bytes: a number, or a number and a unit: `B`, `KB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
+
+/// Several values: a list, or a text with commas between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List<T>(pub(crate) Vec<T>);
 
 impl FromStr for Span {
     type Err = String;
@@ -168,9 +174,51 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Read<T> {
+            type Value = List<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<List<T>, E> {
+                // A variable's text that is a list in TOML; an IPv6 address has more behind its bracket.
+                if text.starts_with('[') && text.ends_with(']') {
+                    return Err(E::custom("a list stands where a text should"));
+                }
+                let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                parts.map(|part| T::deserialize(StrDeserializer::new(part))).collect::<Result<_, E>>().map(List)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<List<T>, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = sequence.next_element()? {
+                    values.push(value);
+                }
+                Ok(List(values))
+            }
+        }
+        deserializer.deserialize_any(Read(PhantomData))
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Bytes, Span};
+    use serde::Deserialize;
+
+    use super::{Bytes, List, Span};
+
+    #[test]
+    fn lists_read_as_lists_and_as_texts_with_commas() {
+        let list = |text: &str| List::<String>::deserialize(text.parse::<toml::Value>().unwrap()).map(|list| list.0);
+        assert_eq!(list(r#""a, b,c""#).unwrap(), ["a", "b", "c"]);
+        assert_eq!(list(r#"["a, b", "c"]"#).unwrap(), ["a, b", "c"]);
+        assert_eq!(list(r#""""#).unwrap(), [""; 0]);
+        assert!(list("7").is_err());
+    }
 
     #[test]
     fn durations_read_as_people_write_them() {

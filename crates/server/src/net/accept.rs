@@ -8,12 +8,12 @@ use std::time::Duration;
 use metrics::{Counter, Gauge};
 use millrace_core::CallerId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::ConnectionLimits;
 use super::connection::{Answer, serve};
 use super::phase::{Entered, Open, Phase, Phases};
+use super::socket::{Listener, Stream};
 use crate::names;
 
 /// How long accepting pauses after a failure: twice as long after each further one.
@@ -32,8 +32,8 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 /// Accepts on one socket and serves what it accepts.
 #[derive(Debug)]
 pub(crate) struct Acceptor<A> {
-    pub(crate) listener: TcpListener,
-    /// `data` or `admin`: for logs and metrics.
+    pub(crate) listener: Listener,
+    /// `data`, `admin` or `metrics`: for logs and metrics.
     pub(crate) role: &'static str,
     pub(crate) answer: A,
     pub(crate) limits: Arc<ConnectionLimits>,
@@ -48,7 +48,7 @@ impl<A: Answer> Acceptor<A> {
     /// Runs until the phase is [`Phase::Gone`].
     pub(crate) async fn run(self) {
         let meters = Meters::new(self.role);
-        let refusals = Open::default();
+        let (mine, refusals) = (Open::default(), Open::default());
         let mut pause = FIRST_PAUSE;
         loop {
             let accepted = tokio::select! {
@@ -57,9 +57,9 @@ impl<A: Answer> Acceptor<A> {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     pause = FIRST_PAUSE;
-                    self.take(stream, &meters, &refusals);
+                    self.take(stream, &meters, &mine, &refusals);
                 }
                 // The client left between its SYN and our accept; the next one may be fine.
                 Err(error) if is_the_clients(&error) => {}
@@ -76,8 +76,8 @@ impl<A: Answer> Acceptor<A> {
         }
     }
 
-    fn take(&self, stream: TcpStream, meters: &Meters, refusals: &Open) {
-        if self.open.count() >= self.limits.max_connections {
+    fn take(&self, stream: Stream, meters: &Meters, mine: &Open, refusals: &Open) {
+        if mine.count() >= self.limits.max_connections {
             meters.refused.increment(1);
             if refusals.count() < MAX_REFUSALS {
                 let entered = refusals.enter();
@@ -89,15 +89,12 @@ impl<A: Answer> Acceptor<A> {
             }
             return;
         }
-        // Answers are written whole; waiting for more to send only adds delay. It fails on a dead socket, which
-        // reading will notice.
-        let _ = stream.set_nodelay(true);
         let finishing = self.phases.has_reached(Phase::Finishing);
         let entered = if finishing { self.late.enter() } else { self.open.enter() };
         let caller = CallerId(CONNECTIONS.fetch_add(1, Ordering::Relaxed));
         let connection = serve(stream, caller, self.answer.clone(), Arc::clone(&self.limits), self.phases.clone());
         meters.open.increment(1);
-        let guard = Guard { gauge: meters.open.clone(), _entered: entered };
+        let guard = Guard { gauge: meters.open.clone(), _entered: (entered, mine.enter()) };
         tokio::spawn(async move {
             connection.await;
             drop(guard);
@@ -108,7 +105,7 @@ impl<A: Answer> Acceptor<A> {
 /// What is undone when a connection closes, also by a panic.
 struct Guard {
     gauge: Gauge,
-    _entered: Entered,
+    _entered: (Entered, Entered),
 }
 
 impl Drop for Guard {
@@ -140,7 +137,7 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 /// Says 503 and closes in good order: what the client has sent is read, for closing over unread bytes would reset the
 /// connection and take the answer with it.
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+async fn refuse(mut stream: Stream) -> io::Result<()> {
     stream.write_all(REFUSAL).await?;
     stream.shutdown().await?;
     let mut sink = [0; 4096];

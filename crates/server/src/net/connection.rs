@@ -4,29 +4,28 @@
 //! of every read, and lets the header limits of HTTP/1 be set.
 
 use std::convert::Infallible;
-use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::rt::bounds::Http2ServerConnExec;
-use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use millrace_core::CallerId;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::ConnectionLimits;
+use super::carried::{BoxError, Carried};
+use super::drive::{Ends, LINGER, drive};
 use super::phase::{Phase, Phases};
+use super::socket::Stream;
 use super::timed::{Activity, Patience, Timed};
 use crate::log::error_chain;
 
@@ -42,25 +41,31 @@ const HEADER_LIST: u32 = 16 << 10;
 const PING: Duration = Duration::from_secs(20);
 /// HTTP/2: resets waiting for us before the peer counts as hostile.
 const MAX_RESETS: usize = 50;
-/// How long a connection without a request in flight may stay once it should close.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// Whoever answers the requests of a listener.
 pub(crate) trait Answer: Clone + Send + Sync + 'static {
     /// The answers' bodies.
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
+    /// In which protocol a client wants to be told that its request was cut off.
+    type Tongue: Copy + Send + Unpin + 'static;
+
+    /// The protocol of a request.
+    fn tongue(request: &Request<Incoming>) -> Self::Tongue;
 
     /// Answers one request. Dropping the future gives the request up.
     fn answer(&self, request: Request<Incoming>, caller: CallerId)
     -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// The answer to a request that was cut off because the server's time was up.
-    fn cut(&self) -> Response<Self::Body>;
+    fn cut(tongue: Self::Tongue) -> Response<Self::Body>;
+
+    /// The trailers of an answer that was cut off after it had begun, where its protocol has any.
+    fn last_words(tongue: Self::Tongue) -> Option<HeaderMap>;
 }
 
 /// Serves `stream` until it closes.
 pub(crate) async fn serve<A: Answer>(
-    mut stream: TcpStream,
+    mut stream: Stream,
     caller: CallerId,
     answer: A,
     limits: Arc<ConnectionLimits>,
@@ -80,23 +85,17 @@ pub(crate) async fn serve<A: Answer>(
     let activity = Arc::new(Activity::default());
     let patience = Patience { header: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
     let io = TokioIo::new(Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity)));
-    let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity) });
+    let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), is_http2 });
     let service = service_fn(|request| {
         let begun = Begun::new(&connection);
-        async move {
-            let connection = &*begun.0;
-            let answer = connection.answer.answer(request, caller);
-            let response = until_cut(answer, &connection.phases, is_http2).await;
-            Ok::<_, Infallible>(response.unwrap_or_else(|| {
-                connection.phases.count_cut();
-                connection.answer.cut()
-            }))
-        }
+        async move { Ok::<_, Infallible>(begun.answer(request, caller).await) }
     });
+    let age = is_http2.then(|| age(&limits, caller)).flatten();
+    let ends = Ends { phases: &phases, activity: &activity, age };
     let result = if is_http2 {
-        drive(http2_builder(&limits).serve_connection(io, service), &phases, &activity).await
+        drive(http2_builder(&limits).serve_connection(io, service), ends).await
     } else {
-        drive(http1_builder(&limits).serve_connection(io, service), &phases, &activity).await
+        drive(http1_builder(&limits).serve_connection(io, service), ends).await
     };
     if let Err(error) = result {
         // The peer's doing, all of it: gone, too slow, or not speaking HTTP.
@@ -104,20 +103,47 @@ pub(crate) async fn serve<A: Answer>(
     }
 }
 
-/// What the requests of one connection share: one count of references, touched by this connection's tasks alone.
-struct Connection<A> {
-    answer: A,
-    phases: Phases,
-    activity: Arc<Activity>,
+/// How long an HTTP/2 connection takes requests, and how long those in flight may then take. HTTP/1 ones are not bounded:
+/// closing one between two requests loses the second.
+fn age(limits: &ConnectionLimits, caller: CallerId) -> Option<(Duration, Duration)> {
+    // A tenth less to a tenth more, evenly spread over connections whose numbers follow one another, so that clients that
+    // came at once do not come back at once.
+    let spread = u32::try_from(caller.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48).unwrap_or(0);
+    let tenth = limits.max_age / 10;
+    (!limits.max_age.is_zero()).then(|| (limits.max_age - tenth + tenth * 2 * spread / (1 << 16), limits.age_grace))
 }
 
-/// A request between its headers and its answer.
-struct Begun<A>(Arc<Connection<A>>);
+/// What the requests of one connection share: one count of references, touched by this connection's tasks alone.
+pub(super) struct Connection<A> {
+    answer: A,
+    pub(super) phases: Phases,
+    pub(super) activity: Arc<Activity>,
+    pub(super) is_http2: bool,
+}
+
+/// A request between its headers and the end of its answer.
+pub(super) struct Begun<A>(Arc<Connection<A>>);
 
 impl<A> Begun<A> {
     fn new(connection: &Arc<Connection<A>>) -> Self {
         connection.activity.begin();
         Self(Arc::clone(connection))
+    }
+
+    pub(super) fn connection(&self) -> &Connection<A> {
+        &self.0
+    }
+}
+
+impl<A: Answer> Begun<A> {
+    async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Response<Carried<A>> {
+        let Connection { answer, phases, is_http2, .. } = &*self.0;
+        let tongue = A::tongue(&request);
+        let response = until_cut(answer.answer(request, caller), phases, *is_http2).await.unwrap_or_else(|| {
+            phases.count_cut();
+            A::cut(tongue)
+        });
+        response.map(|body| Carried::new(body, self, tongue))
     }
 }
 
@@ -128,7 +154,7 @@ impl<A> Drop for Begun<A> {
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2. Gives what it has read; nothing where the client closed.
-async fn sniff(stream: &mut TcpStream, header_timeout: Duration) -> io::Result<(Vec<u8>, bool)> {
+async fn sniff(stream: &mut Stream, header_timeout: Duration) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = [0; PREFACE.len()];
     let mut length = stream.read(&mut bytes).await?;
     let rest = async {
@@ -194,79 +220,4 @@ async fn until_cut<T>(answer: impl Future<Output = T>, phases: &Phases, is_http2
         if is_http2 { cut.as_mut().poll(context).map(|()| None) } else { Poll::Pending }
     })
     .await
-}
-
-/// A hyper connection of either protocol.
-trait Graceful: Future<Output = Result<(), hyper::Error>> {
-    /// No more requests after those in flight.
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for http1::Connection<I, S>
-where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    I: Read + Write + Unpin + 'static,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<I, S, B> Graceful for http2::Connection<I, S, TokioExecutor>
-where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn Error + Send + Sync>>,
-    I: Read + Write + Unpin,
-    B: Body + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-    TokioExecutor: Http2ServerConnExec<S::Future, B>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-async fn drive<C: Graceful>(connection: C, phases: &Phases, activity: &Activity) -> Result<(), hyper::Error> {
-    let mut connection = pin!(connection);
-    let mut finishing = pin!(phases.reached(Phase::Finishing));
-    let mut is_registered = false;
-    let closed = poll_fn(|context| {
-        if let Poll::Ready(result) = connection.as_mut().poll(context) {
-            return Poll::Ready(Some(result));
-        }
-        if activity.is_idle_for_too_long() {
-            return Poll::Ready(None);
-        }
-        // Polled once: that registers this task, and polling takes a lock that all connections share.
-        if is_registered {
-            return if phases.has_reached(Phase::Finishing) { Poll::Ready(None) } else { Poll::Pending };
-        }
-        is_registered = true;
-        finishing.as_mut().poll(context).map(|()| None)
-    })
-    .await;
-    if let Some(result) = closed {
-        return result;
-    }
-    connection.as_mut().finish();
-    let mut cut = pin!(phases.reached(Phase::Cut));
-    let mut is_cut = false;
-    loop {
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => return result,
-            () = phases.reached(Phase::Gone) => {
-                if !activity.is_quiet() {
-                    phases.count_cut();
-                }
-                return Ok(());
-            }
-            // Polls the connection again, and with it the requests in flight, which then see that they are cut.
-            () = cut.as_mut(), if !is_cut => is_cut = true,
-            () = tokio::time::sleep(LINGER) => if activity.is_quiet() { return Ok(()) },
-        }
-    }
 }

@@ -3,16 +3,22 @@
 //! What a request means is `millrace-http`'s; this module hands it requests and carries answers back.
 
 mod accept;
+mod address;
 mod bind;
+mod carried;
 mod connection;
+mod drive;
 mod phase;
+mod socket;
 mod timed;
 
 pub(crate) use accept::Acceptor;
+pub use address::{Address, AddressError};
 pub use bind::BindError;
-pub(crate) use bind::bind;
+pub(crate) use bind::{BindOptions, bind};
 pub(crate) use connection::Answer;
 pub(crate) use phase::{Open, Phase, Phases};
+pub(crate) use socket::Listener;
 
 use std::time::Duration;
 
@@ -25,6 +31,8 @@ use std::time::Duration;
 /// | `max_headers` | 100 | headers of one HTTP/1 request; above it 431 |
 /// | `max_streams` | 100 | concurrent requests on one HTTP/2 connection |
 /// | `header_timeout` | 5 s | from the first byte of a request to the end of its headers |
+/// | `max_age` | 10 min | of an HTTP/2 connection, give or take a tenth; then it takes no more requests |
+/// | `age_grace` | 30 s | that requests in flight on it have after that |
 /// | `idle_timeout` | 75 s | between two requests, and before the first; a connection closes after one to two of it |
 /// | `write_timeout` | 30 s | without progress while the client does not read its answer |
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +47,11 @@ pub struct ConnectionLimits {
     pub max_streams: u32,
     /// From the first byte of a request to the end of its headers.
     pub header_timeout: Duration,
+    /// How long an HTTP/2 connection takes requests, give or take a tenth, so that clients spread anew over servers that
+    /// have come since. Zero: for ever.
+    pub max_age: Duration,
+    /// How long requests in flight may take after that.
+    pub age_grace: Duration,
     /// Between two requests, and before the first.
     pub idle_timeout: Duration,
     /// Without progress while the client does not read its answer.
@@ -53,6 +66,8 @@ impl Default for ConnectionLimits {
             max_headers: 100,
             max_streams: 100,
             header_timeout: Duration::from_secs(5),
+            max_age: Duration::from_secs(600),
+            age_grace: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
         }

@@ -6,7 +6,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,11 +16,17 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// The slowest reading of an answer that still counts as progress, in bytes per second.
 const SLOWEST_READER: u64 = 1024;
 
+const UNREAD: &str = "the client does not read its answer";
+/// How many bytes an HTTP/2 client must take for that to count as progress. Less is pings and the like.
+const PROGRESS: u64 = 16 << 10;
+
 /// What the requests of one connection tell its stream.
 #[derive(Debug, Default)]
 pub(crate) struct Activity {
     begun: AtomicU64,
     ended: AtomicU64,
+    /// Large answers that HTTP/2's flow control holds back, in parts or whole.
+    sending: AtomicUsize,
     /// Bytes wait for the client to read.
     stalled: AtomicBool,
     /// The connection was idle for too long; whoever drives it should close it in good order.
@@ -38,9 +44,23 @@ impl Activity {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A large answer is about to be sent.
+    pub(super) fn begin_sending(&self) {
+        self.sending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has been, or will not be.
+    pub(super) fn end_sending(&self) {
+        self.sending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn is_sending(&self) -> bool {
+        self.sending.load(Ordering::Relaxed) > 0
+    }
+
     /// No request is being answered and no answer waits to be read.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.is_resting() && !self.stalled.load(Ordering::Relaxed)
+        self.is_resting() && !self.is_sending() && !self.stalled.load(Ordering::Relaxed)
     }
 
     /// No request is being answered.
@@ -74,6 +94,8 @@ enum Waiting {
     Idle(u64),
     /// The rest of the headers that follow so many begun requests.
     Headers(u64),
+    /// The HTTP/2 client to take what it has asked for; the number is of what it has taken so far.
+    Taking(u64),
 }
 
 /// The stream.
@@ -93,6 +115,8 @@ pub(crate) struct Timed<S> {
     write_timer: Option<Stall>,
     /// How often writing went on after a stall.
     resumed: u64,
+    /// Bytes written.
+    written: u64,
 }
 
 #[derive(Debug)]
@@ -118,6 +142,7 @@ impl<S> Timed<S> {
             is_registered: false,
             write_timer: None,
             resumed: 0,
+            written: 0,
         }
     }
 
@@ -128,16 +153,25 @@ impl<S> Timed<S> {
         let resting = self.activity.is_quiet();
         // HTTP/2 peers also send pings and window updates, which no request follows: only idling is timed there.
         let headers = resting && !self.is_http2 && self.bytes_after == Some(begun);
-        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun + ended + self.resumed) };
-        let limit = if headers { self.patience.header } else { self.patience.idle };
+        let taking = self.is_http2 && self.activity.is_sending();
+        let (wanted, limit) = if taking {
+            (Waiting::Taking(self.written / PROGRESS), self.patience.write)
+        } else if headers {
+            (Waiting::Headers(begun), self.patience.header)
+        } else {
+            (Waiting::Idle(begun + ended + self.resumed), self.patience.idle)
+        };
         let (armed, timer) =
             self.read_timer.get_or_insert_with(|| (wanted, Box::pin(sleep_until(Instant::now() + limit))));
         // Armed also while a request is answered: hyper may not read again once it has been.
-        if *armed != wanted || !resting {
+        if *armed != wanted || !(resting || taking) {
             // A timer armed for an earlier idling is left to run out and only then set anew: idling lasts at most twice
             // its limit, and no request pays for setting a timer. It knows the waker: one task drives a connection.
-            let idling = matches!((*armed, wanted), (Waiting::Idle(_), Waiting::Idle(_)));
-            if idling && self.is_registered && !timer.is_elapsed() {
+            let is_alike = matches!(
+                (*armed, wanted),
+                (Waiting::Idle(_), Waiting::Idle(_)) | (Waiting::Taking(_), Waiting::Taking(_))
+            );
+            if is_alike && self.is_registered && !timer.is_elapsed() {
                 return Poll::Pending;
             }
             timer.as_mut().reset(Instant::now() + limit);
@@ -145,6 +179,9 @@ impl<S> Timed<S> {
         }
         self.is_registered = true;
         ready!(timer.as_mut().poll(context));
+        if taking {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, UNREAD)));
+        }
         if !resting {
             // Only a limit of zero gets here.
             return Poll::Pending;
@@ -184,7 +221,7 @@ impl<S> Timed<S> {
             stall.waiting = true;
         }
         match stall.timer.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")),
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, UNREAD)),
             Poll::Pending => Ok(()),
         }
     }
@@ -201,8 +238,10 @@ impl<S> Timed<S> {
                 Err(error) => Poll::Ready(Err(error)),
             },
             Poll::Ready(result) => {
-                if let (Some(stall), Ok(value)) = (&mut self.write_timer, &result) {
-                    stall.progress += n(value) as u64;
+                let written = result.as_ref().map_or(0, n) as u64;
+                self.written += written;
+                if let (Some(stall), Ok(_)) = (&mut self.write_timer, &result) {
+                    stall.progress += written;
                     self.resumed += u64::from(stall.waiting);
                     stall.waiting = false;
                     self.activity.stalled.store(false, Ordering::Relaxed);

@@ -7,9 +7,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use millrace_registry::BatchOverrides;
+use millrace_registry::text_format::{self, Field, Message, Value};
 use serde::Deserialize;
 
-use super::text::{self, Field, Message, Value};
 use crate::config::error::{ConfigError, closest};
 
 /// One `config { … }` of a `model_config_list`.
@@ -116,7 +116,7 @@ impl File<'_> {
     }
 
     fn parse(self) -> Result<Message, ConfigError> {
-        text::parse(self.text).map_err(|error| self.error(error.offset, error.message))
+        text_format::parse(self.text).map_err(|error| self.error(error.offset, error.message))
     }
 
     /// The fields of `message`, all of which must be among `names`.

@@ -1,4 +1,3 @@
 //! TensorFlow Serving's configuration files.
 
 pub(crate) mod config;
-mod text;

@@ -139,7 +139,7 @@ fn rows_71_and_72_overload_is_refused_at_the_door_and_the_rest_is_answered() {
         client.send(Client::request("POST", DOUBLE, "", body(4.0).as_bytes()));
     }
     // All but those that fit are refused at once, while the worker is still busy.
-    server.until_metric("millrace_http_refused_total{reason=\"queue_full\"}", |refused| refused >= 90.0);
+    server.until_metric("millrace_refused_total{reason=\"queue_full\"}", |refused| refused >= 90.0);
     gate.open();
     busy.reply().gives(&prediction(2.0));
     let mut served = 0;
@@ -162,7 +162,7 @@ fn row_57_loads_unloads_and_requests_race_and_the_last_order_wins() {
     let server = TestServer::fake(two_models(), FakeBackend::default(), |_| {});
     thread::scope(|scope| {
         for order in ["load", "unload", "load", "unload"] {
-            let (admin, path) = (server.server.admin_addr().unwrap(), format!("/admin/models/double/{order}"));
+            let (admin, path) = (server.admin_address(), format!("/admin/models/double/{order}"));
             scope.spawn(move || {
                 for _ in 0..10 {
                     let reply = Client::connect(admin).post(&path, "");

@@ -54,7 +54,7 @@ fn chunked(count: usize) -> Vec<u8> {
 fn row_33_a_million_one_byte_chunks_are_refused_early_and_leave_nothing() {
     let repository = half_plus_two();
     let process = start(&repository);
-    let refused = || process.metric("millrace_http_refused_total{reason=\"invalid_input\"}");
+    let refused = || process.metric("millrace_refused_total{reason=\"invalid_input\"}");
     let before = refused();
     let request = chunked(1_000_000);
     let mut client = Client::connect(process.address);

@@ -18,7 +18,7 @@ fn the_metrics_page_passes_a_lint() {
     let page = page.text();
     lint(&page);
     for family in [
-        "millrace_http_request_seconds",
+        "millrace_request_seconds",
         "millrace_batching_queue_seconds",
         "millrace_batching_compute_seconds",
         "millrace_batching_batch_rows",

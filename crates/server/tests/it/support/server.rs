@@ -60,8 +60,8 @@ impl TestServer {
         configure: impl FnOnce(&mut ServerConfig),
     ) -> Self {
         let mut config = ServerConfig::repository(path);
-        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        config.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
+        config.admin = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
         configure(&mut config);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -75,7 +75,7 @@ impl TestServer {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.server.local_addr()
+        self.server.local_addr().tcp().expect("tests listen on TCP, or ask otherwise")
     }
 
     /// The folder that it serves.
@@ -87,8 +87,12 @@ impl TestServer {
         Client::connect(self.address())
     }
 
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.server.admin_addr().and_then(millrace_server::Address::tcp).expect("there is an admin listener")
+    }
+
     pub(crate) fn admin(&self) -> Client {
-        Client::connect(self.server.admin_addr().expect("there is an admin listener"))
+        Client::connect(self.admin_address())
     }
 
     /// The server is well: alive, ready, and `double` doubles.
