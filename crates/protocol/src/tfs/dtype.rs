@@ -42,19 +42,26 @@ pub const fn data_type_number(dtype: DType) -> i32 {
     }
 }
 
+/// The dtype of a number in protobuf messages, where it is one that we have.
+pub fn data_type(number: i32) -> Option<DType> {
+    DType::ALL.into_iter().find(|dtype| data_type_number(*dtype) == number)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use millrace_core::DType;
 
-    use super::{data_type_name, data_type_number};
+    use super::{data_type, data_type_name, data_type_number};
 
     #[test]
     fn no_two_dtypes_share_a_name_or_a_number() {
         let names: HashSet<_> = DType::ALL.into_iter().map(data_type_name).collect();
         let numbers: HashSet<_> = DType::ALL.into_iter().map(data_type_number).collect();
         assert_eq!((names.len(), numbers.len()), (DType::ALL.len(), DType::ALL.len()));
+        assert!(DType::ALL.into_iter().all(|dtype| data_type(data_type_number(dtype)) == Some(dtype)));
+        assert_eq!((data_type(0), data_type(8), data_type(101)), (None, None, None));
         assert_eq!(data_type_number(DType::Fp16), 19);
         assert_eq!(data_type_name(DType::Bytes), "DT_STRING");
     }

@@ -19,6 +19,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A refusal whose code is not the one that its reason usually has.
+    pub(super) fn with_code(code: Code, refusal: Refusal) -> Self {
+        Self { code, rest_status: rest_status_of_code(code), refusal }
+    }
+
     /// The canonical code, for gRPC and metrics.
     pub fn code(&self) -> Code {
         self.code
@@ -128,7 +133,7 @@ fn not_resolved(refusal: Refusal, model: &ModelRef<'_>) -> Failure {
         words = words.with_retry_after(wait);
     }
     let cause: Arc<dyn Error + Send + Sync> = Arc::new(refusal);
-    Failure { code, rest_status: rest_status_of_code(code), refusal: words.with_cause(cause) }
+    Failure::with_code(code, words.with_cause(cause))
 }
 
 /// The failure of a REST request that names a signature the model does not have.
