@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, RETRY_AFTER};
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 use millrace_core::{Code, Refusal};
 use millrace_protocol::{plain, tfs};
 use serde::Serialize;
@@ -21,6 +21,7 @@ pub(crate) struct Failure {
     refusal: Refusal,
     close: bool,
     form: Form,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 /// Writes the body of an error, a JSON document.
@@ -29,7 +30,8 @@ pub(crate) type Form = fn(&Failure) -> Bytes;
 impl Failure {
     /// A failure whose status no table gives.
     pub(crate) fn with_status(status: StatusCode, code: Code, refusal: Refusal) -> Self {
-        Self { status, code, refusal, close: false, form: |failure| error_body(failure.refusal.message()) }
+        let form: Form = |failure| error_body(failure.refusal.message());
+        Self { status, code, refusal, close: false, form, header: None }
     }
 
     /// A failure on a route of our own, by the plain table.
@@ -46,6 +48,12 @@ impl Failure {
     /// The same with another body than `{"error": "…"}`.
     pub(crate) fn in_form(mut self, form: Form) -> Self {
         self.form = form;
+        self
+    }
+
+    /// The same with a header that says what would work.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -73,6 +81,9 @@ impl Failure {
         let mut answer = json(self.status, (self.form)(self));
         if let Some(wait) = self.retry_after() {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if let Some((name, value)) = &self.header {
+            answer.headers_mut().insert(name, value.clone());
         }
         // HTTP/2 has no such header; there the refused body is cut off by resetting its stream.
         if self.close && version < Version::HTTP_2 {

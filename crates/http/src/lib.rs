@@ -16,6 +16,7 @@ mod error;
 mod exchange;
 mod head;
 mod health;
+mod oip;
 mod platform;
 mod response;
 mod route;

@@ -98,6 +98,13 @@ fn answer(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>)
     response
 }
 
+/// A body of any kind; its headers are the caller's.
+pub(crate) fn with_body(status: StatusCode, body: ResponseBody) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
 /// A JSON document.
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer(status, JSON, body)
@@ -115,9 +122,7 @@ pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
 
 /// No body at all.
 pub(crate) fn empty(status: StatusCode) -> Answer {
-    let mut response = Response::new(ResponseBody::default());
-    *response.status_mut() = status;
-    response
+    with_body(status, ResponseBody::default())
 }
 
 /// 405, naming the methods there are.

@@ -13,6 +13,8 @@ use percent_encoding::percent_decode_str;
 pub(crate) enum Family<'a> {
     /// Below `/v1/`: TensorFlow Serving's and KServe's v1. Holds the path after it.
     Tfs(&'a str),
+    /// `/v2` and below: the Open Inference Protocol. Holds the path after it.
+    Oip(&'a str),
     /// Below `/admin/`: our own orders. Holds the path after it.
     Admin(&'a str),
     /// The metrics page, under either of its names.
@@ -39,6 +41,11 @@ pub(crate) fn family(path: &str, roles: Roles) -> Family<'_> {
         && let Some(rest) = strip(path, "/admin/")
     {
         return Family::Admin(rest);
+    }
+    if (roles.inference || roles.repository)
+        && let Some(rest) = strip(path, "/v2").filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    {
+        return Family::Oip(rest);
     }
     match path.len() {
         7 if is("/health") => Family::Health,

@@ -24,7 +24,7 @@ use crate::exchange::Asked;
 use crate::head::{Head, REQUEST_ID};
 use crate::response::{self, Answer, ResponseBody};
 use crate::route::{Family, family};
-use crate::{admin, health, tfs};
+use crate::{admin, health, oip, tfs};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -76,6 +76,7 @@ impl HttpService {
         let asked = Asked { parts: &parts, head: &head, connection };
         let result = match family(parts.uri.path(), connection.roles) {
             Family::Tfs(rest) => tfs::answer(shared, asked, rest, body).await,
+            Family::Oip(rest) => oip::answer(shared, asked, rest, body).await,
             Family::Admin(rest) => Box::pin(admin::answer(shared, asked, rest, body)).await,
             Family::Unknown if connection.roles.management => Ok(admin::not_found()),
             other => Ok(shared.plain(&other, &parts)),
@@ -98,7 +99,9 @@ impl Shared {
             Family::Health => health::health(&self.parts.readiness),
             Family::Live => health::live(&self.parts.readiness),
             Family::Ready => health::ready(&self.parts.readiness, &*self.parts.catalog),
-            Family::Tfs(_) | Family::Admin(_) | Family::Unknown => response::text(StatusCode::NOT_FOUND, "not found\n"),
+            Family::Tfs(_) | Family::Oip(_) | Family::Admin(_) | Family::Unknown => {
+                response::text(StatusCode::NOT_FOUND, "not found\n")
+            }
         }
     }
 

@@ -58,6 +58,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A request that came late by its own `timeout`: it finds the server unavailable, as Triton's queue policy puts it, and
+    /// not its deadline exceeded.
+    pub fn of_timeout(refusal: Refusal) -> Self {
+        Self::with(Code::Unavailable, 503, refusal)
+    }
+
     /// A refusal under a code and a status that the tables do not give it.
     pub(super) fn with(code: Code, http_status: u16, refusal: Refusal) -> Self {
         Self { code, http_status, refusal }

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Code, Priority, Reason, Refusal};
+use millrace_core::{Priority, Reason, Refusal};
 
 use super::failure::Failure;
 use super::words::invalid;
@@ -130,11 +130,10 @@ impl Parameters {
         own.map_or(latest, |own| own.min(latest))
     }
 
-    /// The failure that `refusal` is for this request: one that came late by its own `timeout` finds the server unavailable,
-    /// as Triton's queue policy puts it, and not its deadline exceeded.
+    /// The failure that `refusal` is for this request; see [`Failure::of_timeout`].
     pub fn failure(&self, refusal: Refusal) -> Failure {
         if self.queue_timeout.is_some() && refusal.reason() == Reason::Late {
-            return Failure::with(Code::Unavailable, 503, refusal);
+            return Failure::of_timeout(refusal);
         }
         refusal.into()
     }

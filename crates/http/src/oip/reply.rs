@@ -1,0 +1,135 @@
+//! An answer: a document, and behind it the outputs that were wanted in binary form, each as it lies.
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use http::{HeaderValue, StatusCode};
+use millrace_core::{InferResponse, Reason, Refusal, Servable, Tensor};
+use millrace_json::{JsonError, encode_elements, encode_string};
+use millrace_protocol::oip::{PlannedOutput, raw_bytes};
+use smallvec::SmallVec;
+
+use super::codec::{HEADER_LENGTH, Reply};
+use super::request::default_signature;
+use crate::coding::Coding;
+use crate::response::{self, Answer, ResponseBody};
+
+/// What the answer must keep to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// How it is packed.
+    pub(super) packed: Coding,
+    /// The most bytes, before packing.
+    pub(super) max_bytes: usize,
+}
+
+/// Writes the whole answer.
+///
+/// # Errors
+/// `BackendFailed` for an output whose strings are no text, `Unsupported` for a dtype that has no JSON form, `TooLarge`,
+/// and `BackendBroken` where the outputs are not those wanted.
+pub(super) fn write(
+    servable: &dyn Servable,
+    reply: &Reply,
+    response: &InferResponse,
+    limits: Limits,
+) -> Result<Answer, Refusal> {
+    let outputs = reply.plan.apply(response.outputs.clone())?;
+    let mut text = Vec::with_capacity(256);
+    text.push(b'{');
+    if let Some(id) = &reply.id {
+        text.extend_from_slice(b"\"id\":");
+        encode_string(&mut text, id);
+        text.push(b',');
+    }
+    text.extend_from_slice(b"\"model_name\":");
+    encode_string(&mut text, servable.model().as_str());
+    text.extend_from_slice(b",\"model_version\":");
+    encode_string(&mut text, &servable.version().to_string());
+    text.extend_from_slice(b",\"outputs\":[");
+    let mut blobs: SmallVec<[Bytes; 2]> = SmallVec::new();
+    for (index, (planned, tensor)) in reply.plan.outputs.iter().zip(&outputs).enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        blobs.extend(output(&mut text, servable, (planned, tensor), limits.max_bytes)?);
+    }
+    text.extend_from_slice(b"]}");
+    finish(text, &blobs, limits)
+}
+
+/// Writes one output into the document; gives its bytes where it is wanted in binary form.
+fn output(
+    text: &mut Vec<u8>,
+    servable: &dyn Servable,
+    (planned, tensor): (&PlannedOutput, &Tensor),
+    max_bytes: usize,
+) -> Result<Option<Bytes>, Refusal> {
+    text.extend_from_slice(b"{\"name\":");
+    encode_string(text, &planned.name);
+    text.extend_from_slice(b",\"datatype\":\"");
+    text.extend_from_slice(tensor.dtype().name().as_bytes());
+    text.extend_from_slice(b"\",\"shape\":[");
+    for (axis, size) in tensor.shape().iter().enumerate() {
+        if axis > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(size.to_string().as_bytes());
+    }
+    text.push(b']');
+    if planned.binary {
+        let blob = raw_bytes(tensor)?;
+        text.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+        text.extend_from_slice(blob.len().to_string().as_bytes());
+        text.extend_from_slice(b"}}");
+        return Ok(Some(blob));
+    }
+    text.extend_from_slice(b",\"data\":");
+    let specs = default_signature(servable)?.outputs();
+    let spec = specs.get(planned.index).ok_or_else(|| {
+        Refusal::new(Reason::BackendBroken, format!("model '{}' changed its signature", servable.model()))
+    })?;
+    encode_elements(text, spec, tensor, max_bytes).map_err(|error| unwritable(&error, servable, planned))?;
+    text.push(b'}');
+    Ok(None)
+}
+
+/// Why an output is no text, in words that say what would work.
+fn unwritable(error: &JsonError, servable: &dyn Servable, planned: &PlannedOutput) -> Refusal {
+    let (name, model) = (&planned.name, servable.model());
+    match error {
+        JsonError::OutputText { .. } => Refusal::new(
+            Reason::BackendFailed,
+            format!("output '{name}' of model '{model}' is not UTF-8; ask for it with 'binary_data'"),
+        ),
+        JsonError::OutputType { dtype, .. } => Refusal::new(
+            Reason::InvalidInput,
+            format!("sending {dtype} data via JSON is not supported; ask for output '{name}' with 'binary_data'"),
+        ),
+        other => other.refusal(model),
+    }
+}
+
+fn finish(text: Vec<u8>, blobs: &[Bytes], limits: Limits) -> Result<Answer, Refusal> {
+    let (header, n_blob_bytes) = (text.len(), blobs.iter().map(Bytes::len).fold(0, usize::saturating_add));
+    if header.saturating_add(n_blob_bytes) > limits.max_bytes {
+        return Err(Refusal::new(Reason::TooLarge, JsonError::AnswerTooLarge { limit: limits.max_bytes }.to_string()));
+    }
+    let segments = std::iter::once(Bytes::from(text)).chain(blobs.iter().cloned());
+    let mut body = ResponseBody::of_segments(segments);
+    if limits.packed != Coding::Identity {
+        body = ResponseBody::new(limits.packed.pack(&body.into_bytes())?);
+    }
+    let mut answer = response::with_body(StatusCode::OK, body);
+    let headers = answer.headers_mut();
+    if n_blob_bytes > 0 {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(HEADER_LENGTH, HeaderValue::from(header));
+    } else {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if limits.packed != Coding::Identity {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(limits.packed.name()));
+    }
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    Ok(answer)
+}
