@@ -81,6 +81,7 @@ impl Hosting {
         if let Some(port) = self.spare_port {
             config.admin = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()];
         }
+        config.registry.stores.extend(self.store.clone());
         config.http.vertex.clone_from(&self.vertex);
         config.http.sagemaker.clone_from(&self.sagemaker);
     }
@@ -169,6 +170,8 @@ fn local_folder(variable: Variable<'_>) -> Result<PathBuf, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use millrace_registry::ModelSet;
 
     use super::{Hosting, Platform};
@@ -246,6 +249,9 @@ mod tests {
         assert!(hosting.names_models());
         assert_eq!(hosting.sagemaker.as_ref().unwrap().model.as_ref().unwrap().as_str(), "fraud");
         assert_eq!(hosting.models(), Ok(ModelSet::Listed(Vec::new())));
+        let mut config = ServerConfig::new(hosting.models().unwrap());
+        hosting.apply(&mut config);
+        assert_eq!(config.registry.stores, [PathBuf::from("/opt/ml/models")]);
         let here = read(Some(Platform::Sagemaker), &[("SM_MODEL_DIR", "/")]).unwrap();
         assert_eq!(here.models(), Ok(ModelSet::Repository("/".into())));
     }

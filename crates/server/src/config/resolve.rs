@@ -52,6 +52,7 @@ pub(crate) fn resolve(flags: Raw, config: Option<&Path>, environment: &Environme
     self::limits(&mut config, &limits);
     self::compute(&mut config, &compute);
     self::batching(&mut config, batching)?;
+    stores(&registry)?;
     self::registry(&mut config, registry, environment);
     // Here and not only where they are opened, so that a configuration that cannot be is refused as such.
     listeners(&config)?;
@@ -279,8 +280,21 @@ fn registry(config: &mut ServerConfig, raw: RawRegistry, environment: &Environme
     set(&mut registry.load_threads, raw.load_threads);
     set(&mut registry.retry.first, raw.retry_first.map(|span| span.0));
     set(&mut registry.retry.max, raw.retry_max.map(|span| span.0));
+    // After those of a hosting platform, which has no other way to say where its models are.
+    registry.stores.extend(raw.stores.unwrap_or_default());
     registry.memory_budget = raw.memory_budget.map(|bytes| bytes.0);
     registry.state_dir = raw.state_dir.or_else(|| default_state_dir(&registry.models, environment));
+}
+
+/// Stores that are not there would otherwise show only when somebody registers a model.
+fn stores(registry: &RawRegistry) -> Result<(), ConfigError> {
+    match registry.stores.iter().flatten().find(|store| !store.is_dir()) {
+        Some(store) => {
+            let message = format!("registry.stores: {} is not a folder", store.display());
+            Err(ConfigError::new(Place::Together, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// `$XDG_STATE_HOME/millrace/…`, with one folder per set of models: orders to one must not reach another. `None` where

@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::frames::{frame, hello, kind, parse};
-use crate::support::{DOUBLE, PATIENCE, Repository, TestServer, prediction};
+use crate::support::frames::{END_HEADERS, END_STREAM, frame, goaway, headers, hello, kind, parse};
+use crate::support::{DOUBLE, PATIENCE, Repository, TestServer, now, prediction};
 
 /// A connection, and the task that drives it: it ends when the connection does.
 async fn connect(address: SocketAddr) -> (SendRequest<Full<Bytes>>, JoinHandle<()>) {
@@ -147,4 +147,62 @@ fn an_idle_connection_is_closed() {
         tokio::time::timeout(PATIENCE, connection).await.expect("the server closes").unwrap();
         assert!(sender.is_closed());
     });
+}
+
+#[test]
+fn a_connection_that_is_too_old_takes_no_more_requests() {
+    let server = TestServer::double(|config| config.connections.max_age = Duration::from_millis(300));
+    let address = server.address();
+    server.runtime().block_on(async {
+        let (mut sender, connection) = connect(address).await;
+        // Never idle: requests follow one another until the server says GOAWAY.
+        let begin = now();
+        let mut asked = 0;
+        loop {
+            match sender.send_request(request(address)).await {
+                Ok(response) => assert_eq!(json(response).await, prediction(2.0)),
+                // Not processed, by the protocol's promise: to be sent again elsewhere.
+                Err(_) => break,
+            }
+            asked += 1;
+            assert!(begin.elapsed() < PATIENCE, "it takes requests for ever");
+        }
+        assert!(asked > 0);
+        assert!(begin.elapsed() >= Duration::from_millis(250), "{:?}", begin.elapsed());
+        tokio::time::timeout(PATIENCE, connection).await.expect("the server closes").unwrap();
+    });
+    server.is_well();
+}
+
+#[test]
+fn requests_in_flight_on_a_connection_that_is_too_old_have_their_grace() {
+    for (grace, expected) in [(PATIENCE, true), (Duration::from_millis(100), false)] {
+        let gate = Gate::opened();
+        let backend = FakeBackend::default().run_gate(gate.clone());
+        let server = TestServer::fake(Repository::new().fake("double", 1, 2.0, 0.0), backend, |config| {
+            config.connections.max_age = Duration::from_millis(100);
+            config.connections.age_grace = grace;
+        });
+        gate.close();
+        let before = gate.arrived();
+        let mut client = server.client();
+        client.send(hello());
+        client.send(frame(kind::HEADERS, END_HEADERS, 1, &headers("POST", DOUBLE)));
+        client.send(frame(kind::DATA, END_STREAM, 1, br#"{"instances": [1.0]}"#));
+        gate.wait_for(before + 1);
+        let seen = if expected {
+            // GOAWAY has come before the answer could.
+            let mut seen = client.until_frame(kind::GOAWAY);
+            gate.open();
+            seen.extend(client.until_frame(kind::DATA));
+            seen
+        } else {
+            let seen = client.rest_until_close();
+            gate.open();
+            seen
+        };
+        let frames = parse(&seen);
+        assert_eq!(goaway(&frames), Some(0), "{frames:?}");
+        assert_eq!(frames.iter().any(|(kind, _)| *kind == kind::DATA), expected, "{frames:?}");
+    }
 }

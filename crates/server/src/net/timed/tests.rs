@@ -160,3 +160,63 @@ async fn a_pause_in_taking_an_answer_is_judged_by_the_write_limit_alone() {
     }
     reader.await.unwrap();
 }
+
+/// As [`pair`], for HTTP/2, with an answer under way.
+fn taking() -> (Timed<DuplexStream>, DuplexStream, Arc<Activity>) {
+    let (server, client) = duplex(1024);
+    let activity = Arc::new(Activity::default());
+    let patience = Patience { header: HEADER, idle: IDLE, write: WRITE };
+    let stream = Timed::new(server, Vec::new(), true, patience, Arc::clone(&activity));
+    activity.begin_sending();
+    (stream, client, activity)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_opens_no_window_is_closed_after_the_write_limit() {
+    let (mut stream, _client, activity) = taking();
+    // Another request at work makes no difference: it is the client who takes nothing.
+    activity.begin();
+    let took = until_timed_out(&mut stream).await;
+    assert!((WRITE..=WRITE * 2).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http2_client_that_takes_its_answer_slowly_is_not_idle() {
+    let (stream, client, activity) = taking();
+    let (mut read_half, mut write_half) = tokio::io::split(stream);
+    let reader = read_slowly(client, 512);
+    let window = async {
+        // Flow control lets out a little at a time, whatever the socket could take.
+        for _ in 0..20 {
+            write_half.write_all(&[0; 20 << 10]).await.unwrap();
+            sleep(WRITE / 2).await;
+        }
+    };
+    tokio::select! {
+        error = read_half.read_u8() => panic!("{error:?}"),
+        () = window => {}
+    }
+    activity.end_sending();
+    assert!(activity.is_quiet());
+    reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_do_not_pass_for_progress() {
+    let (stream, client, _activity) = taking();
+    let (mut read_half, mut write_half) = tokio::io::split(stream);
+    let reader = read_slowly(client, 17);
+    let pings = async {
+        loop {
+            write_half.write_all(&[0; 17]).await.unwrap();
+            sleep(WRITE / 3).await;
+        }
+    };
+    let begin = Instant::now();
+    tokio::select! {
+        error = read_half.read_u8() => assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut),
+        () = pings => {}
+    }
+    assert!(begin.elapsed() <= WRITE * 2, "{:?}", begin.elapsed());
+    reader.abort();
+}

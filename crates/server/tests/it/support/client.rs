@@ -7,6 +7,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use super::PATIENCE;
+use super::frames::parse;
 
 /// A connection.
 #[derive(Debug)]
@@ -187,6 +188,15 @@ impl Client {
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => break,
                 Err(error) => panic!("the server did not close: {error}"),
             }
+        }
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Reads HTTP/2 frames until one of this kind has come, and gives them all.
+    #[track_caller]
+    pub(crate) fn until_frame(&mut self, kind: u8) -> Vec<u8> {
+        while !parse(&self.buffer).iter().any(|(known, _)| *known == kind) {
+            assert!(self.fill().expect("more frames arrive") > 0, "it closed without the frame");
         }
         std::mem::take(&mut self.buffer)
     }

@@ -56,7 +56,10 @@ impl Process {
         });
         let listening = this.logged("listening");
         let address = |name: &str| listening[name].as_str().and_then(|text| text.parse().ok());
-        this.address = address("address").expect("the log names the address");
+        // Where the first is a Unix socket, the first that is not.
+        let all = listening["all"].as_str().unwrap_or_default().split(", ");
+        let first = address("address").or_else(|| all.into_iter().find_map(|text| text.parse().ok()));
+        this.address = first.expect("the log names the address");
         this.admin = address("admin");
         this
     }
