@@ -1,0 +1,355 @@
+//! The way of an inference call whose message names its model and holds its inputs: limits, message, version, inputs,
+//! model, answer.
+//!
+//! A protocol brings a [`Codec`], which reads messages and writes answers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Response;
+use millrace_core::{
+    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature, Tensor,
+    TensorList, Wanted,
+};
+use millrace_protocol::front::metrics::{Answered, Status};
+use millrace_protocol::front::{Budget, Record, Share, contained, contained_future, now, on_compute};
+use tokio::time::timeout_at;
+
+use crate::body::GrpcBody;
+use crate::call::{Arrived, Call, RequestBody, late};
+use crate::failure::Failure;
+use crate::head::Head;
+use crate::reply::Reply;
+use crate::service::Shared;
+
+/// How a protocol reads the messages of inference calls and writes answers. A small value; it goes along to a compute
+/// thread where the work is long.
+pub(crate) trait Codec: Clone + Send + Sync + 'static {
+    /// What writing the answer needs to know of the request.
+    type Reply: Send + Sync + 'static;
+
+    /// The protocol, for metrics and contexts.
+    const PROTOCOL: Protocol;
+
+    /// Finds the version that the message asks for.
+    ///
+    /// # Errors
+    /// A [`Failure`] in the protocol's words.
+    fn resolve(
+        &self,
+        message: &Bytes,
+        resolver: &dyn Resolver,
+        context: &RequestContext,
+    ) -> Result<Arc<dyn Servable>, Failure>;
+
+    /// Reads a message for `servable`, within `room`.
+    ///
+    /// # Errors
+    /// [`Unread`].
+    fn decode(
+        &self,
+        servable: &dyn Servable,
+        message: &Bytes,
+        room: &mut Room<'_>,
+    ) -> Result<Question<Self::Reply>, Unread>;
+
+    /// About how many bytes writing these outputs will read and write: long work goes to a compute thread.
+    fn weight(&self, outputs: &[Tensor]) -> usize;
+
+    /// Writes the answer.
+    ///
+    /// # Errors
+    /// A [`Refusal`] where the outputs have no form in this protocol or are larger than allowed.
+    fn encode(&self, servable: &dyn Servable, reply: &Self::Reply, response: &InferResponse) -> Result<Reply, Refusal>;
+
+    /// A refusal in the protocol's codes and words.
+    fn failure(refusal: Refusal) -> Failure;
+}
+
+/// What a message asks.
+#[derive(Debug)]
+pub(crate) struct Question<R> {
+    /// The position of the signature.
+    pub(crate) signature: usize,
+    /// In the order of the signature.
+    pub(crate) inputs: TensorList,
+    pub(crate) wanted: Wanted,
+    /// Rows, for the metrics.
+    pub(crate) examples: usize,
+    pub(crate) reply: R,
+}
+
+/// Why a message is not read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// It is more work than this thread should do.
+    Long,
+    /// It is wrong.
+    Refused(Failure),
+}
+
+impl From<Failure> for Unread {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure)
+    }
+}
+
+/// Bytes. Less than that is not counted when it is made.
+const SMALL: usize = 64 << 10;
+
+/// What reading one message may cost.
+#[derive(Debug)]
+pub(crate) struct Room<'a> {
+    /// Bytes to be read and written on this thread.
+    work: usize,
+    /// Bytes of tensors that are not parts of the message.
+    made: usize,
+    /// What all requests share.
+    budget: &'a Arc<Budget>,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// For one request.
+    Request,
+    /// For all requests together.
+    Everyone,
+}
+
+impl<'a> Room<'a> {
+    /// Room for tensors of `made` bytes that are not parts of the message, out of `budget`.
+    pub(crate) fn new(work: usize, made: usize, budget: &'a Arc<Budget>) -> Self {
+        Self { work, made, budget }
+    }
+
+    /// Whether so much work may be done here; it is then taken as done.
+    #[must_use]
+    pub(crate) fn spend(&mut self, work: usize) -> bool {
+        self.work.checked_sub(work).inspect(|left| self.work = *left).is_some()
+    }
+
+    /// Room for a tensor of `bytes` bytes that is no part of the message. Where there is something to count, the share
+    /// must live as long as the tensor.
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub(crate) fn make(&mut self, bytes: usize) -> Result<Option<Share>, NoRoom> {
+        self.made = self.made.checked_sub(bytes).ok_or(NoRoom::Request)?;
+        if bytes < SMALL {
+            return Ok(None);
+        }
+        let mut share = Share::new(self.budget);
+        if share.grow(bytes) { Ok(Some(share)) } else { Err(NoRoom::Everyone) }
+    }
+}
+
+/// Bytes that count until their last handle is dropped.
+pub(crate) fn counted(bytes: Vec<u8>, share: Option<Share>) -> Bytes {
+    struct Counted(Vec<u8>, #[expect(dead_code, reason = "held for its drop")] Share);
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    match share {
+        Some(share) => Bytes::from_owner(Counted(bytes, share)),
+        None => Bytes::from(bytes),
+    }
+}
+
+/// How many examples a request holds, in the words of TensorFlow Serving's metrics: its rows, or 1 where it has none.
+pub(crate) fn examples(signature: &Signature, inputs: &[Tensor]) -> usize {
+    let sizes = inputs.first().map(Tensor::shape).filter(|_| signature.is_batched());
+    sizes.and_then(|sizes| sizes.first().copied()).unwrap_or(1)
+}
+
+/// A request that was answered.
+struct Done {
+    reply: Reply,
+    encoded: Instant,
+    times: Answered,
+}
+
+/// Answers a call of one message with one message, and records how that went.
+///
+/// # Errors
+/// A [`Failure`] for the caller, recorded, not yet logged.
+pub(crate) async fn exchange<C: Codec, B: RequestBody>(
+    shared: &Arc<Shared>,
+    call: Call<'_>,
+    codec: &C,
+    body: B,
+) -> Result<Response<GrpcBody>, Failure> {
+    let mut record = Record::new(&shared.parts.front, C::PROTOCOL, call.received);
+    let result = async {
+        shared.check_serving().map_err(C::failure)?;
+        let limit = shared.parts.config.max_message_bytes;
+        let arrived = shared.message(call, body, limit).await.map_err(C::failure)?;
+        infer(shared, call, codec, arrived, &mut record).await
+    };
+    let result = result.await;
+    conclude(record, result).map(|reply| reply.into_response(call.head))
+}
+
+/// Answers one message of a stream, which came `at`, and records how that went.
+///
+/// # Errors
+/// A [`Failure`] for the caller, recorded, not yet logged.
+pub(crate) async fn exchange_one<C: Codec>(
+    shared: &Arc<Shared>,
+    call: Call<'_>,
+    codec: &C,
+    message: crate::receive::Message,
+    at: Instant,
+) -> Result<Reply, Failure> {
+    let parts = &shared.parts;
+    let mut record = Record::new(&parts.front, C::PROTOCOL, at);
+    let result = async {
+        shared.check_serving().map_err(C::failure)?;
+        let (sent, limit) = (message.len(), parts.config.max_message_bytes);
+        let bytes = message.unpack(limit, &parts.front, &*parts.compute).await.map_err(C::failure)?;
+        infer(shared, call, codec, Arrived { bytes, sent }, &mut record).await
+    };
+    let result = result.await;
+    conclude(record, result)
+}
+
+fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Result<Reply, Failure> {
+    match result {
+        Ok(done) => {
+            let answered = Answered { response_bytes: done.reply.len(), ..done.times };
+            record.answered(done.encoded, answered);
+            Ok(done.reply)
+        }
+        Err(failure) => {
+            record.refused(Status::Grpc(Some(failure.code())), failure.code(), failure.refusal().reason());
+            Err(failure)
+        }
+    }
+}
+
+/// From a whole message to a whole answer, before the deadline.
+async fn infer<C: Codec>(
+    shared: &Arc<Shared>,
+    call: Call<'_>,
+    codec: &C,
+    arrived: Arrived,
+    record: &mut Record<'_>,
+) -> Result<Done, Failure> {
+    record.carried(arrived.sent);
+    let at = now();
+    let (context, deadline) = call.context(C::PROTOCOL, at, shared.parts.config.request_timeout);
+    let context = RequestContext { received: record.received(), ..context };
+    let servable = codec.resolve(&arrived.bytes, &*shared.parts.resolver, &context)?;
+    record.found(&*servable);
+    match timeout_at(deadline.into(), run(shared, call.head, codec, servable, arrived.bytes, context)).await {
+        Ok(result) => {
+            let (reply, times, decoded) = result?;
+            let times = Answered { decode: decoded.saturating_duration_since(at), ..times };
+            Ok(Done { reply, encoded: now(), times })
+        }
+        Err(_) => Err(C::failure(late(deadline, context.received))),
+    }
+}
+
+async fn run<C: Codec>(
+    shared: &Arc<Shared>,
+    head: &Head,
+    codec: &C,
+    servable: Arc<dyn Servable>,
+    message: Bytes,
+    context: RequestContext,
+) -> Result<(Reply, Answered, Instant), Failure> {
+    let (answering, decoded, examples, reply) = {
+        let question = decode(shared, codec, &servable, message).await?;
+        let decoded = now();
+        let Question { signature, inputs, wanted, examples, reply } = question;
+        let request = InferRequest { signature, inputs, wanted, context };
+        (contained(|| servable.infer(request)).map_err(C::failure)?, decoded, examples, reply)
+    };
+    let response = contained_future(answering).await.map_err(C::failure)?;
+    let answered = now();
+    let (queue, compute) = (response.stages.queue(), response.stages.compute());
+    let reply = encode(shared, codec, servable, reply, response).await.map_err(C::failure)?;
+    let reply = shared.finish(head, reply).await.map_err(C::failure)?;
+    let encode = now().saturating_duration_since(answered);
+    Ok((reply, Answered { encode, queue, compute, examples, ..Answered::default() }, decoded))
+}
+
+/// Reads the message here where that is little work, else on a compute thread.
+async fn decode<C: Codec>(
+    shared: &Arc<Shared>,
+    codec: &C,
+    servable: &Arc<dyn Servable>,
+    message: Bytes,
+) -> Result<Question<C::Reply>, Failure> {
+    let (config, budget) = (&shared.parts.config, &shared.parts.front.receiving);
+    let most = config.max_message_bytes;
+    let mut here = Room::new(config.offload_bytes, most, budget);
+    match contained(|| codec.decode(&**servable, &message, &mut here)).map_err(C::failure)? {
+        Ok(question) => return Ok(question),
+        Err(Unread::Refused(failure)) => return Err(failure),
+        Err(Unread::Long) => {}
+    }
+    let (codec, lease, budget) = (codec.clone(), Arc::clone(servable), Arc::clone(budget));
+    let read = on_compute(&*shared.parts.compute, move || {
+        codec.decode(&*lease, &message, &mut Room::new(usize::MAX, most, &budget))
+    });
+    match read.await.map_err(C::failure)? {
+        Ok(question) => Ok(question),
+        Err(Unread::Refused(failure)) => Err(failure),
+        Err(Unread::Long) => Err(C::failure(Refusal::new(Reason::TooLarge, "the message is too much work to read"))),
+    }
+}
+
+async fn encode<C: Codec>(
+    shared: &Arc<Shared>,
+    codec: &C,
+    servable: Arc<dyn Servable>,
+    reply: C::Reply,
+    response: InferResponse,
+) -> Result<Reply, Refusal> {
+    if codec.weight(&response.outputs) <= shared.parts.config.offload_bytes {
+        return contained(|| codec.encode(&*servable, &reply, &response))?;
+    }
+    let codec = codec.clone();
+    on_compute(&*shared.parts.compute, move || codec.encode(&*servable, &reply, &response)).await?
+}
+
+impl Shared {
+    /// Refuses new inference while the server shuts down.
+    fn check_serving(&self) -> Result<(), Refusal> {
+        if self.parts.readiness.is_refusing() {
+            return Err(Refusal::new(Reason::Draining, "the server is shutting down"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_protocol::front::Budget;
+
+    use super::{NoRoom, Room, counted};
+
+    #[test]
+    fn room_is_for_one_request_and_for_all_together() {
+        let budget = Budget::new(150_000);
+        let mut room = Room::new(10, 200_000, &budget);
+        assert!(room.spend(6) && room.spend(4) && !room.spend(1));
+        assert!(room.make(1000).unwrap().is_none());
+        let share = room.make(100_000).unwrap();
+        let bytes = counted(vec![0; 100_000], share);
+        assert_eq!(room.make(99_001).unwrap_err(), NoRoom::Request);
+        assert_eq!(room.make(70_000).unwrap_err(), NoRoom::Everyone);
+        let part = bytes.slice(..1);
+        drop(bytes);
+        assert_eq!(budget.taken(), 100_000);
+        drop(part);
+        assert_eq!(budget.taken(), 0);
+    }
+}
