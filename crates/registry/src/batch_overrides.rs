@@ -88,6 +88,30 @@ impl BatchOverrides {
         }
     }
 
+    /// What is said here, and where nothing is, what is said in `base`. Names for one thing go together: a wait said here in
+    /// one unit takes the place of one said there in another.
+    pub(crate) fn over(self, base: &Self) -> Self {
+        let has_wait =
+            self.batch_timeout_micros.or(self.max_queue_delay_microseconds).is_some() || self.latency_goal.is_some();
+        let waits = if has_wait { &Self::default() } else { base };
+        let has_sizes = self.allowed_batch_sizes.is_some() || self.preferred_batch_size.is_some();
+        let sizes = if has_sizes { &Self::default() } else { base };
+        // The last of the allowed sizes says how large a batch is.
+        let max_batch_size = base.max_batch_size.filter(|_| self.allowed_batch_sizes.is_none());
+        Self {
+            enabled: self.enabled.or(base.enabled),
+            max_batch_size: self.max_batch_size.or(max_batch_size),
+            batch_timeout_micros: self.batch_timeout_micros.or(waits.batch_timeout_micros),
+            max_enqueued_batches: self.max_enqueued_batches.or(base.max_enqueued_batches),
+            num_batch_threads: self.num_batch_threads.or(base.num_batch_threads),
+            allowed_batch_sizes: self.allowed_batch_sizes.or_else(|| sizes.allowed_batch_sizes.clone()),
+            preferred_batch_size: self.preferred_batch_size.or_else(|| sizes.preferred_batch_size.clone()),
+            max_queue_delay_microseconds: self.max_queue_delay_microseconds.or(waits.max_queue_delay_microseconds),
+            latency_goal: self.latency_goal.or(waits.latency_goal),
+            enable_large_batch_splitting: self.enable_large_batch_splitting.or(base.enable_large_batch_splitting),
+        }
+    }
+
     /// `config` with what is said here in place of what was there.
     #[must_use]
     pub fn apply(&self, mut config: BatchConfig) -> BatchConfig {

@@ -7,9 +7,10 @@ use std::fs::{File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{ModelFiles, Quoted};
+use millrace_core::{LoadError, LoadErrorKind, ModelFiles, Quoted};
 
 use crate::rooted::{Folder, is_link_refusal};
 
@@ -113,6 +114,47 @@ impl ModelFiles for VersionFiles {
     }
 }
 
+/// The same files without other models: those at the top that end as the named one does.
+#[derive(Debug)]
+pub(crate) struct OneModel {
+    files: Arc<VersionFiles>,
+    list: Vec<(String, u64)>,
+}
+
+impl OneModel {
+    /// Only the model `name` of `files`.
+    ///
+    /// # Errors
+    /// [`LoadError`] (`Missing`) where it is not there.
+    pub(crate) fn new(files: Arc<VersionFiles>, name: &str) -> Result<Self, LoadError> {
+        let is_other = |other: &str| other != name && !other.contains('/') && ending(other) == ending(name);
+        let list: Vec<(String, u64)> = files.list().iter().filter(|(other, _)| !is_other(other)).cloned().collect();
+        if list.iter().any(|(other, _)| other == name) {
+            return Ok(Self { files, list });
+        }
+        let text = format!("there is no file {}, which the model's configuration names", Quoted(name));
+        Err(LoadError::new(LoadErrorKind::Missing, text))
+    }
+}
+
+impl ModelFiles for OneModel {
+    fn list(&self) -> &[(String, u64)] {
+        &self.list
+    }
+
+    fn read(&self, name: &str) -> io::Result<Bytes> {
+        if self.list.iter().any(|(known, _)| known == name) {
+            self.files.read(name)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+}
+
+fn ending(name: &str) -> Option<&str> {
+    name.rsplit_once('.').map(|(_, ending)| ending)
+}
+
 /// Reads at most one byte more than `size`, so that a growing file is noticed and bounded.
 pub(crate) fn read_whole(file: File, size: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -203,7 +245,6 @@ impl Walk<'_> {
 
 /// Whether `name` is the file `only` or, like `model.onnx.data` of `model.onnx`, belongs to it and is no other model.
 fn belongs(name: &str, only: &str) -> bool {
-    let ending = |name: &str| name.rsplit_once('.').map(|(_, ending)| ending.to_owned());
     name == only || (name.starts_with(only) && ending(name) != ending(only))
 }
 

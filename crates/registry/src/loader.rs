@@ -13,7 +13,7 @@ use millrace_core::{
     Backend, Code, LoadError, LoadErrorKind, Model, ModelFiles, ModelSource, Signatures, VersionFailure,
 };
 
-use crate::files::{Fingerprint, ListError, VersionFiles};
+use crate::files::{Fingerprint, ListError, OneModel, VersionFiles};
 use crate::lease::{Lease, Reaper};
 use crate::metrics::Series;
 use crate::table::{Facts, LoadId, LoadOrder, LoadOutcome};
@@ -122,12 +122,15 @@ impl Workshop {
         let source = ModelSource {
             model: order.model.clone(),
             version: order.version,
-            files: Arc::clone(files) as Arc<dyn ModelFiles>,
+            files: visible(order, files)?,
             memory_budget: order.memory,
             options: order.config.options.clone(),
         };
         let backend = self.choose(order, &source)?;
         let model = backend.load(&source)?;
+        if let Some(declared) = &order.config.declared {
+            declared.check(model.signature())?;
+        }
         warmup::warm(&model, &order.config.warmup)?;
         let configured = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
         let mut config = order.batching.apply(configured);
@@ -174,6 +177,14 @@ impl Workshop {
         let (model, pool, reaper) = (order.model.clone(), self.pool.clone(), self.reaper.clone());
         let lease = Lease::new(model, order.version, signatures, order.id, built.queue, pool, reaper);
         LoadOutcome::Ready(Arc::new(lease), facts)
+    }
+}
+
+/// The version's files as the engine sees them: without other models' where the configuration names the one that counts.
+fn visible(order: &LoadOrder, files: &Arc<VersionFiles>) -> Result<Arc<dyn ModelFiles>, LoadError> {
+    match &order.config.model_file {
+        Some(name) => Ok(Arc::new(OneModel::new(Arc::clone(files), name)?)),
+        None => Ok(Arc::clone(files) as Arc<dyn ModelFiles>),
     }
 }
 

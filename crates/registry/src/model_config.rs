@@ -1,15 +1,15 @@
-//! `model.toml`: what a model says about itself, in typed form.
+//! `model.toml`: what a model says about itself, in typed form. Triton's `config.pbtxt` has the same form; see `triton`.
 //!
 //! Only reading and judging the text is done here. Which versions that means is decided in `desired`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use millrace_core::Alias;
+use millrace_core::{Alias, DType};
 use toml::de::DeTable;
 
 use crate::toml_reader::{ModelConfigError, Table, Value};
-use crate::{BatchOverrides, units};
+use crate::{BatchOverrides, Declared, units};
 
 /// Which of the versions on disk are wanted. TensorFlow Serving's policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,10 @@ pub struct ModelConfig {
     pub memory_limit: Option<u64>,
     /// The engine's own options.
     pub options: BTreeMap<String, String>,
+    /// The model's file in each version's folder (Triton's `default_model_filename`); `None` lets the engine find it.
+    pub model_file: Option<String>,
+    /// What the model must take and give (Triton's `input`, `output` and `max_batch_size`).
+    pub declared: Option<Declared>,
 }
 
 /// Runs made with invented inputs before a version serves, so that its first caller does not pay for first-time work.
@@ -72,12 +76,40 @@ pub struct WarmupConfig {
     pub rows: Vec<NonZeroUsize>,
     /// How often each.
     pub runs: NonZeroUsize,
+    /// Requests to run in place of those with invented inputs (Triton's `model_warmup`).
+    pub requests: Vec<WarmupRequest>,
+}
+
+/// One request to warm a model up with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmupRequest {
+    /// What it is called, for messages.
+    pub name: String,
+    /// Rows, where the inputs' sizes leave the batch axis out.
+    pub rows: usize,
+    /// How often to run it.
+    pub runs: NonZeroUsize,
+    /// All of the model's inputs.
+    pub inputs: Vec<WarmupInput>,
+}
+
+/// One input of a [`WarmupRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmupInput {
+    /// Its name.
+    pub name: String,
+    /// Its type, where said.
+    pub dtype: Option<DType>,
+    /// Its sizes, with the batch axis or without.
+    pub dims: Vec<usize>,
+    /// Random values in place of zeros.
+    pub is_random: bool,
 }
 
 impl Default for WarmupConfig {
     fn default() -> Self {
         let rows = [1, 8].into_iter().filter_map(NonZeroUsize::new).collect();
-        Self { enabled: true, rows, runs: NonZeroUsize::MIN }
+        Self { enabled: true, rows, runs: NonZeroUsize::MIN, requests: Vec::new() }
     }
 }
 
@@ -88,10 +120,12 @@ impl ModelConfig {
     /// [`ModelConfigError`] with line and column: broken TOML, an unknown key, a value of the wrong kind or out of range,
     /// settings that contradict each other.
     pub fn parse(text: &str) -> Result<Self, ModelConfigError> {
-        let document = DeTable::parse(text).map_err(|error| {
-            let span = error.span().unwrap_or(0..0);
-            ModelConfigError::at(text, &span, error.message())
-        })?;
+        Self::parse_over(Self::default(), text)
+    }
+
+    /// The same over what another file says: every key that stands in `text` goes before it.
+    pub(crate) fn parse_over(base: Self, text: &str) -> Result<Self, ModelConfigError> {
+        let document = DeTable::parse(text).map_err(|error| Table::unreadable(text, &error))?;
         let root = Table::root(text, document.get_ref());
         root.only(&["kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options"])?;
         if let Some(kind) = root.get("kind")
@@ -99,7 +133,7 @@ impl ModelConfig {
         {
             return Err(kind.error("expected \"model\"; no other kind is known"));
         }
-        let mut config = Self::default();
+        let mut config = base;
         if let Some(backend) = root.get("backend") {
             config.backend = Some(backend.str()?).filter(|name| *name != "auto").map(str::to_owned);
         }
@@ -107,13 +141,13 @@ impl ModelConfig {
             config.versions = Some(policy(versions)?);
         }
         if let Some(aliases) = root.get("aliases") {
-            config.aliases = read_aliases(aliases.table()?)?;
+            config.aliases.extend(read_aliases(aliases.table()?)?);
         }
         if let Some(batching) = root.get("batching") {
-            config.batching = read_batching(batching)?;
+            config.batching = read_batching(batching)?.over(&config.batching);
         }
         if let Some(warmup) = root.get("warmup") {
-            config.warmup = read_warmup(warmup.table()?)?;
+            config.warmup = read_warmup(warmup.table()?, config.warmup)?;
         }
         if let Some(limits) = root.get("limits") {
             let limits = limits.table()?;
@@ -188,14 +222,14 @@ fn read_batching(value: Value<'_>) -> Result<BatchOverrides, ModelConfigError> {
     Ok(batching)
 }
 
-fn read_warmup(table: Table<'_>) -> Result<WarmupConfig, ModelConfigError> {
+fn read_warmup(table: Table<'_>, mut warmup: WarmupConfig) -> Result<WarmupConfig, ModelConfigError> {
     table.only(&["enabled", "rows", "runs"])?;
-    let mut warmup = WarmupConfig::default();
     if let Some(enabled) = table.get("enabled") {
         warmup.enabled = enabled.bool()?;
     }
     if let Some(rows) = table.get("rows") {
         warmup.rows = rows.list(Value::count)?;
+        warmup.requests.clear();
     }
     if let Some(runs) = table.get("runs") {
         warmup.runs = runs.count()?;

@@ -1,26 +1,26 @@
-//! Reads the repository and what was registered beside it: which models are there, which versions, and what stands in
-//! each `model.toml`.
+//! Reads the repository and what was registered beside it: which models are there, which versions, and what their
+//! folders' configuration says.
 //!
-//! One look, nothing remembered but the parsed `model.toml`s. Whether a version has stopped changing, is wanted or
+//! One look, nothing remembered but the parsed configurations. Whether a version has stopped changing, is wanted or
 //! serves is decided elsewhere.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_core::{ModelName, Quoted};
 
 use crate::desired::{Orders, Stored};
-use crate::files::{Fingerprint, ListError, VersionFiles, read_whole};
+use crate::files::{Fingerprint, ListError, VersionFiles};
 use crate::rooted::{Folder, is_link_refusal};
 use crate::{ModelConfig, ModelSet, VersionPolicy};
 
-/// The name of a model's own configuration.
-const CONFIG: &str = "model.toml";
-/// The most bytes a `model.toml` may have.
-const LARGEST_CONFIG: u64 = 1 << 20;
+mod config;
+
+pub(crate) use config::ReadConfig;
+
+use config::Configs;
 
 /// Where a version lies: a folder that the operator named, and a path below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl FoundVersion {
 /// A model's folder as it looked.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundModel {
-    /// What its `model.toml` says; the defaults where there is none; a message where it is wrong.
+    /// What its `model.toml` and `config.pbtxt` say; the defaults where there is none; a message where it is wrong.
     pub(crate) config: ReadConfig,
     pub(crate) versions: BTreeMap<u64, FoundVersion>,
     /// Its folder or file below the repository or a store.
@@ -99,18 +99,12 @@ pub(crate) struct Scanner {
     models: ModelSet,
     stores: Vec<PathBuf>,
     max_model_bytes: u64,
-    configs: HashMap<ModelName, (Stamp, ReadConfig)>,
+    configs: Configs,
 }
-
-/// What a `model.toml` says, or what is wrong with it.
-type ReadConfig = Result<Arc<ModelConfig>, Arc<str>>;
-
-/// Size, modification and change time of a `model.toml`: the same stamp is not parsed again.
-type Stamp = (u64, i64, i64, i64, i64);
 
 impl Scanner {
     pub(crate) fn new(models: ModelSet, stores: Vec<PathBuf>, max_model_bytes: u64) -> Self {
-        Self { models, stores, max_model_bytes, configs: HashMap::new() }
+        Self { models, stores, max_model_bytes, configs: Configs::default() }
     }
 
     /// The folders to watch.
@@ -157,7 +151,7 @@ impl Scanner {
         for (name, overrides) in &orders.models {
             self.registered(name, &overrides.stored, &mut scan);
         }
-        self.configs.retain(|name, _| scan.models.contains_key(name) || scan.unreadable.contains(name));
+        self.configs.retain(|name| scan.models.contains_key(name) || scan.unreadable.contains(name));
         Ok(scan)
     }
 
@@ -224,7 +218,7 @@ impl Scanner {
                 }
             };
             if !scan.models.contains_key(name) {
-                let config = self.registered_config(name, stored);
+                let config = self.registered_config(name, stored, &mut scan.warnings);
                 let model =
                     FoundModel { config, versions: BTreeMap::new(), path: one.place.shown(), is_registered: true };
                 scan.models.insert(name.clone(), model);
@@ -237,13 +231,22 @@ impl Scanner {
     }
 
     /// The configuration of a model of which there is nothing but registered versions: that of the highest which has one.
-    fn registered_config(&mut self, name: &ModelName, stored: &BTreeMap<u64, Stored>) -> ReadConfig {
+    fn registered_config(
+        &mut self,
+        name: &ModelName,
+        stored: &BTreeMap<u64, Stored>,
+        warnings: &mut Vec<String>,
+    ) -> ReadConfig {
         let place = stored.values().rev().find_map(|one| {
             one.config.as_ref().map(|below| Place { below: below.clone(), file: None, ..one.place.clone() })
         });
-        let read = match place.map(|place| place.folder().and_then(|folder| self.config(name, &folder))) {
+        let read = place
+            .map(|place| place.folder().and_then(|folder| self.configs.read(name, &folder, called(&place), warnings)));
+        let read = match read {
             Some(Ok(read)) => read,
-            Some(Err(error)) if !is_absent(&error) => return Err(Arc::from(format!("model.toml: {error}"))),
+            Some(Err(error)) if !is_absent(&error) => {
+                return Err(Arc::from(format!("the configuration cannot be read: {error}")));
+            }
             Some(Err(_)) | None => Ok(Arc::default()),
         };
         // What was registered is wanted, whatever its folder says about versions that are not here.
@@ -315,7 +318,8 @@ impl Scanner {
         root_path: &Arc<Path>,
         scan: &mut Scan,
     ) -> io::Result<FoundModel> {
-        let config = self.config(name, folder)?;
+        let base = Place { root: Arc::clone(root_path), below: below.to_owned(), file: None };
+        let config = self.configs.read(name, folder, called(&base), &mut scan.warnings)?;
         let mut versions = BTreeMap::new();
         // Canonical spellings are kept whatever the order in which others come.
         let mut spelled: BTreeMap<u64, String> = BTreeMap::new();
@@ -363,47 +367,14 @@ impl Scanner {
             spelled.insert(number, entry);
             versions.insert(number, FoundVersion { place, fingerprint, is_registered: false });
         }
-        let base = Place { root: Arc::clone(root_path), below: below.to_owned(), file: None };
         Ok(FoundModel { config, versions, path: last_name(&base), is_registered: false })
     }
+}
 
-    fn config(&mut self, name: &ModelName, folder: &Folder) -> io::Result<ReadConfig> {
-        let wrong = |message: String| Err(Arc::<str>::from(message));
-        let (file, metadata) = match folder.file(CONFIG) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.configs.remove(name);
-                return Ok(Ok(Arc::default()));
-            }
-            Err(error) if is_link_refusal(&error) => {
-                return Ok(wrong("model.toml is a link that leads out of the model's folder".to_owned()));
-            }
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Ok(wrong("model.toml is not a file".to_owned()));
-            }
-            Err(error) => return Err(error),
-        };
-        let stamp = (metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec());
-        if let Some((known, config)) = self.configs.get(name)
-            && *known == stamp
-        {
-            return Ok(config.clone());
-        }
-        let config = if metadata.len() > LARGEST_CONFIG {
-            wrong(format!("model.toml has {} bytes; the limit is {LARGEST_CONFIG}", metadata.len()))
-        } else {
-            let bytes = read_whole(file, metadata.len())?;
-            match std::str::from_utf8(&bytes) {
-                Ok(text) => match ModelConfig::parse(text) {
-                    Ok(config) => Ok(Arc::new(config)),
-                    Err(error) => wrong(error.to_string()),
-                },
-                Err(error) => wrong(format!("model.toml is not UTF-8: {error}")),
-            }
-        };
-        self.configs.insert(name.clone(), (stamp, config.clone()));
-        Ok(config)
-    }
+/// The name of a model's folder.
+fn called(base: &Place) -> &str {
+    let name = if base.below.is_empty() { base.root.file_name() } else { Path::new(&base.below).file_name() };
+    name.and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// How a model's folder is called where its root is its own: paths of the machine are nobody's business.

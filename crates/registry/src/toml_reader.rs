@@ -10,10 +10,12 @@ use millrace_core::Quoted;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// A `model.toml` that cannot be used: where, and what would be right.
+/// A `model.toml` or `config.pbtxt` that cannot be used: where, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("model.toml, line {line}, column {column}: {message}")]
+#[error("{file}, line {line}, column {column}: {message}")]
 pub struct ModelConfigError {
+    /// The file's name.
+    pub file: &'static str,
     /// The line, from 1.
     pub line: usize,
     /// The column in characters, from 1.
@@ -23,14 +25,17 @@ pub struct ModelConfigError {
 }
 
 impl ModelConfigError {
-    /// An error about the bytes at `span` of `text`.
-    pub(crate) fn at(text: &str, span: &Range<usize>, message: impl Into<String>) -> Self {
+    /// An error about the bytes at `span` of `text`, which is the file's.
+    pub(crate) fn at(file: &'static str, text: &str, span: &Range<usize>, message: impl Into<String>) -> Self {
         let before = text.get(..span.start).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = before.matches('\n').count() + 1;
-        Self { line, column: before[line_start..].chars().count() + 1, message: message.into() }
+        Self { file, line, column: before[line_start..].chars().count() + 1, message: message.into() }
     }
 }
+
+/// The file that is read here.
+const FILE: &str = "model.toml";
 
 /// A value and where it stands.
 #[derive(Clone, Copy)]
@@ -43,7 +48,7 @@ pub(crate) struct Value<'t> {
 impl<'t> Value<'t> {
     pub(crate) fn error(&self, message: impl AsRef<str>) -> ModelConfigError {
         let message = format!("`{}`: {}", self.key, message.as_ref());
-        ModelConfigError::at(self.text, &self.value.span(), message)
+        ModelConfigError::at(FILE, self.text, &self.value.span(), message)
     }
 
     fn expected(&self, what: &str) -> ModelConfigError {
@@ -118,6 +123,11 @@ pub(crate) struct Table<'t> {
 }
 
 impl<'t> Table<'t> {
+    /// The error of a document that is not TOML.
+    pub(crate) fn unreadable(text: &str, error: &toml::de::Error) -> ModelConfigError {
+        ModelConfigError::at(FILE, text, &error.span().unwrap_or(0..0), error.message())
+    }
+
     /// The whole document.
     pub(crate) fn root(text: &'t str, table: &'t DeTable<'t>) -> Self {
         Self { text, name: "", table }
@@ -149,7 +159,7 @@ impl<'t> Table<'t> {
                 None => format!("expected one of {}", known.join(", ")),
             };
             let message = format!("unknown key {}{place}; {hint}", Quoted(name));
-            return Err(ModelConfigError::at(self.text, &key.span(), message));
+            return Err(ModelConfigError::at(FILE, self.text, &key.span(), message));
         }
         Ok(())
     }

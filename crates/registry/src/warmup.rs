@@ -1,4 +1,4 @@
-//! Runs a freshly loaded model on invented inputs, so that its first caller does not pay for first-time work, and so
+//! Runs a freshly loaded model on invented inputs, or on those that an operator wrote down, so that its first caller does not pay for first-time work, and so
 //! that a model that cannot run at all never replaces one that can.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +11,8 @@ use millrace_core::{
 };
 
 use crate::WarmupConfig;
+
+mod requests;
 
 /// Sizes tried for every axis that is neither fixed nor the batch: the first that the model admits is used.
 const FREE_AXES: [usize; 5] = [1, 8, 32, 128, 224];
@@ -25,6 +27,9 @@ const LARGEST: usize = 256 << 20;
 pub(crate) fn warm(model: &Arc<dyn Model>, config: &WarmupConfig) -> Result<(), LoadError> {
     if !config.enabled {
         return Ok(());
+    }
+    if !config.requests.is_empty() {
+        return config.requests.iter().try_for_each(|request| requests::run(model, request));
     }
     let one = [std::num::NonZeroUsize::MIN];
     let rows = if model.signature().is_batched() { &config.rows[..] } else { &one[..] };
@@ -77,7 +82,7 @@ fn attempt(model: &Arc<dyn Model>, inputs: TensorList, rows: usize) -> Result<()
     let failed = |text: &str| {
         LoadError::new(
             LoadErrorKind::Engine,
-            format!("the model {text} when warmed up with {rows} rows of invented input ({hint})"),
+            format!("the model {text} when warmed up with {rows} rows of made-up input ({hint})"),
         )
     };
     match outcome {
@@ -145,18 +150,22 @@ fn tensor(dtype: DType, sizes: &[usize], fill: u8, most: usize) -> Option<Result
     if fill == 0 {
         return Some(Tensor::new(dtype, shape, Bytes::from(vec![0; bytes])));
     }
-    let one: &[u8] = match dtype {
+    Some(Tensor::new(dtype, shape, Bytes::from(one(dtype)?.repeat(elements))))
+}
+
+/// The number one; `None` for strings.
+fn one(dtype: DType) -> Option<&'static [u8]> {
+    Some(match dtype {
         DType::Fp16 => &[0x00, 0x3c],
         DType::Bf16 => &[0x80, 0x3f],
-        DType::Fp32 => &1_f32.to_le_bytes(),
-        DType::Fp64 => &1_f64.to_le_bytes(),
+        DType::Fp32 => &[0, 0, 0x80, 0x3f],
+        DType::Fp64 => &[0, 0, 0, 0, 0, 0, 0xf0, 0x3f],
         DType::Bool | DType::Uint8 | DType::Int8 => &[1],
         DType::Uint16 | DType::Int16 => &[1, 0],
         DType::Uint32 | DType::Int32 => &[1, 0, 0, 0],
         DType::Uint64 | DType::Int64 => &[1, 0, 0, 0, 0, 0, 0, 0],
         DType::Bytes => return None,
-    };
-    Some(Tensor::new(dtype, shape, Bytes::from(one.repeat(elements))))
+    })
 }
 
 #[cfg(test)]

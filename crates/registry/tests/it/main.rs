@@ -10,4 +10,5 @@ mod replacing;
 mod repository;
 mod scaling;
 mod swap;
+mod triton;
 mod versions;
