@@ -57,6 +57,13 @@ impl Received {
     }
 }
 
+/// Bytes that count against no budget.
+impl From<Bytes> for Received {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, _share: None }
+    }
+}
+
 impl Deref for Received {
     type Target = [u8];
 

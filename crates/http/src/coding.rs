@@ -7,7 +7,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
-use millrace_core::{Reason, Refusal};
+use http::HeaderValue;
+use millrace_core::{Quoted, Reason, Refusal};
 
 /// Bytes unpacked before more room is taken: a bomb is small, and so is most of what is honest.
 const FIRST_ROOM: usize = 64 * 1024;
@@ -24,6 +25,24 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
+    /// The coding that a request's `content-encoding` names.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for any other than `gzip`, `deflate` and `identity`, and for several at once.
+    pub(crate) fn of_request(header: Option<&HeaderValue>) -> Result<Self, Refusal> {
+        let Some(header) = header else { return Ok(Self::Identity) };
+        let text = String::from_utf8_lossy(header.as_bytes());
+        match text.trim() {
+            name if name.is_empty() || name.eq_ignore_ascii_case("identity") => Ok(Self::Identity),
+            name if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => Ok(Self::Gzip),
+            name if name.eq_ignore_ascii_case("deflate") => Ok(Self::Deflate),
+            name => {
+                let text = format!("content-encoding: expected gzip, deflate or identity, got {}", Quoted(name));
+                Err(Refusal::new(Reason::InvalidInput, text))
+            }
+        }
+    }
+
     /// The name in headers.
     pub(crate) const fn name(self) -> &'static str {
         match self {

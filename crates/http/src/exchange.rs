@@ -97,6 +97,14 @@ pub(crate) struct Question<R> {
     pub(crate) reply: R,
 }
 
+impl<R> Question<R> {
+    /// The same question with another reply plan.
+    pub(crate) fn map<S>(self, change: impl FnOnce(R) -> S) -> Question<S> {
+        let Self { signature, inputs, wanted, priority, timeout, examples, reply } = self;
+        Question { signature, inputs, wanted, priority, timeout, examples, reply: change(reply) }
+    }
+}
+
 /// Answers an inference request whose head names the model, and records how that went.
 ///
 /// # Errors
@@ -148,6 +156,19 @@ pub(crate) struct Arrived {
     /// With the deadline that the head and the configuration give.
     pub(crate) context: RequestContext,
     deadline: Instant,
+}
+
+impl Arrived {
+    /// The body, and the rest without it.
+    pub(crate) fn take_body(self) -> (Self, Received) {
+        let Self { body, at, context, deadline } = self;
+        (Self { body: Received::from(Bytes::new()), at, context, deadline }, body)
+    }
+
+    /// The same request with another body: a part of its own, for a route whose body says more than a codec reads.
+    pub(crate) fn with_body(&self, body: Bytes) -> Self {
+        Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline }
+    }
 }
 
 /// A request that was answered.

@@ -28,6 +28,11 @@ pub(crate) fn health(readiness: &Readiness) -> Answer {
     json(status(live), format!(r#"{{"status": "{word}", "timestamp": {timestamp:?}}}"#))
 }
 
+/// `GET /`, as KServe answers it: somebody is there.
+pub(crate) fn alive() -> Answer {
+    json(StatusCode::OK, r#"{"status": "alive"}"#)
+}
+
 fn status(good: bool) -> StatusCode {
     if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

@@ -14,14 +14,17 @@ mod coding;
 mod config;
 mod error;
 mod exchange;
+mod general;
 mod head;
 mod health;
 mod oip;
+mod openapi;
 mod platform;
 mod response;
 mod route;
 mod service;
 mod tfs;
+mod torchserve;
 
 pub use config::HttpConfig;
 pub use millrace_protocol::front::{ConnectionContext, Front, FrontConfig, MetricsText, Readiness, Roles};

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use millrace_protocol::front::Roles;
 use percent_encoding::percent_decode_str;
 
+use crate::{general, platform};
+
 /// Routes that are read and answered in one place.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Family<'a> {
@@ -17,6 +19,20 @@ pub(crate) enum Family<'a> {
     Oip(&'a str),
     /// Below `/admin/`: our own orders. Holds the path after it.
     Admin(&'a str),
+    /// What a hosting platform prescribes.
+    Platform(platform::Route<'a>),
+    /// TorchServe's inference API.
+    TorchServe,
+    /// TorchServe's management API.
+    Management,
+    /// The general endpoints.
+    General(general::Route<'a>),
+    /// `/`.
+    Root,
+    /// `/openapi.json`.
+    OpenApi,
+    /// `/docs`.
+    Docs,
     /// The metrics page, under either of its names.
     Metrics,
     /// `/health`.
@@ -53,6 +69,25 @@ pub(crate) fn family(path: &str, roles: Roles) -> Family<'_> {
         15 if is("/v2/health/live") => Family::Live,
         16 if is("/v2/health/ready") => Family::Ready,
         30 if is("/monitoring/prometheus/metrics") => Family::Metrics,
+        _ => by_first_name(path, roles),
+    }
+}
+
+/// The family of a path that its first name decides.
+fn by_first_name(path: &str, roles: Roles) -> Family<'_> {
+    let first = path.strip_prefix('/').map(|rest| rest.split_once('/').map_or(rest, |(first, _)| first));
+    let general = general::route(path).filter(|_| roles.inference);
+    match (first, general) {
+        (Some("models"), None | Some(general::Route::Models)) if roles.management => Family::Management,
+        (_, Some(route)) => Family::General(route),
+        (Some("predictions" | "explanations" | "ping" | "api-description"), None) if roles.inference => {
+            Family::TorchServe
+        }
+        (Some(""), None) if roles.inference && path == "/" => Family::Root,
+        (Some("openapi.json"), None) if roles.inference && path == "/openapi.json" => Family::OpenApi,
+        (Some("docs"), None) if roles.inference && path == "/docs" => Family::Docs,
+        // What only TorchServe's management port has.
+        (Some("" | "api-description" | "v1"), None) if roles.management => Family::Management,
         _ => Family::Unknown,
     }
 }
@@ -76,6 +111,7 @@ mod tests {
     use millrace_protocol::front::Roles;
 
     use super::{Family, family};
+    use crate::general;
 
     #[test]
     fn a_path_belongs_to_a_family_in_any_case() {
@@ -83,9 +119,17 @@ mod tests {
         assert_eq!(family("/metrics", Roles::DATA), Family::Metrics);
         assert_eq!(family("/monitoring/prometheus/metrics", Roles::DATA), Family::Metrics);
         assert_eq!(family("/health", Roles::DATA), Family::Health);
-        assert_eq!(family("/v2/health/live", Roles::DATA), Family::Live);
-        assert_eq!(family("/V2/HEALTH/READY", Roles::DATA), Family::Ready);
-        for path in ["", "*", "/v1", "/nonsense", "/healthz", "/admin/models"] {
+        assert_eq!(family("/v2/health/live", Roles::DATA), Family::Oip("/health/live"));
+        assert_eq!(family("/v2/health/live", Roles::METRICS), Family::Live);
+        assert_eq!(family("/V2/HEALTH/READY", Roles::METRICS), Family::Ready);
+        assert_eq!(family("/", Roles::DATA), Family::Root);
+        assert_eq!(family("/openapi.json", Roles::DATA), Family::OpenApi);
+        assert_eq!(family("/docs", Roles::DATA), Family::Docs);
+        assert_eq!(family("/predict/m", Roles::DATA), Family::General(general::Route::Predict(Some("m"))));
+        for path in ["/predictions/m", "/predictions", "/explanations/m", "/ping", "/api-description"] {
+            assert_eq!(family(path, Roles::DATA), Family::TorchServe, "{path}");
+        }
+        for path in ["", "*", "/v1", "/nonsense", "/healthz", "/admin/models", "/models/m", "/predictionsx", "/docs/"] {
             assert_eq!(family(path, Roles::DATA), Family::Unknown, "{path}");
         }
     }
@@ -93,10 +137,17 @@ mod tests {
     #[test]
     fn what_a_listener_is_for_decides_what_it_answers() {
         assert_eq!(family("/admin/models", Roles::ADMIN), Family::Admin("models"));
-        assert_eq!(family("/v1/models/m", Roles::ADMIN), Family::Unknown);
+        for path in ["/models", "/models/m/1.0", "/v1/models/m", "/", "/api-description"] {
+            assert_eq!(family(path, Roles::ADMIN), Family::Management, "{path}");
+        }
+        assert_eq!(family("/predictions/m", Roles::ADMIN), Family::Unknown);
+        assert_eq!(family("/models", Roles::DATA), Family::General(general::Route::Models));
         let both = Roles::DATA.and(Roles::ADMIN);
         assert_eq!(family("/admin/models", both), Family::Admin("models"));
         assert_eq!(family("/v1/models/m", both), Family::Tfs("models/m"));
+        assert_eq!(family("/models", both), Family::Management);
+        assert_eq!(family("/models/m/metrics", both), Family::General(general::Route::Metrics("m")));
+        assert_eq!(family("/models/m/1.0", both), Family::Management);
         assert_eq!(family("/metrics", Roles::METRICS), Family::Metrics);
         assert_eq!(family("/v1/models/m", Roles::METRICS), Family::Unknown);
     }

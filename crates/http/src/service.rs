@@ -12,10 +12,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN};
-use http::{HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use millrace_core::{Catalog, Compute, Control, Resolver};
-use millrace_protocol::front::{ConnectionContext, Front, MetricsText, Readiness, Weight};
+use millrace_protocol::front::{ConnectionContext, Front, MetricsText, Readiness, Roles, Weight};
 use tower_service::Service;
 
 use crate::config::HttpConfig;
@@ -24,7 +24,7 @@ use crate::exchange::Asked;
 use crate::head::{Head, REQUEST_ID};
 use crate::response::{self, Answer, ResponseBody};
 use crate::route::{Family, family};
-use crate::{admin, health, oip, tfs};
+use crate::{admin, general, health, oip, openapi, platform, tfs, torchserve};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -74,12 +74,16 @@ impl HttpService {
         let (parts, body) = request.into_parts();
         let head = Head::read(&parts.headers);
         let asked = Asked { parts: &parts, head: &head, connection };
-        let result = match family(parts.uri.path(), connection.roles) {
+        let result = match shared.family(parts.uri.path(), connection.roles) {
             Family::Tfs(rest) => tfs::answer(shared, asked, rest, body).await,
             Family::Oip(rest) => oip::answer(shared, asked, rest, body).await,
+            // Boxed, so that the futures of the families above stay small.
             Family::Admin(rest) => Box::pin(admin::answer(shared, asked, rest, body)).await,
-            Family::Unknown if connection.roles.management => Ok(admin::not_found()),
-            other => Ok(shared.plain(&other, &parts)),
+            Family::Platform(route) => Box::pin(platform::answer(shared, asked, route, body)).await,
+            Family::TorchServe => Ok(Box::pin(torchserve::answer(shared, asked, body)).await),
+            Family::Management => Ok(Box::pin(torchserve::manage(shared, asked, body)).await),
+            Family::General(route) => Box::pin(general::answer(shared, asked, route, body)).await,
+            other => Ok(shared.plain(&other, &asked)),
         };
         let mut answer = result.unwrap_or_else(|failure| shared.refuse(&failure, &asked));
         shared.finish(&mut answer, &head);
@@ -88,26 +92,53 @@ impl HttpService {
 }
 
 impl Shared {
-    /// The routes that every listener has.
-    fn plain(&self, family: &Family<'_>, parts: &request::Parts) -> Answer {
-        let readable = matches!(parts.method, Method::GET | Method::HEAD);
+    /// The family of `path`; what a platform prescribes goes before all others.
+    fn family<'a>(&self, path: &'a str, roles: Roles) -> Family<'a> {
+        let platform = platform::route(path, &self.parts.config).filter(|_| roles.inference);
+        platform.map_or_else(|| family(path, roles), Family::Platform)
+    }
+
+    /// The routes that read nothing but the head.
+    fn plain(&self, family: &Family<'_>, asked: &Asked<'_>) -> Answer {
+        let method = &asked.parts.method;
+        let readable = matches!(*method, Method::GET | Method::HEAD);
         match family {
-            Family::Metrics | Family::Health | Family::Live | Family::Ready if !readable => {
+            Family::Root if *method == Method::OPTIONS => openapi::torchserve_inference(),
+            Family::Metrics
+            | Family::Health
+            | Family::Live
+            | Family::Ready
+            | Family::Root
+            | Family::OpenApi
+            | Family::Docs
+                if !readable =>
+            {
                 response::method_not_allowed("GET, HEAD")
             }
-            Family::Metrics => response::prometheus(self.parts.metrics_text.render()),
+            Family::Metrics => {
+                let page = self.parts.metrics_text.render();
+                response::prometheus(torchserve::only_named(page, asked.parts.uri.query()))
+            }
             Family::Health => health::health(&self.parts.readiness),
             Family::Live => health::live(&self.parts.readiness),
             Family::Ready => health::ready(&self.parts.readiness, &*self.parts.catalog),
-            Family::Tfs(_) | Family::Oip(_) | Family::Admin(_) | Family::Unknown => {
-                response::text(StatusCode::NOT_FOUND, "not found\n")
-            }
+            Family::Root => health::alive(),
+            Family::OpenApi => openapi::document(self),
+            Family::Docs => openapi::page(),
+            Family::Tfs(_)
+            | Family::Oip(_)
+            | Family::Admin(_)
+            | Family::Platform(_)
+            | Family::TorchServe
+            | Family::Management
+            | Family::General(_)
+            | Family::Unknown => torchserve::not_found(self, asked),
         }
     }
 
     /// The answer to a failed request, logged. Where the server is at fault and the client sent no id, both the line and
     /// the answer get one, so that the two can be brought together.
-    fn refuse(&self, failure: &Failure, asked: &Asked<'_>) -> Answer {
+    pub(crate) fn refuse(&self, failure: &Failure, asked: &Asked<'_>) -> Answer {
         let mut answer = failure.answer(asked.parts.version);
         let status = failure.status().as_u16();
         let made =

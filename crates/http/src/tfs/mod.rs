@@ -13,7 +13,7 @@ mod metadata;
 mod route;
 mod status;
 
-use codec::TfsCodec;
+pub(crate) use codec::TfsCodec;
 use route::{Route, Target, VersionTooLarge};
 
 use crate::error::Failure;

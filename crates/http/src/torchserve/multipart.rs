@@ -163,7 +163,9 @@ mod tests {
     fn body(boundary: &str, parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
         let mut body = Vec::new();
         for (name, content_type, content) in parts {
-            body.extend_from_slice(format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n").as_bytes());
+            body.extend_from_slice(
+                format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n").as_bytes(),
+            );
             if let Some(content_type) = content_type {
                 body.extend_from_slice(format!("Content-Type: {content_type}\r\n").as_bytes());
             }

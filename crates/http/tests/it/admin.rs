@@ -129,8 +129,11 @@ async fn other_methods_are_405_and_other_paths_404() {
         let answer = order(&server, method, path, "").await;
         assert_eq!((answer.status.as_u16(), answer.headers["allow"].to_str().unwrap()), (405, allow), "{path}");
     }
-    for path in ["/admin", "/admin/", "/admin/models/m/load/x", "/v1/models/half_plus_two", "/nonsense"] {
+    for path in ["/admin/", "/admin/models/m/load/x"] {
         order(&server, Method::GET, path, "").await.refuses(404, "not found");
+    }
+    for path in ["/admin", "/v1/models/half_plus_two:predict", "/predictions/half_plus_two", "/nonsense"] {
+        assert_eq!(order(&server, Method::POST, path, "").await.status, 404, "{path}");
     }
 }
 

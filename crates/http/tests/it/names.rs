@@ -53,13 +53,15 @@ async fn malformed_paths_and_foreign_methods_are_400() {
 }
 
 #[tokio::test]
-async fn outside_of_v1_there_is_a_plain_404() {
+async fn a_path_that_nobody_has_is_404_in_a_form_that_every_client_reads() {
     let server = TestServer::new(models());
-    for path in ["/nonsense", "/", "/v1", "/v2/models/half_plus_two", "/v1x/models"] {
+    for path in ["/nonsense", "/v1", "/v2x/models/half_plus_two", "/v1x/models", "/predictionsx", "/admin/models"] {
         for method in [Method::GET, Method::POST, Method::OPTIONS] {
             let answer = server.ask(method, path, &[], BODY).await;
             assert_eq!(answer.status, 404, "{path}");
-            assert!(serde_json::from_slice::<serde_json::Value>(&answer.body).is_err(), "the body is not JSON");
+            let body = answer.json();
+            assert_eq!((&body["code"], &body["type"]), (&404.into(), &"ResourceNotFoundException".into()), "{path}");
+            assert_eq!(body["error"], body["message"]);
         }
     }
 }

@@ -1,0 +1,181 @@
+//! Signatures as JSON schemas: what a value for a tensor looks like in each protocol.
+
+use millrace_core::{DType, Dim, Signature, TensorSpec};
+use serde_json::{Map, Value, json};
+
+/// A value of `axes` nested lists of `dtype`'s elements.
+fn nested(dtype: DType, axes: &[Dim]) -> Value {
+    axes.iter().rev().fold(element(dtype), |items, dim| match dim {
+        Dim::Fixed(size) => json!({"type": "array", "items": items, "minItems": size, "maxItems": size}),
+        Dim::Symbol(_) | Dim::Expr(_) | Dim::Unknown => json!({"type": "array", "items": items}),
+    })
+}
+
+/// One element as JSON has it.
+fn element(dtype: DType) -> Value {
+    let integer = |least: i64, most: u64| json!({"type": "integer", "minimum": least, "maximum": most});
+    match dtype {
+        DType::Bool => json!({"type": "boolean"}),
+        DType::Uint8 => integer(0, u8::MAX.into()),
+        DType::Uint16 => integer(0, u16::MAX.into()),
+        DType::Uint32 => integer(0, u32::MAX.into()),
+        DType::Uint64 => integer(0, u64::MAX),
+        DType::Int8 => integer(i8::MIN.into(), 127),
+        DType::Int16 => integer(i16::MIN.into(), 32_767),
+        DType::Int32 => integer(i32::MIN.into(), 2_147_483_647),
+        DType::Int64 => integer(i64::MIN, u64::MAX / 2),
+        DType::Fp16 | DType::Bf16 => json!({"type": "number"}),
+        DType::Fp32 => json!({"type": "number", "format": "float"}),
+        DType::Fp64 => json!({"type": "number", "format": "double"}),
+        DType::Bytes => json!({"oneOf": [
+            {"type": "string"},
+            {"type": "object", "required": ["b64"], "additionalProperties": false,
+             "properties": {"b64": {"type": "string", "format": "byte"}}},
+        ]}),
+    }
+}
+
+/// A whole tensor for `spec`.
+pub(super) fn tensor(spec: &TensorSpec) -> Value {
+    let mut schema = nested(spec.dtype, &spec.shape);
+    schema["description"] = json!(spec.to_string());
+    schema
+}
+
+/// One row of a tensor for `spec`.
+fn row(spec: &TensorSpec) -> Value {
+    let mut schema = nested(spec.dtype, spec.shape.get(1..).unwrap_or_default());
+    schema["description"] = json!(format!("one row of {spec}"));
+    schema
+}
+
+/// An object with a key for each of `specs`.
+fn named(specs: &[TensorSpec], value: impl Fn(&TensorSpec) -> Value) -> Value {
+    let properties: Map<_, _> = specs.iter().map(|spec| (spec.name.to_string(), value(spec))).collect();
+    let required: Vec<_> = specs.iter().map(|spec| &*spec.name).collect();
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+/// The only value, or an object with the names.
+fn only_or_named(specs: &[TensorSpec], value: impl Fn(&TensorSpec) -> Value) -> Value {
+    match specs {
+        [only] => value(only),
+        several => named(several, value),
+    }
+}
+
+/// A predict request of TensorFlow Serving and its answer.
+pub(super) fn predict(signature: &Signature) -> (Value, Value) {
+    let (inputs, outputs) = (signature.inputs(), signature.outputs());
+    let instance = match inputs {
+        [only] => json!({"oneOf": [row(only), named(inputs, row)]}),
+        several => named(several, row),
+    };
+    let columns = match inputs {
+        [only] => json!({"oneOf": [tensor(only), named(inputs, tensor)]}),
+        several => named(several, tensor),
+    };
+    let name = json!({"type": "string", "description": "the signature; by default serving_default"});
+    let request = json!({"oneOf": [
+        {"type": "object", "required": ["instances"],
+         "properties": {"signature_name": name, "instances": {"type": "array", "minItems": 1, "items": instance}}},
+        {"type": "object", "required": ["inputs"], "properties": {"signature_name": name, "inputs": columns}},
+    ]});
+    let answer = json!({"oneOf": [
+        {"type": "object", "required": ["predictions"],
+         "properties": {"predictions": {"type": "array", "items": only_or_named(outputs, row)}}},
+        {"type": "object", "required": ["outputs"], "properties": {"outputs": only_or_named(outputs, tensor)}},
+    ]});
+    (request, answer)
+}
+
+/// A request of TorchServe and its answer.
+pub(super) fn plain(signature: &Signature) -> (Value, Value) {
+    let inputs = signature.inputs();
+    let request = match inputs {
+        [only] => json!({"oneOf": [tensor(only), named(inputs, tensor)]}),
+        several => named(several, tensor),
+    };
+    (request, only_or_named(signature.outputs(), tensor))
+}
+
+/// An inference request of the Open Inference Protocol and its answer.
+pub(super) fn infer(signature: &Signature) -> (Value, Value) {
+    let one = |spec: &TensorSpec, data: Value| {
+        let rank = spec.shape.len();
+        json!({"type": "object", "required": ["name", "datatype", "shape"], "description": spec.to_string(), "properties": {
+            "name": {"type": "string", "enum": [&*spec.name]},
+            "datatype": {"type": "string", "enum": [spec.dtype.name()]},
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": rank, "maxItems": rank},
+            "parameters": {"type": "object"},
+            "data": data,
+        }})
+    };
+    let list = |specs: &[TensorSpec]| -> Value {
+        let items: Vec<_> =
+            specs.iter().map(|spec| one(spec, json!({"type": "array", "items": data_element(spec.dtype)}))).collect();
+        let n_items = items.len();
+        let items = if let [only] = &*items { only.clone() } else { json!({"oneOf": items}) };
+        json!({"type": "array", "items": items, "minItems": n_items, "maxItems": n_items})
+    };
+    let request = json!({"type": "object", "required": ["inputs"], "properties": {
+        "id": {"type": "string"}, "parameters": {"type": "object"}, "inputs": list(signature.inputs()),
+        "outputs": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string"}, "parameters": {"type": "object"},
+        }}},
+    }});
+    let answer = json!({"type": "object", "required": ["model_name", "outputs"], "properties": {
+        "id": {"type": "string"}, "model_name": {"type": "string"}, "model_version": {"type": "string"},
+        "parameters": {"type": "object"}, "outputs": list(signature.outputs()),
+    }});
+    (request, answer)
+}
+
+/// Data there may be flat or nested, and strings are strings.
+fn data_element(dtype: DType) -> Value {
+    let flat = if dtype == DType::Bytes { json!({"type": "string"}) } else { element(dtype) };
+    json!({"oneOf": [flat, {"type": "array", "items": {}}]})
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::{DType, Dim, Signature, TensorSpec};
+    use serde_json::json;
+
+    use super::{infer, plain, predict, tensor};
+
+    fn spec(name: &str, dtype: DType, row: &[usize]) -> TensorSpec {
+        let dims = row.iter().map(|size| Dim::Fixed(*size));
+        TensorSpec::new(name, dtype, [Dim::symbol("N")].into_iter().chain(dims).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_tensor_is_lists_of_its_sizes() {
+        let expected = json!({
+            "type": "array", "description": "x FP32[N,2]",
+            "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number", "format": "float"}},
+        });
+        assert_eq!(tensor(&spec("x", DType::Fp32, &[2])), expected);
+    }
+
+    #[test]
+    fn each_protocol_has_its_own_envelope() {
+        let signature = Signature::new(
+            vec![spec("a", DType::Int8, &[]), spec("b", DType::Bytes, &[])],
+            vec![spec("y", DType::Bool, &[])],
+        );
+        let signature = signature.unwrap();
+        let (request, answer) = predict(&signature);
+        assert_eq!(request["oneOf"][0]["properties"]["instances"]["items"]["required"], json!(["a", "b"]));
+        assert_eq!(request["oneOf"][0]["properties"]["instances"]["items"]["properties"]["a"]["minimum"], -128);
+        assert_eq!(answer["oneOf"][0]["properties"]["predictions"]["items"]["type"], "boolean");
+        let (request, answer) = plain(&signature);
+        assert_eq!((&request["required"], &answer["type"]), (&json!(["a", "b"]), &json!("array")));
+        let (request, _) = infer(&signature);
+        assert_eq!(request["properties"]["inputs"]["minItems"], 2);
+        assert_eq!(
+            request["properties"]["inputs"]["items"]["oneOf"][1]["properties"]["datatype"]["enum"],
+            json!(["BYTES"])
+        );
+    }
+}
