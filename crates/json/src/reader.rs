@@ -110,6 +110,8 @@ impl<'a> Reader<'a> {
     ) -> Result<(), E> {
         if self.kind()? != Kind::Object {
             let (value, kind) = value_here(&self.cursor);
+            // What is no value at all is wrong in another way.
+            self.skip()?;
             return Err(JsonError::NotAnObject { value, kind }.into());
         }
         let mut follows = self.enter(b'{', b'}')?;

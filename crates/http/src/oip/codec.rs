@@ -34,13 +34,13 @@ enum HeaderLength {
     /// So many bytes of it are; with 0, the body is an input's bytes and nothing else.
     Bytes(usize),
     /// It does not say. Holds why.
-    Wrong(String),
+    Wrong(Box<str>),
 }
 
 /// What the answer needs to know of the request.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) id: Option<String>,
+    pub(super) id: Option<Box<str>>,
     pub(super) plan: OutputPlan,
 }
 
@@ -85,7 +85,7 @@ impl Codec for OipCodec {
                 return wrong(format!("{HEADER_LENGTH} is {length}, but the body has {got} bytes"));
             }
             HeaderLength::Bytes(length) => request::read(servable, body, *length, self.max_depth)?,
-            HeaderLength::Wrong(text) => return wrong(text.clone()),
+            HeaderLength::Wrong(text) => return wrong(text.to_string()),
         };
         let is_batched = servable.signatures().get(0).is_some_and(Signature::is_batched);
         let rows = request.inputs.first().filter(|_| is_batched).and_then(|input| input.shape().rows());
@@ -128,14 +128,15 @@ fn header_length(headers: &HeaderMap) -> HeaderLength {
     let mut values = headers.get_all(HEADER_LENGTH).iter();
     let Some(value) = values.next() else { return HeaderLength::Absent };
     if values.next().is_some() {
-        return HeaderLength::Wrong(format!("{HEADER_LENGTH} stands twice"));
+        return HeaderLength::Wrong(format!("{HEADER_LENGTH} stands twice").into());
     }
     let text = String::from_utf8_lossy(value.as_bytes());
     let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(length) if is_plain => HeaderLength::Bytes(length),
         Ok(_) | Err(_) => {
-            HeaderLength::Wrong(format!("{HEADER_LENGTH}: expected a whole number of bytes, got {}", Quoted(&text)))
+            let why = format!("{HEADER_LENGTH}: expected a whole number of bytes, got {}", Quoted(&text));
+            HeaderLength::Wrong(why.into())
         }
     }
 }

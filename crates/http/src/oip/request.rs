@@ -28,7 +28,7 @@ pub(super) struct Request {
     pub(super) parameters: Parameters,
     pub(super) plan: OutputPlan,
     /// To be sent back; never empty.
-    pub(super) id: Option<String>,
+    pub(super) id: Option<Box<str>>,
 }
 
 /// Reads `body`, whose first `header` bytes are the document and whose others are the inputs in binary form.
@@ -77,7 +77,7 @@ pub(super) fn default_signature(servable: &dyn Servable) -> Result<&Signature, R
 
 /// A request of which some has been read.
 struct Reading<'s> {
-    id: Option<String>,
+    id: Option<Box<str>>,
     parameters: Option<Parameters>,
     inputs: Inputs<'s>,
     has_inputs: bool,
@@ -118,7 +118,7 @@ impl Reading<'_> {
             each_parameter(reader, "the request", |name, value| Ok(parameters.set(name, &value)?))?;
             once(&mut self.parameters, "parameters", parameters)
         } else if key.is("id") {
-            let id = string(reader, "'id' must be a string")?.into_owned();
+            let id = string(reader, "'id' must be a string")?.into();
             once(&mut self.id, "id", id)
         } else {
             Ok(reader.skip()?)

@@ -46,7 +46,7 @@ impl OutputParameters {
 pub struct Outputs<'s> {
     model: &'s ModelName,
     signature: &'s Signature,
-    planned: SmallVec<[PlannedOutput; 4]>,
+    planned: SmallVec<[PlannedOutput; 1]>,
 }
 
 /// One output of the answer.
@@ -67,8 +67,8 @@ pub struct PlannedOutput {
 /// Every output of the answer, in its order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutputPlan {
-    /// The outputs.
-    pub outputs: SmallVec<[PlannedOutput; 4]>,
+    /// The outputs. A plan waits with its request for the model, so no more than the usual one lies in it.
+    pub outputs: SmallVec<[PlannedOutput; 1]>,
     /// Whether they are all of the signature's, in its order.
     is_all: bool,
 }
