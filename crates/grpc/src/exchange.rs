@@ -20,6 +20,7 @@ use crate::body::GrpcBody;
 use crate::call::{Arrived, Call, RequestBody, late};
 use crate::failure::Failure;
 use crate::head::Head;
+use crate::receive::Message;
 use crate::reply::Reply;
 use crate::service::Shared;
 
@@ -195,7 +196,7 @@ pub(crate) async fn exchange<C: Codec, B: RequestBody>(
     conclude(record, result).map(|reply| reply.into_response(call.head))
 }
 
-/// Answers one message of a stream, which came `at`, and records how that went.
+/// Answers one message of a stream as if it were a call of its own, and records how that went.
 ///
 /// # Errors
 /// A [`Failure`] for the caller, recorded, not yet logged.
@@ -203,11 +204,10 @@ pub(crate) async fn exchange_one<C: Codec>(
     shared: &Arc<Shared>,
     call: Call<'_>,
     codec: &C,
-    message: crate::receive::Message,
-    at: Instant,
+    message: Message,
 ) -> Result<Reply, Failure> {
     let parts = &shared.parts;
-    let mut record = Record::new(&parts.front, C::PROTOCOL, at);
+    let mut record = Record::new(&parts.front, C::PROTOCOL, call.received);
     let result = async {
         shared.check_serving().map_err(C::failure)?;
         let (sent, limit) = (message.len(), parts.config.max_message_bytes);
@@ -243,7 +243,6 @@ async fn infer<C: Codec>(
     record.carried(arrived.sent);
     let at = now();
     let (context, deadline) = call.context(C::PROTOCOL, at, shared.parts.config.request_timeout);
-    let context = RequestContext { received: record.received(), ..context };
     let servable = codec.resolve(&arrived.bytes, &*shared.parts.resolver, &context)?;
     record.found(&*servable);
     match timeout_at(deadline.into(), run(shared, call.head, codec, servable, arrived.bytes, context)).await {
@@ -322,7 +321,7 @@ async fn encode<C: Codec>(
 
 impl Shared {
     /// Refuses new inference while the server shuts down.
-    fn check_serving(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_serving(&self) -> Result<(), Refusal> {
         if self.parts.readiness.is_refusing() {
             return Err(Refusal::new(Reason::Draining, "the server is shutting down"));
         }

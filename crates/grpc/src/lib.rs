@@ -15,6 +15,7 @@ mod body;
 mod call;
 mod coding;
 mod config;
+mod exchange;
 mod failure;
 mod frame;
 mod head;

@@ -22,7 +22,7 @@ const FIELD: usize = 8;
 /// [`Unread`]: it is too long for this thread, it is no tensor, it has another dtype, or there is no room for it.
 pub(super) fn tensor(message: &Bytes, proto: &[u8], spec: &TensorSpec, room: &mut Room<'_>) -> Result<Tensor, Unread> {
     let parts = Parts::read(proto, room).map_err(|stop| stop.unread(spec))?;
-    match data_type(parts.dtype) {
+    match i32::try_from(parts.dtype).ok().and_then(data_type) {
         Some(dtype) if dtype == spec.dtype => {}
         Some(got) => {
             let error = InputError::DType { input: spec.name.clone(), expected: spec.dtype, got };
@@ -65,7 +65,9 @@ impl Stop {
             Self::Long => Unread::Long,
             Self::Wire(error) => wrong(&error.to_string()),
             Self::Wrong(detail) => wrong(&detail),
-            Self::NoRoom(NoRoom::Request) => wrong("the tensor is too large: it takes more bytes than a message may have"),
+            Self::NoRoom(NoRoom::Request) => {
+                wrong("the tensor is too large: it takes more bytes than a message may have")
+            }
             Self::NoRoom(NoRoom::Everyone) => {
                 let text = "the requests that are arriving have reached their common limit of bytes";
                 failure(Refusal::new(Reason::QueueFull, text)).into()
@@ -84,7 +86,7 @@ fn spend(room: &mut Room<'_>, work: usize) -> Result<(), Stop> {
 
 /// What a tensor says of itself.
 struct Parts<'a> {
-    dtype: i32,
+    dtype: i64,
     shape: Shape,
     content: &'a [u8],
 }
@@ -96,7 +98,7 @@ impl<'a> Parts<'a> {
         while let Some((number, value)) = fields.next()? {
             spend(room, FIELD)?;
             match number {
-                1 => dtype = value.int32(number)?,
+                1 => dtype = value.int64(number)?,
                 2 => read_shape(value.bytes(number)?, &mut sizes, room)?,
                 4 => content = value.bytes(number)?,
                 _ => {}
@@ -176,6 +178,9 @@ impl<'a> Reading<'a> {
     fn tensor(&self, content: &[u8], room: &mut Room<'_>) -> Result<Tensor, Stop> {
         let made = |bytes| Tensor::new(self.spec.dtype, self.shape.clone(), bytes);
         let wrong = |error: millrace_core::TensorError| Stop::Wrong(error.to_string());
+        if self.n == 0 && content.is_empty() && self.spec.dtype != DType::Bytes {
+            return made(Bytes::new()).map_err(wrong);
+        }
         match self.spec.dtype {
             DType::Bytes if !content.is_empty() => {
                 Err(Stop::Wrong("strings belong in string_val, not in tensor_content".to_owned()))
@@ -213,16 +218,16 @@ impl<'a> Reading<'a> {
     }
 
     /// Counts the values, by `count` in each field.
-    fn count(&self, room: &mut Room<'_>, count: impl Fn(Value<'a>) -> Result<usize, Stop>) -> Result<Values<'a>, Stop> {
+    fn count(
+        &self,
+        room: &mut Room<'_>,
+        count: impl Fn(Value<'a>, &mut Room<'_>) -> Result<usize, Stop>,
+    ) -> Result<Values<'a>, Stop> {
         let (mut values, mut n_fields) = (Values::default(), 0);
         self.each(room, |value, room| {
-            if let Value::Bytes(packed) = value {
-                // Counting is quick.
-                spend(room, packed.len() / 8)?;
-                values.only = Some(packed);
-            }
-            values.count += count(value)?;
+            values.count += count(value, room)?;
             n_fields += 1;
+            values.only = if let Value::Bytes(packed) = value { Some(packed) } else { None };
             Ok(values.count < self.n)
         })?;
         values.only = values.only.filter(|_| n_fields == 1);
@@ -232,14 +237,13 @@ impl<'a> Reading<'a> {
     /// Elements that stand as they do in memory, `N` bytes each.
     fn fixed<const N: usize>(&self, room: &mut Room<'_>) -> Result<Bytes, Stop> {
         let field = field_of(self.spec.dtype);
-        let one = |value: Value<'a>| match value {
+        let values = self.count(room, |value, _| match value {
             Value::Fixed32(_) if N == 4 => Ok(1),
             Value::Fixed64(_) if N == 8 => Ok(1),
             Value::Bytes(packed) if packed.len() % N == 0 => Ok(packed.len() / N),
             Value::Bytes(_) => Err(Stop::Wire(WireError::Cut)),
             Value::Varint(_) | Value::Fixed32(_) | Value::Fixed64(_) => Err(Stop::Wire(WireError::Form(field))),
-        };
-        let values = self.fixed_count::<N>(room, one)?;
+        })?;
         if let Some(packed) = values.only
             && values.count >= self.n
         {
@@ -256,29 +260,16 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Counts without looking at every byte.
-    fn fixed_count<const N: usize>(
-        &self,
-        room: &mut Room<'_>,
-        count: impl Fn(Value<'a>) -> Result<usize, Stop>,
-    ) -> Result<Values<'a>, Stop> {
-        let (mut values, mut n_fields) = (Values::default(), 0);
-        self.each(room, |value, _| {
-            values.count += count(value)?;
-            n_fields += 1;
-            values.only = if let Value::Bytes(packed) = value { Some(packed) } else { None };
-            Ok(values.count < self.n)
-        })?;
-        values.only = values.only.filter(|_| n_fields == 1);
-        Ok(values)
-    }
-
     /// Elements that stand as numbers of seven bits a byte, of which the lowest `N` bytes count.
     fn varints<const N: usize>(&self, room: &mut Room<'_>) -> Result<Bytes, Stop> {
         let (field, is_bool) = (field_of(self.spec.dtype), self.spec.dtype == DType::Bool);
-        let values = self.count(room, |value| match value {
+        let values = self.count(room, |value, room| match value {
             Value::Varint(_) => Ok(1),
-            Value::Bytes(packed) => Ok(count_varints(packed)),
+            Value::Bytes(packed) => {
+                // Counting is quicker than copying.
+                spend(room, packed.len() / 8)?;
+                Ok(count_varints(packed))
+            }
             Value::Fixed32(_) | Value::Fixed64(_) => Err(Stop::Wire(WireError::Form(field))),
         })?;
         let most = if is_bool { 1 } else { 0x7f };

@@ -168,10 +168,7 @@ fn values(tensor: &Tensor, form: NumberForm) -> Values<'_> {
         (NumberForm::Lists, DType::Fp32) => Values::Raw(5, bytes),
         (NumberForm::Lists, DType::Fp64) => Values::Raw(6, bytes),
         (NumberForm::Lists, DType::Bool) => Values::Raw(11, bytes),
-        (
-            NumberForm::Lists,
-            DType::Int32 | DType::Int16 | DType::Int8 | DType::Uint8 | DType::Uint16,
-        ) => list(7),
+        (NumberForm::Lists, DType::Int32 | DType::Int16 | DType::Int8 | DType::Uint8 | DType::Uint16) => list(7),
         (NumberForm::Lists, DType::Int64) => list(10),
         (NumberForm::Lists, DType::Fp16 | DType::Bf16) => list(13),
         (NumberForm::Lists, DType::Uint32) => list(16),
@@ -209,7 +206,11 @@ fn for_each_number(tensor: &Tensor, mut visit: impl FnMut(u64)) {
             bytes.as_chunks().0.iter().for_each(|chunk| visit(<$type>::from_le_bytes(*chunk).into()))
         };
         ($type:ty, signed) => {
-            bytes.as_chunks().0.iter().for_each(|chunk| visit(i64::from(<$type>::from_le_bytes(*chunk)).cast_unsigned()))
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .for_each(|chunk| visit(i64::from(<$type>::from_le_bytes(*chunk)).cast_unsigned()))
         };
     }
     match tensor.dtype() {
