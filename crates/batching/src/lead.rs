@@ -239,6 +239,7 @@ impl Queue {
             priced.filter_map(|(rows, took)| state.former.observe(leading.key, rows, took)).collect();
         let group = if wishes.is_empty() { None } else { state.former.group(leading.key).cloned() };
         state.former.complete(leading.key);
+        let scatter = state.runs.ran(&runs, forming);
         charge_culprits(&mut state, &batch.riders, &results, extra_runs, stages.finished);
         let lists = !leading.is_guest && state.wants_a_worker();
         drop(state);
@@ -254,23 +255,22 @@ impl Queue {
         if spare.is_some() {
             drop(catch_unwind(AssertUnwindSafe(move || drop(spare))));
         }
-        let answered = clock::now();
-        self.statistics.ran(&runs, forming, answered);
         runs.iter().for_each(|(rows, _)| self.metrics.rows.record(*rows as f64));
         let n_failed = results.iter().filter(|result| result.is_err()).count();
         if n_parts > 1 {
             let failed = if n_failed == n_parts { self.failed_batches.load(Ordering::Relaxed) + 1 } else { 0 };
             self.failed_batches.store(failed, Ordering::Relaxed);
         }
-        self.answer_all(batch.riders, results, (stages, answered), n_failed);
-        if let Some((rows, _)) = runs.last() {
-            self.statistics.scattered(*rows, clock::now().saturating_duration_since(stages.finished));
+        if scatter.is_some() {
+            self.statistics.answers(stages.finished);
+        }
+        self.answer_all(batch.riders, results, stages, n_failed);
+        if let Some(scatter) = scatter {
+            scatter.add(clock::now().saturating_duration_since(stages.finished));
         }
     }
 
-    /// Answers the riders of a batch, at the instant beside its stages.
-    fn answer_all(&self, riders: Vec<Rider>, results: Vec<PartResult>, at: (Stages, Instant), n_failed: usize) {
-        let (stages, now) = at;
+    fn answer_all(&self, riders: Vec<Rider>, results: Vec<PartResult>, stages: Stages, n_failed: usize) {
         let mut has_reported = false;
         for (rider, result) in riders.into_iter().zip(results) {
             let piece = match result {
@@ -285,7 +285,7 @@ impl Queue {
                     Err(self.report(&failure, n_failed))
                 }
             };
-            self.give(rider, piece, now);
+            self.give(rider, piece, stages.finished);
         }
     }
 

@@ -23,7 +23,7 @@ use crate::metric::Metrics;
 use crate::poison::PoisonBook;
 use crate::pool::{Led, Pool};
 use crate::reply::Reply;
-use crate::statistics::Statistics;
+use crate::statistics::{Runs, Statistics};
 use crate::{BatchConfig, ComputePool, Instances, Learned, Oversized, Sizes, clock};
 
 /// How often callers that have gone are looked for while the queue is full.
@@ -80,6 +80,7 @@ pub(crate) struct State {
     /// The instant at which the timer will call.
     pub(crate) alarm: Option<Instant>,
     pub(crate) poison: PoisonBook,
+    pub(crate) runs: Runs,
     swept: Option<Instant>,
 }
 
@@ -151,6 +152,7 @@ impl BatchQueue {
             instances: vec![first],
             alarm: None,
             poison: PoisonBook::new(config.poison_budget),
+            runs: Runs::default(),
             swept: None,
         };
         let metrics = Metrics::new(&name, version, config.has_own_series);
@@ -187,7 +189,9 @@ impl BatchQueue {
 
     /// What it has done so far.
     pub fn statistics(&self) -> VersionStatistics {
-        self.0.0.statistics.read()
+        let queue = &self.0.0;
+        let runs = queue.state.lock().runs.read();
+        queue.statistics.read(runs)
     }
 
     /// Changes how many runs may go on at once: at most `executors`, and never more than the pool has threads. Zero answers

@@ -1,12 +1,10 @@
-//! Counts of one version: of its requests in atomics, of its runs by size in a short list.
-//!
-//! The list's lock is the version's own and is taken twice per run, never per request.
+//! Counts of one version: of its requests in atomics, of its runs by size in a short list that the queue's lock guards.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use millrace_core::{RunStatistics, Total, VersionStatistics};
-use parking_lot::Mutex;
 
 use crate::clock;
 
@@ -25,9 +23,21 @@ pub(crate) struct Statistics {
     queue_nanos: AtomicU64,
     /// Nanoseconds from `began` to the last answer; zero before the first.
     last_answer: AtomicU64,
-    /// Ascending by rows.
-    runs: Mutex<Vec<RunStatistics>>,
 }
+
+/// The runs of one version by their size, ascending.
+#[derive(Debug, Default)]
+pub(crate) struct Runs(Vec<Size>);
+
+#[derive(Debug)]
+struct Size {
+    known: RunStatistics,
+    scatter: Scatter,
+}
+
+/// Where the time goes that giving the answers of a run took: it is known only after the queue's lock is gone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scatter(Arc<AtomicU64>);
 
 #[derive(Debug, Default)]
 struct Times {
@@ -57,7 +67,6 @@ impl Statistics {
             rows: AtomicU64::new(0),
             queue_nanos: AtomicU64::new(0),
             last_answer: AtomicU64::new(0),
-            runs: Mutex::default(),
         }
     }
 
@@ -78,31 +87,13 @@ impl Statistics {
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
-    /// Counts the runs of one batch, each with its rows, padding included, and its time. The first began `gather` after the
-    /// batch was formed, and some request is answered `now`.
-    pub(crate) fn ran(&self, runs: &[(usize, Duration)], gather: Duration, now: Instant) {
-        if runs.is_empty() {
-            return;
-        }
+    /// Some request is answered `now`.
+    pub(crate) fn answers(&self, now: Instant) {
         let since = nanos(now.saturating_duration_since(self.began)).max(1);
         self.last_answer.fetch_max(since, Ordering::Relaxed);
-        let mut known = self.runs.lock();
-        for (index, (rows, compute)) in runs.iter().enumerate() {
-            let size = size(&mut known, *rows as u64);
-            size.count += 1;
-            size.compute += *compute;
-            if index == 0 {
-                size.gather += gather;
-            }
-        }
     }
 
-    /// Adds how long giving the answers took to runs of `rows` rows.
-    pub(crate) fn scattered(&self, rows: usize, time: Duration) {
-        size(&mut self.runs.lock(), rows as u64).scatter += time;
-    }
-
-    pub(crate) fn read(&self) -> VersionStatistics {
+    pub(crate) fn read(&self, runs: Vec<RunStatistics>) -> VersionStatistics {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let answered = self.answered.read();
         let ago = Some(read(&self.last_answer)).filter(|nanos| *nanos > 0).map(|nanos| {
@@ -115,24 +106,52 @@ impl Statistics {
             refused: read(&self.refused),
             rows: read(&self.rows),
             queue: Total { count: answered.count, time: Duration::from_nanos(read(&self.queue_nanos)) },
-            runs: self.runs.lock().clone(),
+            runs,
             // From the present backwards, so that a wall clock that was set meanwhile shows the right time.
             last_answer: ago.and_then(|ago| SystemTime::now().checked_sub(ago)),
         }
     }
 }
 
-/// The entry for runs of `rows` rows, made where there is none and there is room.
-fn size(runs: &mut Vec<RunStatistics>, rows: u64) -> &mut RunStatistics {
-    let index = match runs.binary_search_by_key(&rows, |run| run.rows) {
-        Ok(index) => index,
-        Err(index) if runs.len() < SIZES => {
-            runs.insert(index, RunStatistics { rows, ..RunStatistics::default() });
-            index
+impl Runs {
+    /// Counts the runs of one batch, each with its rows, padding included, and its time. The first began `gather` after the
+    /// batch was formed. Gives where the time of answering goes, if there was a run.
+    pub(crate) fn ran(&mut self, runs: &[(usize, Duration)], mut gather: Duration) -> Option<Scatter> {
+        let mut last = None;
+        for (rows, compute) in runs {
+            let index = self.index(*rows as u64);
+            let size = &mut self.0[index].known;
+            size.count += 1;
+            size.compute += *compute;
+            size.gather += std::mem::take(&mut gather);
+            last = Some(index);
         }
-        Err(index) => index.saturating_sub(1),
-    };
-    &mut runs[index]
+        last.map(|index| self.0[index].scatter.clone())
+    }
+
+    pub(crate) fn read(&self) -> Vec<RunStatistics> {
+        let scatter = |size: &Size| Duration::from_nanos(size.scatter.0.load(Ordering::Relaxed));
+        self.0.iter().map(|size| RunStatistics { scatter: scatter(size), ..size.known }).collect()
+    }
+
+    /// Where runs of `rows` rows are counted; made where there is none and there is room.
+    fn index(&mut self, rows: u64) -> usize {
+        match self.0.binary_search_by_key(&rows, |size| size.known.rows) {
+            Ok(index) => index,
+            Err(index) if self.0.len() < SIZES => {
+                let known = RunStatistics { rows, ..RunStatistics::default() };
+                self.0.insert(index, Size { known, scatter: Scatter::default() });
+                index
+            }
+            Err(index) => index.saturating_sub(1),
+        }
+    }
+}
+
+impl Scatter {
+    pub(crate) fn add(&self, time: Duration) {
+        self.0.fetch_add(nanos(time), Ordering::Relaxed);
+    }
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -143,44 +162,41 @@ fn nanos(time: Duration) -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{SIZES, Statistics};
+    use super::{Runs, SIZES, Statistics};
     use crate::clock;
 
     #[test]
     fn runs_are_told_apart_by_size_in_ascending_order() {
-        let (statistics, now) = (Statistics::new(clock::now()), clock::now());
+        let mut runs = Runs::default();
         let tick = Duration::from_micros(1);
         for rows in [8, 1, 8, 3] {
-            statistics.ran(&[(rows, 5 * tick)], tick, now);
-            statistics.scattered(rows, 2 * tick);
+            runs.ran(&[(rows, 5 * tick)], tick).unwrap().add(2 * tick);
         }
-        statistics.ran(&[(1, tick), (1, tick)], tick, now);
-        let read = statistics.read();
-        let sizes: Vec<_> = read.runs.iter().map(|run| (run.rows, run.count)).collect();
+        runs.ran(&[(1, tick), (1, tick)], tick).unwrap().add(tick);
+        assert!(runs.ran(&[], tick).is_none());
+        let read = runs.read();
+        let sizes: Vec<_> = read.iter().map(|run| (run.rows, run.count)).collect();
         assert_eq!(sizes, [(1, 3), (3, 1), (8, 2)]);
-        let one = read.runs[0];
-        assert_eq!((one.gather, one.compute, one.scatter), (2 * tick, 7 * tick, 2 * tick));
-        assert_eq!((read.all_runs().count, read.all_runs().rows), (6, 22));
+        assert_eq!((read[0].gather, read[0].compute, read[0].scatter), (2 * tick, 7 * tick, 3 * tick));
     }
 
     #[test]
     fn so_many_sizes_and_no_more_are_told_apart() {
-        let (statistics, now) = (Statistics::new(clock::now()), clock::now());
+        let mut runs = Runs::default();
         for rows in 1..=2 * SIZES {
-            statistics.ran(&[(rows, Duration::ZERO)], Duration::ZERO, now);
-            statistics.scattered(rows, Duration::ZERO);
+            runs.ran(&[(rows, Duration::ZERO)], Duration::ZERO);
         }
-        let runs = statistics.read().runs;
-        assert_eq!((runs.len(), runs.iter().map(|run| run.count).sum::<u64>()), (SIZES, 2 * SIZES as u64));
+        let read = runs.read();
+        assert_eq!((read.len(), read.iter().map(|run| run.count).sum::<u64>()), (SIZES, 2 * SIZES as u64));
     }
 
     #[test]
     fn the_last_answer_is_told_in_wall_clock_time() {
         let statistics = Statistics::new(clock::now());
-        assert_eq!(statistics.read().last_answer, None);
+        assert_eq!(statistics.read(Vec::new()).last_answer, None);
         let before = std::time::SystemTime::now();
-        statistics.ran(&[(1, Duration::ZERO)], Duration::ZERO, clock::now());
-        let told = statistics.read().last_answer.unwrap();
+        statistics.answers(clock::now());
+        let told = statistics.read(Vec::new()).last_answer.unwrap();
         let off = told.duration_since(before).unwrap_or_else(|error| error.duration());
         assert!(off < Duration::from_secs(5), "{off:?}");
     }
