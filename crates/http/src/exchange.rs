@@ -52,6 +52,11 @@ pub(crate) trait Codec: Clone + Send + Sync + 'static {
     /// How the body is compressed.
     fn coding(&self) -> Coding;
 
+    /// Whether the request named the version and not the model alone, for the metrics that tell.
+    fn names_version(&self) -> bool {
+        false
+    }
+
     /// Reads a body, no longer compressed.
     ///
     /// # Errors
@@ -335,6 +340,7 @@ async fn run<C: Codec>(
         queue,
         compute,
         examples,
+        names_version: codec.names_version(),
         ..Answered::default()
     };
     Ok(Done { answer, encoded, times })

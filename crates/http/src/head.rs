@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ORIGIN};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use millrace_core::{Quoted, Reason, Refusal};
 
@@ -13,6 +13,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Longer request ids are not sent back.
 const LONGEST_ID: usize = 128;
+
+/// Bytes of `application/json`, which nearly every request says and no event does.
+const JSON_LENGTH: usize = 16;
 
 /// What the headers say.
 #[derive(Debug, Default)]
@@ -33,6 +36,10 @@ pub(crate) struct Head<'a> {
     pub(crate) request_id: Option<&'a HeaderValue>,
     /// Which site's page asks.
     pub(crate) origin: Option<&'a HeaderValue>,
+    /// What the body is, as it was sent.
+    pub(crate) content_type: Option<&'a HeaderValue>,
+    /// Whether the request may be a CloudEvent, so that it is worth a closer look.
+    pub(crate) may_be_event: bool,
 }
 
 impl<'a> Head<'a> {
@@ -51,6 +58,11 @@ impl<'a> Head<'a> {
                 head.accept_encoding = Some(value);
             } else if *name == ORIGIN {
                 head.origin = Some(value);
+            } else if *name == CONTENT_TYPE {
+                head.content_type = Some(value);
+                head.may_be_event |= value.as_bytes().len() > JSON_LENGTH;
+            } else if name.as_str().starts_with("ce-") {
+                head.may_be_event = true;
             } else if *name == REQUEST_TIMEOUT {
                 head.timeout = Some(value);
             } else if *name == REQUEST_ID && value.len() <= LONGEST_ID {

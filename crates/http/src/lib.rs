@@ -17,6 +17,7 @@ mod exchange;
 mod general;
 mod head;
 mod health;
+mod kserve;
 mod oip;
 mod openapi;
 mod platform;

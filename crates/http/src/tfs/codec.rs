@@ -48,6 +48,11 @@ impl TfsCodec {
         }
     }
 
+    /// The same, whose answer is never gzipped.
+    pub(crate) fn unpacked(self) -> Self {
+        Self { gzip_from: None, gzip_others_from: None, ..self }
+    }
+
     fn read(&self, servable: &dyn Servable, body: &[u8]) -> Result<PredictBody, Refusal> {
         match self.verb {
             Verb::Predict => json::decode_predict(body, servable.signatures(), self.max_depth)

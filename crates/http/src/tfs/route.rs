@@ -15,6 +15,8 @@ use crate::route::{segment, strip};
 pub(super) enum Route<'a> {
     /// `…:predict`, `…:classify`, `…:regress`.
     Infer(Target<'a>, Verb),
+    /// `…:explain`, KServe's.
+    Explain(Target<'a>),
     /// `/v1/models/{name}…`.
     Status(Target<'a>),
     /// `…/metadata`.
@@ -72,6 +74,9 @@ fn known(rest: &str) -> Option<Route<'_>> {
     }
     let rest = strip(rest, "models/")?;
     if let Some((model, verb)) = rest.split_once(':') {
+        if verb.eq_ignore_ascii_case("explain") {
+            return Some(Route::Explain(target(model)?));
+        }
         return Some(Route::Infer(target(model)?, parse_verb(verb)?));
     }
     // A model or a label may be called `metadata` too.

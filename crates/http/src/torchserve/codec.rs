@@ -20,6 +20,7 @@ use crate::response::{self, Answer};
 pub(crate) struct TorchServeCodec {
     layout: Layout,
     coding: Coding,
+    names_version: bool,
     max_depth: usize,
     max_answer: usize,
 }
@@ -33,9 +34,15 @@ impl TorchServeCodec {
         Ok(Self {
             layout: Layout::of(headers.get(CONTENT_TYPE))?,
             coding: Coding::of_request(head.content_encoding)?,
+            names_version: false,
             max_depth: config.max_json_depth,
             max_answer: config.max_answer_bytes,
         })
+    }
+
+    /// The same for a request that names a version.
+    pub(super) fn of_version(self, names_version: bool) -> Self {
+        Self { names_version, ..self }
     }
 
     /// Whether the body may be JSON as a whole.
@@ -52,6 +59,10 @@ impl Codec for TorchServeCodec {
 
     fn coding(&self) -> Coding {
         self.coding
+    }
+
+    fn names_version(&self) -> bool {
+        self.names_version
     }
 
     fn decode(&self, servable: &dyn Servable, body: &Bytes) -> Result<Question<usize>, Refusal> {

@@ -93,6 +93,7 @@ where
 {
     let codec = TorchServeCodec::new(&asked.parts.headers, asked.head, &shared.parts.config);
     let codec = codec.map_err(|refusal| failure(refusal).closing())?;
+    let codec = codec.of_version(version.is_some());
     let [model, version] = [segment(model), version.and_then(segment)];
     let found = |resolver: &dyn Resolver, context: &RequestContext| {
         resolve(resolver, model.as_deref().unwrap_or_default(), version.as_deref(), context).map_err(failure)
@@ -127,10 +128,15 @@ pub(crate) fn not_found(shared: &Shared, asked: &Asked<'_>) -> Answer {
 /// The answer with a request id of its own, where it has none yet; a client's own id goes before it.
 fn identified(shared: &Shared, mut answer: Answer) -> Answer {
     if !answer.headers().contains_key(&REQUEST_ID) {
-        let id = uuid(&[shared.front.log.new_id(), shared.front.log.new_id()].concat());
+        let id = new_uuid(shared);
         answer.headers_mut().extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
     }
     answer
+}
+
+/// A random UUID.
+pub(crate) fn new_uuid(shared: &Shared) -> String {
+    uuid(&[shared.front.log.new_id(), shared.front.log.new_id()].concat())
 }
 
 /// A random UUID out of 32 random hexadecimal digits.

@@ -12,8 +12,10 @@ use metrics::{Counter, Histogram, Unit, describe_counter, describe_histogram};
 use millrace_core::{Code, Protocol, Reason, Servable};
 
 mod table;
+mod torchserve;
 
 pub use table::Table;
+pub use torchserve::{TS_INFERENCE_LATENCY, TS_INFERENCE_REQUESTS_TOTAL, TS_QUEUE_LATENCY, TS_REQUESTS};
 
 /// Histogram, seconds from the first byte of a request to its encoded answer; labels `model`, `version`, `protocol`.
 pub const REQUEST_SECONDS: &str = "millrace_request_seconds";
@@ -79,6 +81,7 @@ pub fn describe_metrics() {
     describe_histogram!(TFS_EXAMPLE_COUNTS, Unit::Count, "Examples, which are rows, per answered request");
     describe_counter!(TFS_EXAMPLE_COUNT_TOTAL, Unit::Count, "Examples, which are rows, of answered requests");
     describe_histogram!(TFS_RUNTIME_LATENCY, Unit::Microseconds, "Time in the model, in microseconds");
+    torchserve::describe();
 }
 
 /// How long each stage of an answered request took, and how much it carried.
@@ -96,6 +99,8 @@ pub struct Answered {
     pub compute: Duration,
     /// Rows.
     pub examples: usize,
+    /// Whether the request named the version and not the model alone.
+    pub names_version: bool,
     /// Of the body, as sent.
     pub request_bytes: usize,
     /// Of the body, as sent.
@@ -152,6 +157,8 @@ const CODES: usize = 17;
 pub struct Series {
     model: Arc<str>,
     version: Arc<str>,
+    hostname: Arc<str>,
+    torchserve: torchserve::Handles,
     /// By [`Protocol`].
     protocols: [OnceLock<Box<Handles>>; Protocol::ALL.len()],
     /// By number; 0 is OK.
@@ -191,10 +198,12 @@ impl Handles {
 }
 
 impl Series {
-    fn new(model: &str, version: &str) -> Self {
+    fn new(model: &str, version: &str, hostname: &Arc<str>) -> Self {
         Self {
             model: Arc::from(model),
             version: Arc::from(version),
+            hostname: Arc::clone(hostname),
+            torchserve: torchserve::Handles::default(),
             protocols: Default::default(),
             tfs_requests: Default::default(),
             tfs_latency: Default::default(),
@@ -203,12 +212,12 @@ impl Series {
     }
 
     /// Those of a request to no model that is known.
-    fn other() -> Self {
-        Self::new(OTHER, OTHER)
+    fn other(hostname: &Arc<str>) -> Self {
+        Self::new(OTHER, OTHER, hostname)
     }
 
-    fn of(servable: &dyn Servable) -> Self {
-        Self::new(servable.model().as_str(), &servable.version().to_string())
+    fn of(servable: &dyn Servable, hostname: &Arc<str>) -> Self {
+        Self::new(servable.model().as_str(), &servable.version().to_string(), hostname)
     }
 
     /// Records an answer.
@@ -223,13 +232,11 @@ impl Series {
             // Only predict ever succeeds: no signature takes examples.
             Protocol::TfsRest => self.answered_tfs(0, "predict", "REST", answered),
             Protocol::TfsGrpc => self.answered_tfs(1, "Predict", "GRPC", answered),
-            Protocol::Local
-            | Protocol::OipRest
-            | Protocol::OipGrpc
-            | Protocol::TorchServeRest
-            | Protocol::TorchServeGrpc
-            | Protocol::General
-            | Protocol::Platform => {}
+            Protocol::TorchServeRest | Protocol::TorchServeGrpc => {
+                let of = torchserve::Labels { model: &self.model, version: &self.version, hostname: &self.hostname };
+                self.torchserve.answered(of, answered);
+            }
+            Protocol::Local | Protocol::OipRest | Protocol::OipGrpc | Protocol::General | Protocol::Platform => {}
         }
     }
 
@@ -271,6 +278,9 @@ impl Series {
                 "protocol" => protocol.name(), "code" => status.label())
         };
         handles.requests[status.index()].get_or_init(register).increment(1);
+        if matches!(protocol, Protocol::TorchServeRest | Protocol::TorchServeGrpc) {
+            self.torchserve.count(&self.hostname, status);
+        }
         if matches!(protocol, Protocol::TfsRest | Protocol::TfsGrpc) {
             let register = || {
                 metrics::counter!(TFS_REQUEST_COUNT,

@@ -32,6 +32,7 @@ use metrics::{Refusals, Table};
 /// | `max_receiving_bytes` | 1 GiB | all request bodies that are arriving or wait to be decoded |
 /// | `max_unsent_bytes` | 1 GiB | all large answers that clients have not taken yet |
 /// | `max_metric_series` | 1000 | versions that get metrics of their own; further ones share `other` |
+/// | `hostname` | `localhost` | this machine's name, a label of TorchServe's metrics |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontConfig {
     /// The bytes of all request bodies together that are arriving or wait to be decoded. Should be no less than the
@@ -41,11 +42,18 @@ pub struct FrontConfig {
     pub max_unsent_bytes: u64,
     /// How many (model, version) pairs get metrics of their own.
     pub max_metric_series: usize,
+    /// This machine's name, a label of TorchServe's metrics.
+    pub hostname: String,
 }
 
 impl Default for FrontConfig {
     fn default() -> Self {
-        Self { max_receiving_bytes: 1 << 30, max_unsent_bytes: 1 << 30, max_metric_series: 1000 }
+        Self {
+            max_receiving_bytes: 1 << 30,
+            max_unsent_bytes: 1 << 30,
+            max_metric_series: 1000,
+            hostname: "localhost".to_owned(),
+        }
     }
 }
 
@@ -73,7 +81,7 @@ impl Front {
     /// Puts one together.
     pub fn new(config: &FrontConfig) -> Self {
         Self(Arc::new(Shared {
-            table: Table::new(config.max_metric_series),
+            table: Table::new(config.max_metric_series, &config.hostname),
             refusals: Refusals::default(),
             log: FailureLog::new(),
             receiving: Budget::new(config.max_receiving_bytes),

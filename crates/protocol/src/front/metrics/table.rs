@@ -16,6 +16,8 @@ pub struct Table {
     /// The versions that have series of their own. Exporters never forget a series, so neither does this.
     named: Mutex<HashSet<(ModelName, u64)>>,
     limit: usize,
+    /// That of this machine, which is a label of some families.
+    hostname: Arc<str>,
     other: OnceLock<Arc<Series>>,
 }
 
@@ -39,10 +41,10 @@ fn address(model: &ModelName) -> usize {
 }
 
 impl Table {
-    /// A table where at most `limit` versions get series of their own.
-    pub fn new(limit: usize) -> Self {
+    /// A table where at most `limit` versions get series of their own, on the machine called `hostname`.
+    pub fn new(limit: usize, hostname: &str) -> Self {
         let (entries, named) = (ArcSwap::default(), Mutex::default());
-        Self { entries, named, limit, other: OnceLock::new() }
+        Self { entries, named, limit, hostname: Arc::from(hostname), other: OnceLock::new() }
     }
 
     /// The handles of `servable`.
@@ -57,7 +59,7 @@ impl Table {
 
     /// The handles shared by everything that has none of its own.
     pub fn other(&self) -> Arc<Series> {
-        Arc::clone(self.other.get_or_init(|| Arc::new(Series::other())))
+        Arc::clone(self.other.get_or_init(|| Arc::new(Series::other(&self.hostname))))
     }
 
     fn add(&self, servable: &dyn Servable) -> Arc<Series> {
@@ -70,7 +72,7 @@ impl Table {
         let series = series.unwrap_or_else(|| {
             let pair = (model.clone(), version);
             if named.contains(&pair) || (named.len() < self.limit && named.insert(pair)) {
-                Arc::new(Series::of(servable))
+                Arc::new(Series::of(servable, &self.hostname))
             } else {
                 self.other()
             }
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn one_version_has_one_set_of_handles_even_when_loaded_again() {
-        let table = Table::new(10);
+        let table = Table::new(10, "here");
         let first = table.of(&named("m", 1));
         assert!(Arc::ptr_eq(&first, &table.of(&named("m", 1))), "the same name at another address");
         assert!(!Arc::ptr_eq(&first, &table.of(&named("m", 2))));
@@ -139,7 +141,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_versions_share_other_and_the_table_stays_small() {
-        let table = Table::new(3);
+        let table = Table::new(3, "here");
         for version in 0..1000 {
             let series = table.of(&named("m", version));
             assert_eq!(Arc::ptr_eq(&series, &table.other()), version >= 3, "{version}");
