@@ -6,6 +6,8 @@ mod model;
 mod predict;
 mod read;
 mod request;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::sync::Arc;

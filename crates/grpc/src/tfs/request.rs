@@ -150,7 +150,6 @@ mod tests {
             model_spec: Some(spec(Some(serving::model_spec::VersionChoice::Version(-7)))),
             inputs: [("x".to_owned(), proto.clone())].into(),
             output_filter: vec!["y".to_owned(), "z".to_owned()],
-            ..PredictRequest::default()
         };
         let message = request.encode_to_vec();
         let read = Predict::read(&message).unwrap();
