@@ -188,7 +188,10 @@ mod tests {
         ) {
             let outputs: Vec<Output> = lengths
                 .iter()
-                .map(|&length| output("y", if length == 1 { &[] } else { &[length, 1] }, &Bytes::from(vec![7; length])).into())
+                .map(|&length| {
+                    let sizes = if length == 1 { vec![] } else { vec![length, 1] };
+                    output("y", &sizes, &Bytes::from(vec![7; length]))
+                })
                 .collect();
             let answer = Answer { model: "m", version, id: &id, is_final, outputs: &outputs };
             let bytes = written(&answer).concat();
