@@ -33,6 +33,7 @@ pub use config::environment::Environment;
 pub use config::error::ConfigError;
 pub use config::listeners::Compat;
 pub use config::{LogFormat, Platform, Ready, ServerConfig};
-pub use millrace_http::Roles;
+pub use millrace_grpc::GrpcConfig;
+pub use millrace_http::{FrontConfig, HttpConfig, Roles};
 pub use net::{Address, AddressError, BindError, ConnectionLimits};
 pub use server::{Drained, Listening, Server, ServerBuilder, StartError};

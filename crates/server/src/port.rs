@@ -3,18 +3,25 @@
 //! Sockets are `net`'s, protocols the front-ends'; here is only who gets a request, and what is said to requests that
 //! the server cuts off.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use millrace_core::CallerId;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use millrace_core::{CallerId, Reason, Refusal};
+use millrace_grpc::{GrpcBody, GrpcService, is_grpc, refusal_response, refusal_trailers};
 use millrace_http::{ConnectionContext, HttpService, ResponseBody, Roles};
 
 use crate::net::Answer;
 
 /// One listener's answers.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Port {
     pub(crate) http: HttpService,
+    pub(crate) grpc: GrpcService,
     pub(crate) roles: Roles,
 }
 
@@ -22,36 +29,85 @@ pub(crate) struct Port {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tongue {
     Http,
+    Grpc,
 }
 
 impl Answer for Port {
-    type Body = ResponseBody;
+    type Body = PortBody;
     type Tongue = Tongue;
 
-    fn tongue(_request: &Request<Incoming>) -> Tongue {
-        Tongue::Http
+    fn tongue(request: &Request<Incoming>) -> Tongue {
+        // The version first: it is what HTTP/1 requests, the many, are told by without a look at their headers.
+        let is_grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
+        if is_grpc { Tongue::Grpc } else { Tongue::Http }
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: CallerId) -> Response<ResponseBody> {
-        self.http.answer(request, ConnectionContext { caller, roles: self.roles }).await
+    async fn answer(&self, tongue: Tongue, request: Request<Incoming>, caller: CallerId) -> Response<PortBody> {
+        let connection = ConnectionContext { caller, roles: self.roles };
+        match tongue {
+            Tongue::Http => self.http.answer(request, connection).await.map(PortBody::Http),
+            Tongue::Grpc => self.grpc.answer(request, connection).await.map(PortBody::Grpc),
+        }
     }
 
-    fn cut(tongue: Tongue) -> Response<ResponseBody> {
+    fn cut(tongue: Tongue) -> Response<PortBody> {
         match tongue {
             Tongue::Http => {
-                let body = r#"{"error": "the server is shutting down and did not finish this request in time"}"#;
-                let mut response = Response::new(ResponseBody::new(body));
+                let body = format!("{{\"error\": \"{CUT}\"}}");
+                let mut response = Response::new(PortBody::Http(ResponseBody::new(body)));
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 response
             }
+            Tongue::Grpc => refusal_response(&cut_off()).map(PortBody::Grpc),
         }
     }
 
     fn last_words(tongue: Tongue) -> Option<HeaderMap> {
         match tongue {
             Tongue::Http => None,
+            Tongue::Grpc => Some(refusal_trailers(&cut_off())),
+        }
+    }
+}
+
+/// What a request is told that the server does not finish.
+const CUT: &str = "the server is shutting down and did not finish this request in time";
+
+fn cut_off() -> Refusal {
+    Refusal::new(Reason::Draining, CUT)
+}
+
+/// The body of either front-end.
+#[derive(Debug)]
+pub(crate) enum PortBody {
+    Http(ResponseBody),
+    Grpc(GrpcBody),
+}
+
+impl Body for PortBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Http(body) => Pin::new(body).poll_frame(context),
+            Self::Grpc(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http(body) => body.is_end_stream(),
+            Self::Grpc(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http(body) => body.size_hint(),
+            Self::Grpc(body) => body.size_hint(),
         }
     }
 }

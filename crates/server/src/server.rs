@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use millrace_batching::ComputePool;
 use millrace_core::{Backend, Catalog, Control, ModelStatus};
+use millrace_grpc::{GrpcParts, grpc_service};
 use millrace_http::{Front, HttpParts, Readiness, Roles, http_service};
 use millrace_registry::{Registry, RegistryError};
 use tokio::task::JoinHandle;
@@ -118,6 +119,16 @@ impl ServerBuilder {
             let (pool, registry) = (pool.clone(), registry.clone());
             Readiness::new(Arc::new(move || pool.is_healthy() && registry.is_alive()))
         };
+        let front = Front::new(&config.front);
+        let grpc = grpc_service(GrpcParts {
+            resolver: Arc::new(registry.clone()),
+            catalog: Arc::clone(&catalog),
+            control: Some(Arc::new(registry.clone())),
+            compute: Arc::new(pool.clone()),
+            readiness: readiness.clone(),
+            front: front.clone(),
+            config: config.grpc.clone(),
+        });
         let http = http_service(HttpParts {
             resolver: Arc::new(registry.clone()),
             catalog: Arc::clone(&catalog),
@@ -125,7 +136,7 @@ impl ServerBuilder {
             compute: Arc::new(pool),
             readiness: readiness.clone(),
             metrics_text: exposition.text(),
-            front: Front::new(&config.front),
+            front,
             config: config.http.clone(),
         });
         let (phases, open, late) = (Phases::default(), Open::default(), Open::default());
@@ -137,7 +148,7 @@ impl ServerBuilder {
             let acceptor = Acceptor {
                 listener,
                 role: wish.label(),
-                answer: Port { http: http.clone(), roles: wish.roles },
+                answer: Port { http: http.clone(), grpc: grpc.clone(), roles: wish.roles },
                 limits: Arc::clone(&limits),
                 phases: phases.clone(),
                 open: open.clone(),

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_batching::PoolConfig;
+use millrace_grpc::GrpcConfig;
 use millrace_http::{FrontConfig, HttpConfig};
 use millrace_registry::{ModelSet, RegistryConfig};
 use serde::Deserialize;
@@ -55,6 +56,8 @@ pub struct ServerConfig {
     pub front: FrontConfig,
     /// Limits and switches of the HTTP front-end.
     pub http: HttpConfig,
+    /// Limits and switches of the gRPC front-end.
+    pub grpc: GrpcConfig,
     /// Where models lie and how they live.
     pub registry: RegistryConfig,
     /// The compute threads.
@@ -78,6 +81,7 @@ impl ServerConfig {
             connections: ConnectionLimits::default(),
             front: FrontConfig::default(),
             http: HttpConfig::default(),
+            grpc: GrpcConfig::default(),
             registry: RegistryConfig::new(models),
             pool: PoolConfig::default(),
         }

@@ -83,6 +83,7 @@ section! {
         cors: bool,
         gzip_min_bytes: Bytes,
         offload_bytes: Bytes,
+        tfs_tensor_content: bool,
     }
 }
 
@@ -99,6 +100,7 @@ section! {
         max_header_bytes: Bytes,
         max_headers: NonZeroUsize,
         max_streams: NonZeroU32,
+        max_stream_requests: NonZeroUsize,
         max_connection_age: Span,
         max_connection_grace: Span,
         header_timeout: Span,

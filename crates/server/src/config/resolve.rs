@@ -179,13 +179,16 @@ fn server(config: &mut ServerConfig, raw: RawServer) -> Result<(), ConfigError> 
     set(&mut config.reuse_port, raw.reuse_port);
     set(&mut config.drain_delay, raw.drain_delay.map(|span| span.0));
     set(&mut config.drain_timeout, raw.drain_timeout.map(|span| span.0));
-    set(&mut config.http.request_timeout, raw.request_timeout.map(|span| span.0));
+    both(&mut config.http.request_timeout, &mut config.grpc.request_timeout, raw.request_timeout.map(|span| span.0));
     set(&mut config.ready, raw.ready);
     set(&mut config.http.cors, raw.cors);
     if let Some(bytes) = raw.gzip_min_bytes {
-        config.http.gzip_min_bytes = if bytes.0 == 0 { None } else { Some(size(bytes.0)) };
+        let least = if bytes.0 == 0 { None } else { Some(size(bytes.0)) };
+        (config.http.gzip_min_bytes, config.grpc.compress_min_bytes) = (least, least);
     }
-    set(&mut config.http.offload_bytes, raw.offload_bytes.map(|bytes| size(bytes.0)));
+    let offload = raw.offload_bytes.map(|bytes| size(bytes.0));
+    both(&mut config.http.offload_bytes, &mut config.grpc.offload_bytes, offload);
+    set(&mut config.grpc.tfs_tensor_content, raw.tfs_tensor_content);
     Ok(())
 }
 
@@ -230,10 +233,13 @@ fn limits(config: &mut ServerConfig, raw: &RawLimits) {
     set(&mut config.http.max_decompressed_bytes, raw.max_decompressed_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_json_depth, raw.max_json_depth);
     set(&mut config.front.max_receiving_bytes, raw.max_receiving_bytes.map(|bytes| bytes.0));
-    set(&mut config.http.max_answer_bytes, raw.max_answer_bytes.map(|bytes| size(bytes.0)));
     set(&mut config.front.max_unsent_bytes, raw.max_unsent_bytes.map(|bytes| bytes.0));
-    set(&mut config.http.body_timeout, raw.body_timeout.map(|span| span.0));
-    set(&mut config.http.min_body_rate, raw.min_body_rate.map(|bytes| bytes.0));
+    set(&mut config.grpc.max_message_bytes, raw.max_grpc_message_bytes.map(|bytes| size(bytes.0)));
+    set(&mut config.grpc.max_stream_requests, raw.max_stream_requests.map(NonZeroUsize::get));
+    let (http, grpc) = (&mut config.http, &mut config.grpc);
+    both(&mut http.max_answer_bytes, &mut grpc.max_answer_bytes, raw.max_answer_bytes.map(|bytes| size(bytes.0)));
+    both(&mut http.body_timeout, &mut grpc.message_timeout, raw.body_timeout.map(|span| span.0));
+    both(&mut http.min_body_rate, &mut grpc.min_message_rate, raw.min_body_rate.map(|bytes| bytes.0));
 }
 
 fn compute(config: &mut ServerConfig, raw: &RawCompute) {
@@ -323,6 +329,12 @@ fn set<T>(target: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *target = value;
     }
+}
+
+/// One word for two front-ends.
+fn both<T: Clone>(one: &mut T, other: &mut T, value: Option<T>) {
+    set(one, value.clone());
+    set(other, value);
 }
 
 /// Sizes of things in memory; what does not fit an address cannot be reached either.

@@ -53,8 +53,12 @@ pub(crate) trait Answer: Clone + Send + Sync + 'static {
     fn tongue(request: &Request<Incoming>) -> Self::Tongue;
 
     /// Answers one request. Dropping the future gives the request up.
-    fn answer(&self, request: Request<Incoming>, caller: CallerId)
-    -> impl Future<Output = Response<Self::Body>> + Send;
+    fn answer(
+        &self,
+        tongue: Self::Tongue,
+        request: Request<Incoming>,
+        caller: CallerId,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// The answer to a request that was cut off because the server's time was up.
     fn cut(tongue: Self::Tongue) -> Response<Self::Body>;
@@ -139,10 +143,11 @@ impl<A: Answer> Begun<A> {
     async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Response<Carried<A>> {
         let Connection { answer, phases, is_http2, .. } = &*self.0;
         let tongue = A::tongue(&request);
-        let response = until_cut(answer.answer(request, caller), phases, *is_http2).await.unwrap_or_else(|| {
-            phases.count_cut();
-            A::cut(tongue)
-        });
+        let response =
+            until_cut(answer.answer(tongue, request, caller), phases, *is_http2).await.unwrap_or_else(|| {
+                phases.count_cut();
+                A::cut(tongue)
+            });
         response.map(|body| Carried::new(body, self, tongue))
     }
 }

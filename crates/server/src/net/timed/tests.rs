@@ -184,7 +184,7 @@ async fn an_http2_client_that_opens_no_window_is_closed_after_the_write_limit() 
 async fn an_http2_client_that_takes_its_answer_slowly_is_not_idle() {
     let (stream, client, activity) = taking();
     let (mut read_half, mut write_half) = tokio::io::split(stream);
-    let reader = read_slowly(client, 512);
+    let reader = read_slowly(client, 4096);
     let window = async {
         // Flow control lets out a little at a time, whatever the socket could take.
         for _ in 0..20 {
