@@ -337,8 +337,9 @@ fn loaded(table: &Table<Arc<Lease>>, model: &ModelName, versions: &BTreeSet<u64>
     let refused = progress.into_iter().find_map(|(version, progress)| match progress {
         Progress::Failed(failure) => Some(loader::refusal(&failure)),
         Progress::Absent => {
+            // Overtaken by an order to unload: nobody's fault, and nothing is there.
             let text = format!("version {version} of model `{model}` was unloaded before it was available");
-            Some(Refusal::new(Reason::Conflict, text))
+            Some(Refusal::new(Reason::VersionUnknown, text))
         }
         Progress::Pending | Progress::Available => None,
     });
