@@ -145,7 +145,7 @@ impl<'s> Column<'s> {
 }
 
 /// How many elements to make room for: those that the signature declares for one row, or as many as could still follow.
-fn capacity(spec: &TensorSpec, cursor: &Cursor<'_>) -> usize {
+pub(crate) fn capacity(spec: &TensorSpec, cursor: &Cursor<'_>) -> usize {
     let declared = spec.shape.iter().fold(1_usize, |product, dim| match dim {
         Dim::Fixed(size) => product.saturating_mul(*size),
         Dim::Symbol(_) | Dim::Expr(_) | Dim::Unknown => product,

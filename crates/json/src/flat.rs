@@ -1,10 +1,10 @@
-//! A tensor whose shape is known and whose elements come as lists, nested in any way: only their order counts.
+//! A tensor whose elements come as lists, nested in any way: only their order counts, and the shape stands elsewhere.
 
 use std::sync::Arc;
 
-use millrace_core::{DType, Shape, Tensor, TensorSpec};
+use millrace_core::{DType, Shape, Tensor, TensorError, TensorSpec};
 
-use super::column::{Sink, StringSink};
+use super::column::{Sink, StringSink, capacity};
 use super::cursor::Cursor;
 use super::error::{Fault, Index, JsonError, value_here};
 use super::number::Leaf;
@@ -13,7 +13,7 @@ use super::number::Leaf;
 pub(crate) fn tensor(
     cursor: &mut Cursor<'_>,
     spec: &TensorSpec,
-    shape: &Shape,
+    shape: Option<&Shape>,
     depth: (usize, usize),
 ) -> Result<Tensor, JsonError> {
     cursor.space();
@@ -36,8 +36,8 @@ pub(crate) fn tensor(
         DType::Fp64 => reading.numbers::<f64>(cursor),
         DType::Bytes => {
             let mut strings = StringSink::text_only();
-            reading.leaves(cursor, &mut strings)?;
-            strings.finish(shape).map_err(|error| reading.wrong(error))
+            let n_read = reading.leaves(cursor, &mut strings)?;
+            reading.finish(n_read, |sizes| strings.finish(sizes))
         }
         dtype @ (DType::Fp16 | DType::Bf16) => {
             let (value, _) = value_here(cursor);
@@ -48,27 +48,31 @@ pub(crate) fn tensor(
 
 struct Reading<'a> {
     spec: &'a TensorSpec,
-    shape: &'a Shape,
+    shape: Option<&'a Shape>,
     depth: (usize, usize),
 }
 
 impl Reading<'_> {
     fn numbers<T: Leaf>(&self, cursor: &mut Cursor<'_>) -> Result<Tensor, JsonError> {
-        // An element takes at least two bytes: itself and a comma.
-        let room = self.shape.n_elements().min((cursor.text.len() - cursor.at) / 2 + 1);
+        let room = match self.shape {
+            // An element takes at least two bytes: itself and a comma.
+            Some(shape) => shape.n_elements().min((cursor.text.len() - cursor.at) / 2 + 1),
+            None => capacity(self.spec, cursor),
+        };
         let mut elements: Vec<T> = Vec::with_capacity(room);
-        self.leaves(cursor, &mut elements)?;
-        Tensor::from_vec(self.shape, elements).map_err(|error| self.wrong(error))
+        let n_read = self.leaves(cursor, &mut elements)?;
+        self.finish(n_read, |sizes| Tensor::from_vec(sizes, elements))
     }
 
-    fn leaves<S: Sink>(&self, cursor: &mut Cursor<'_>, sink: &mut S) -> Result<(), JsonError> {
+    /// How many elements were read.
+    fn leaves<S: Sink>(&self, cursor: &mut Cursor<'_>, sink: &mut S) -> Result<usize, JsonError> {
         let (open, max_depth) = self.depth;
-        let expected = self.shape.n_elements();
+        let expected = self.shape.map_or(usize::MAX, |shape| shape.n_elements());
         let mut n_read = 0;
         let end = leaves(cursor, sink, max_depth.saturating_sub(open), expected, &mut n_read);
         let count = |got: String| JsonError::Count { input: Arc::clone(&self.spec.name), expected, got };
         match end {
-            Ok(true) if n_read == expected => Ok(()),
+            Ok(true) if n_read == expected || self.shape.is_none() => Ok(n_read),
             Ok(true) => Err(count(n_read.to_string())),
             Ok(false) => Err(count("more".to_owned())),
             Err(fault) => Err(self.error(cursor, fault, n_read)),
@@ -91,8 +95,14 @@ impl Reading<'_> {
         }
     }
 
-    fn wrong(&self, error: millrace_core::TensorError) -> JsonError {
-        JsonError::Tensor { input: Arc::clone(&self.spec.name), error }
+    fn finish(
+        &self,
+        n_read: usize,
+        tensor: impl FnOnce(&[usize]) -> Result<Tensor, TensorError>,
+    ) -> Result<Tensor, JsonError> {
+        let flat = [n_read];
+        let sizes = self.shape.map_or(&flat[..], |shape| &shape[..]);
+        tensor(sizes).map_err(|error| JsonError::Tensor { input: Arc::clone(&self.spec.name), error })
     }
 }
 

@@ -178,13 +178,14 @@ impl<'a> Reader<'a> {
         self.step(|cursor| cursor.skip(levels, Numbers::InRange))
     }
 
-    /// Reads the elements of a tensor of `shape` for `spec`: a list, nested in any way, whose leaves are taken in order.
-    /// Nothing is allocated on the word of the shape.
+    /// Reads the elements of a tensor for `spec`: a list, nested in any way, whose leaves are taken in order. The tensor has
+    /// `shape`, or where that is not known yet one axis with as many elements as there are. Nothing is allocated on the word
+    /// of a shape.
     ///
     /// # Errors
     /// [`JsonError`], naming the input and the place in it: no list, an element that the dtype does not take, more or fewer
     /// elements than the shape wants, or a dtype that has no JSON form.
-    pub fn elements(&mut self, spec: &TensorSpec, shape: &Shape) -> Result<Tensor, JsonError> {
+    pub fn elements(&mut self, spec: &TensorSpec, shape: Option<&Shape>) -> Result<Tensor, JsonError> {
         flat::tensor(&mut self.cursor, spec, shape, (self.open, self.max_depth))
     }
 

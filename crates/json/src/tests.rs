@@ -4,6 +4,7 @@
 
 mod plain;
 mod property;
+mod reader;
 mod reference;
 mod written;
 

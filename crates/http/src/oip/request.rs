@@ -1,14 +1,16 @@
 //! An inference request's document, read in one pass: what is known goes where it belongs, what is not is skipped.
 //!
-//! Keys may come in any order. The elements of an input are read as soon as they are met if its name, datatype and shape
-//! stand before them, as clients write them; else their place is kept and they are read at the end of the input. Inputs
-//! in binary form are slices of the body.
+//! Keys may come in any order. The elements of an input are read where they are met if its name stands before them or the
+//! model has only one input; else their place is kept and they are read at the end of the input. Inputs in binary form are
+//! slices of the body.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use millrace_core::{DType, MAX_RANK, ModelName, Reason, Refusal, Servable, Signature, Tensor, TensorList};
-use millrace_json::{Key, Kind, Reader, Scalar};
+use millrace_core::{
+    DType, MAX_RANK, ModelName, Reason, Refusal, Servable, Shape, Signature, Tensor, TensorList, TensorSpec,
+};
+use millrace_json::{JsonError, Key, Kind, Reader, Scalar};
 use millrace_protocol::oip::{
     Declared, Inputs, OutputParameters, OutputPlan, Outputs, Parameter, Parameters, no_shared_memory,
 };
@@ -132,8 +134,9 @@ impl Reading<'_> {
         let (declared, data) = input.finish(index, &self.inputs)?;
         match data {
             Data::Read(tensor) => self.inputs.put(declared.index, tensor),
+            Data::Flat(tensor) => self.inputs.put(declared.index, shaped(&tensor, &declared)?),
             Data::Later(mut reader) => {
-                let tensor = elements(&mut reader, &declared)?;
+                let tensor = elements(&mut reader, declared.spec, Some(&declared.shape))?;
                 self.inputs.put(declared.index, tensor);
             }
             Data::Binary(size) => {
@@ -181,6 +184,8 @@ struct Input<'a, 's> {
 enum Data<'a> {
     /// Here.
     Read(Tensor),
+    /// Here, in one axis.
+    Flat(Tensor),
     /// There, as text.
     Later(Reader<'a>),
     /// In so many bytes behind the document.
@@ -190,14 +195,7 @@ enum Data<'a> {
 impl<'a, 's> Input<'a, 's> {
     fn member(&mut self, reader: &mut Reader<'a>, key: Key<'a>, inputs: &Inputs<'s>) -> Result<(), Wrong> {
         if key.is("data") {
-            let data = match self.declare(inputs)? {
-                Some(declared) => Data::Read(elements(reader, declared)?),
-                None => {
-                    let here = *reader;
-                    reader.skip()?;
-                    Data::Later(here)
-                }
-            };
+            let data = self.data(reader, inputs)?;
             once(&mut self.data, "data", data)
         } else if key.is("name") {
             let name = string(reader, "the 'name' of an input must be a string")?;
@@ -221,6 +219,24 @@ impl<'a, 's> Input<'a, 's> {
         } else {
             Ok(reader.skip()?)
         }
+    }
+
+    /// The elements, read here and now where it is known of what type they are.
+    fn data(&mut self, reader: &mut Reader<'a>, inputs: &Inputs<'s>) -> Result<Data<'a>, Wrong> {
+        if let Some(declared) = self.declare(inputs)? {
+            return Ok(Data::Read(elements(reader, declared.spec, Some(&declared.shape))?));
+        }
+        let spec = match &self.name {
+            Some(name) => Some(inputs.find(name)?.1),
+            // Which one it is is still to come, but there is only one that it can be.
+            None => inputs.only(),
+        };
+        if let Some(spec) = spec {
+            return Ok(Data::Flat(elements(reader, spec, None)?));
+        }
+        let here = *reader;
+        reader.skip()?;
+        Ok(Data::Later(here))
     }
 
     /// The input as it is declared, once that is known.
@@ -260,8 +276,7 @@ impl<'a, 's> Input<'a, 's> {
 }
 
 /// Reads the elements of an input from text.
-fn elements(reader: &mut Reader<'_>, declared: &Declared<'_>) -> Result<Tensor, Wrong> {
-    let Declared { spec, shape, .. } = declared;
+fn elements(reader: &mut Reader<'_>, spec: &TensorSpec, shape: Option<&Shape>) -> Result<Tensor, Wrong> {
     if matches!(spec.dtype, DType::Fp16 | DType::Bf16) {
         let (dtype, name) = (spec.dtype, Bare(&spec.name));
         return Err(invalid(format!(
@@ -269,6 +284,15 @@ fn elements(reader: &mut Reader<'_>, declared: &Declared<'_>) -> Result<Tensor, 
         )));
     }
     Ok(reader.elements(spec, shape)?)
+}
+
+/// The elements in the shape that the request declares.
+fn shaped(tensor: &Tensor, declared: &Declared<'_>) -> Result<Tensor, Wrong> {
+    let (input, expected, got) = (declared.name(), declared.shape.n_elements(), tensor.shape().n_elements());
+    if expected != got {
+        return Err(JsonError::Count { input: input.clone(), expected, got: got.to_string() }.into());
+    }
+    tensor.reshaped(&declared.shape).map_err(|error| JsonError::Tensor { input: input.clone(), error }.into())
 }
 
 fn shape(reader: &mut Reader<'_>) -> Result<SmallVec<[i64; 8]>, Wrong> {

@@ -43,6 +43,11 @@ impl<'s> Inputs<'s> {
         self.model
     }
 
+    /// What the signature says of its input, where it has only one.
+    pub fn only(&self) -> Option<&'s TensorSpec> {
+        if let [spec] = self.signature.inputs() { Some(spec) } else { None }
+    }
+
     /// What the signature says of the input `name`, and its position.
     ///
     /// # Errors
