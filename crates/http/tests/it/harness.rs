@@ -11,9 +11,9 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use millrace_core::{
     Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse,
-    Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RequestContext, Resolver, RunContext, Servable,
-    Signature, Signatures, Stages, Tensor, TensorList, TensorSpec, VersionChoice, VersionFailure, VersionState,
-    VersionStatus,
+    Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration,
+    RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorList, TensorSpec,
+    VersionChoice, VersionFailure, VersionState, VersionStatus,
 };
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
@@ -83,7 +83,7 @@ pub(crate) fn signature(inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>) -> Si
 #[derive(Debug, Default)]
 pub(crate) struct Models {
     versions: Vec<Arc<dyn Servable>>,
-    statuses: BTreeMap<String, ModelStatus>,
+    statuses: Mutex<BTreeMap<String, ModelStatus>>,
     /// Refusals by model name, before any version is looked for.
     refused: BTreeMap<String, Refusal>,
     unsettled: AtomicBool,
@@ -175,7 +175,7 @@ impl Models {
     }
 
     fn status_of(&mut self, model: &ModelName) -> &mut ModelStatus {
-        self.statuses.entry(model.to_string()).or_insert_with(|| ModelStatus::new(model.clone()))
+        self.statuses.get_mut().entry(model.to_string()).or_insert_with(|| ModelStatus::new(model.clone()))
     }
 
     fn order(&self, text: String) -> ControlFuture {
@@ -197,7 +197,8 @@ impl Resolver for Models {
         if let Some(refusal) = self.refused.get(model.name) {
             return Err(refusal.clone());
         }
-        let Some(status) = self.statuses.get(model.name) else {
+        let statuses = self.statuses.lock();
+        let Some(status) = statuses.get(model.name) else {
             return Err(Refusal::new(Reason::ModelUnknown, "no such model"));
         };
         let version = match model.version {
@@ -210,6 +211,10 @@ impl Resolver for Models {
         };
         let fits =
             |known: &&Arc<dyn Servable>| known.model().as_str() == model.name && Some(known.version()) == version;
+        let is_idle = |known: &VersionStatus| Some(known.version) == version && known.executors == Some(0);
+        if status.versions.iter().any(is_idle) {
+            return Err(Refusal::new(Reason::NotReady, "it has no executor"));
+        }
         let found = self.versions.iter().find(fits).cloned();
         found.ok_or_else(|| Refusal::new(Reason::VersionUnknown, "no such version"))
     }
@@ -217,11 +222,11 @@ impl Resolver for Models {
 
 impl Catalog for Models {
     fn models(&self) -> Vec<ModelStatus> {
-        self.statuses.values().cloned().collect()
+        self.statuses.lock().values().cloned().collect()
     }
 
     fn model(&self, name: &str) -> Option<ModelStatus> {
-        self.statuses.get(name).cloned()
+        self.statuses.lock().get(name).cloned()
     }
 
     fn is_ready(&self) -> bool {
@@ -239,6 +244,11 @@ impl Control for Models {
     }
 
     fn set_alias(&self, model: &ModelName, alias: &Alias, version: u64) -> ControlFuture {
+        if let Some(status) = self.statuses.lock().get_mut(model.as_str())
+            && alias.as_str() == Alias::DEFAULT
+        {
+            status.default_version = Some(version);
+        }
         self.order(format!("alias {model} {alias} {version}"))
     }
 
@@ -248,6 +258,51 @@ impl Control for Models {
 
     fn rescan(&self) -> ControlFuture {
         self.order("rescan".to_owned())
+    }
+
+    fn scale(&self, model: &ModelName, version: Option<u64>, executors: usize) -> ControlFuture {
+        let mut statuses = self.statuses.lock();
+        let status = statuses.get_mut(model.as_str()).unwrap();
+        let version = version.or(status.default_version);
+        let known = status.versions.iter_mut().find(|known| Some(known.version) == version).unwrap();
+        known.executors = Some(executors);
+        self.order(format!("scale {model} {version:?} {executors}"))
+    }
+
+    /// A store that has every path but those that begin with `absent`, a version 1 each.
+    fn register(&self, registration: Registration) -> RegisterFuture {
+        let path = registration.path.clone();
+        let order = format!("register {path} as {:?}", registration.name.as_ref().map(ModelName::as_str));
+        let ordered = self.order(order);
+        let stem = path.rsplit('/').next().unwrap_or_default();
+        let name = registration.name.clone().unwrap_or_else(|| stem.parse().unwrap());
+        let mut statuses = self.statuses.lock();
+        let refusal = if path.contains("://") || path.starts_with('/') || path.contains("..") {
+            Some(Refusal::new(Reason::InvalidInput, "not a path below a store"))
+        } else if path.starts_with("absent") {
+            Some(Refusal::new(Reason::ModelUnknown, "nothing there"))
+        } else if path.starts_with("huge") {
+            Some(Refusal::new(Reason::TooLarge, "it needs more memory than there is"))
+        } else if statuses.contains_key(name.as_str()) {
+            Some(Refusal::new(Reason::Exists, format!("Model version 1 is already registered for model {name}")))
+        } else {
+            let mut status = ModelStatus { path, default_version: Some(1), ..ModelStatus::new(name.clone()) };
+            let executors = registration.executors;
+            status.versions.push(VersionStatus { executors, ..VersionStatus::new(1, VersionState::Available) });
+            statuses.insert(name.to_string(), status);
+            None
+        };
+        Box::pin(async move {
+            ordered.await?;
+            refusal.map_or(Ok(Registered { model: name, version: 1 }), Err)
+        })
+    }
+
+    fn unregister(&self, model: &ModelName, version: Option<u64>) -> ControlFuture {
+        let mut statuses = self.statuses.lock();
+        let status = statuses.get_mut(model.as_str()).unwrap();
+        status.versions.retain(|known| version.is_some_and(|version| known.version != version));
+        self.order(format!("unregister {model} {version:?}"))
     }
 }
 
@@ -314,6 +369,18 @@ impl Answer {
         assert_eq!(body.as_object().map(serde_json::Map::len), Some(1), "{body}");
         let text = body["error"].as_str().expect("an error text");
         assert!(text.contains(words), "`{text}` does not say `{words}`");
+    }
+
+    /// Panics unless this is a TorchServe error of `status` and `kind` whose message contains `words`.
+    #[track_caller]
+    pub(crate) fn is_torchserve_error(&self, status: u16, kind: &str, words: &str) {
+        assert_eq!(self.status, status, "{:?}", self.body);
+        assert_eq!(self.headers["content-type"], "application/json");
+        let body = self.json();
+        assert_eq!((&body["code"], &body["type"]), (&Value::from(status), &Value::from(kind)), "{body}");
+        let text = body["message"].as_str().expect("a message");
+        assert!(text.contains(words), "`{text}` does not say `{words}`");
+        assert!(text.chars().all(|character| matches!(character, ' '..='~' | '…')), "{text:?}");
     }
 
     /// Panics unless this is a 200 with `body`, as JSON.
@@ -392,6 +459,18 @@ impl TestServer {
     pub(crate) async fn order(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
         let operator = ConnectionContext { roles: Roles::ADMIN, ..ConnectionContext::default() };
         collect(self.service.answer(request(method, path, &[], body), operator).await).await
+    }
+
+    /// `method` on `path` of a listener for operators, with headers.
+    pub(crate) async fn manage(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let operator = ConnectionContext { roles: Roles::ADMIN, ..ConnectionContext::default() };
+        collect(self.service.answer(request(method, path, headers, body), operator).await).await
     }
 
     /// The orders given so far.
