@@ -17,8 +17,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use millrace_core::{
     Alias, Batch, Catalog, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse, Job,
-    Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RequestContext, Resolver, RunContext, Servable,
-    Signature, Signatures, Stages, Tensor, TensorSpec, VersionChoice, VersionState, VersionStatus, Wanted,
+    Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration, RequestContext,
+    Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionChoice, VersionState,
+    VersionStatus, Wanted,
 };
 use millrace_grpc::{GrpcConfig, GrpcParts, GrpcService, grpc_service};
 use millrace_protocol::front::{ConnectionContext, Front, FrontConfig, Readiness, Roles};
@@ -162,6 +163,12 @@ impl Models {
         self
     }
 
+    /// A model that is known as `status` and has no version to ask.
+    pub(crate) fn status(mut self, status: ModelStatus) -> Self {
+        self.statuses.insert(status.name.to_string(), status);
+        self
+    }
+
     /// Sets an alias.
     pub(crate) fn alias(mut self, name: &str, alias: &str, version: u64) -> Self {
         let model: ModelName = name.parse().unwrap();
@@ -270,6 +277,12 @@ impl Control for Models {
 
     fn scale(&self, model: &ModelName, version: Option<u64>, executors: usize) -> ControlFuture {
         self.order(format!("scale {model} {version:?} {executors}"))
+    }
+
+    fn register(&self, registration: Registration) -> RegisterFuture {
+        let model = registration.name.clone().unwrap_or_else(|| registration.path.parse().unwrap());
+        let order = self.order(format!("register {registration:?}"));
+        Box::pin(async move { order.await.map(|()| Registered { model, version: 1 }) })
     }
 
     fn replace(&self, models: Vec<millrace_core::WantedModel>) -> ControlFuture {
