@@ -395,6 +395,12 @@ impl<T> BatchFormer<T> {
         self.groups.predict(number, rows).map(|prediction| duration(prediction.mean))
     }
 
+    /// Whether a run of the group behind `key` has ended, so that what is predicted for it rests on the group itself and
+    /// not on others, whose requests may be a thousand times smaller.
+    pub fn has_run(&self, key: GroupKey) -> bool {
+        self.groups.get(key.0).is_some_and(|known| known.cost().runs() > 0)
+    }
+
     /// What was learned, by group.
     pub fn learned(&self) -> Vec<Learned> {
         self.groups.learned()

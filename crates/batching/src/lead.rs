@@ -167,6 +167,7 @@ impl Queue {
         let Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key } = formed;
         let (riders, parts) = apart(items);
         let wanted = union(&riders);
+        let predicted = predicted.filter(|_| state.former.has_run(key));
         let ticket = enter(&mut state, riders, now.checked_add(self.patience(predicted)), worker.cloned());
         let instance = state.instances.pop();
         // A guest looks again itself.
@@ -336,7 +337,8 @@ impl Queue {
         self.give(rider, Err(refusal), clock::now());
     }
 
-    /// How long a run may take before it counts as hung.
+    /// How long a run may take before it counts as hung. `predicted` is `None` also where other groups' runs would tell: a
+    /// first long sequence is no hang because short ones were quick.
     fn patience(&self, predicted: Option<Duration>) -> Duration {
         let config = self.pool.config();
         predicted.unwrap_or(config.hang_unknown).saturating_mul(config.hang_factor).saturating_add(config.hang_grace)
@@ -347,6 +349,7 @@ impl Queue {
         let now = clock::now();
         let mut state = self.state.lock();
         let predicted = state.former.group(leading.key).and_then(|group| state.former.predict(group, rows));
+        let predicted = predicted.filter(|_| state.former.has_run(leading.key));
         if let Some(batch) = state.under_way.get_mut(leading.ticket).and_then(Option::as_mut) {
             batch.overdue = now.checked_add(self.patience(predicted));
         }

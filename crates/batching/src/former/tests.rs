@@ -297,6 +297,19 @@ fn a_stranger_is_predicted_from_what_the_model_taught() {
 }
 
 #[test]
+fn a_group_has_run_once_a_run_of_its_own_has_ended_whatever_others_taught() {
+    let now = clock::now();
+    let mut former = BatchFormer::new(config(64, Waiting::Learned));
+    teach(&mut former, &[1, 8], |rows| ms(rows as u64), now);
+    let stranger = group(5);
+    former.push(0, arrival(&stranger, 1), now);
+    let formed = run(&mut former, now);
+    assert!(formed.predicted.is_some() && !former.has_run(formed.key));
+    former.observe(formed.key, 1, ms(1000));
+    assert!(former.has_run(formed.key));
+}
+
+#[test]
 fn the_wait_of_a_caller_is_that_of_its_turn_and_not_of_the_whole_queue() {
     let now = clock::now();
     let mut former = BatchFormer::new(config(1, Waiting::Learned));
