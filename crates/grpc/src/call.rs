@@ -85,13 +85,13 @@ impl Shared {
         let (front, config) = (&self.parts.front, &self.parts.config);
         let body = pin!(body);
         let mut messages = Messages::new(body, call.head.coding, limit, Some(call.received), (front, config));
-        within(call.deadline(), call.received, async {
+        let arrival = pin!(async {
             let message = messages.only().await?;
             let sent = message.len();
             let bytes = message.unpack(limit, front, &*self.parts.compute).await?;
             Ok(Arrived { bytes, sent })
-        })
-        .await
+        });
+        within(call.deadline(), call.received, arrival).await
     }
 
     /// The only message of a call that carries no tensors, read.
@@ -135,7 +135,8 @@ pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, Refusal> {
         .map_err(|error| Refusal::new(Reason::InvalidInput, format!("the message cannot be decoded: {error}")))
 }
 
-/// Waits for `future`, but not beyond the deadline.
+/// Waits for `future`, but not beyond the deadline. A large one should be pinned where it is: what is handed in by value
+/// takes its room twice in the caller's future.
 ///
 /// # Errors
 /// Its own, or `Late`.

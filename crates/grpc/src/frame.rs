@@ -169,6 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_in_pieces_is_gathered_in_one_buffer_of_its_size() {
+        let message = vec![7; TRUSTED / 2];
+        let mut assembler = Assembler::new(TRUSTED);
+        let stream = Bytes::from(framed(0, &message));
+        let (head, tail) = stream.split_at(1000);
+        assembler.push(Bytes::copy_from_slice(head));
+        assert!(assembler.next().unwrap().is_none());
+        let (place, room) = (assembler.gathered.as_ptr(), assembler.gathered.capacity());
+        assembler.push(Bytes::copy_from_slice(tail));
+        let whole = assembler.next().unwrap().unwrap();
+        assert_eq!((whole.bytes.as_ptr(), whole.bytes.len(), room), (place, message.len(), message.len()));
+    }
+
+    #[test]
     fn bad_flags_and_lengths_over_the_limit_are_errors_before_any_byte_of_the_message() {
         assert_eq!(read(9, [Bytes::from_static(&[2, 0, 0, 0, 0])]).unwrap_err(), FrameError::Flag(2));
         let huge = read(9, [Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff])]).unwrap_err();

@@ -105,7 +105,7 @@ async fn dispatch<B: RequestBody>(
         torchserve::INFERENCE | torchserve::MANAGEMENT => {
             torchserve::answer(shared, call, (service, method), body).await
         }
-        health::SERVICE => within(deadline, received, health::answer(shared, call, method, body)).await,
+        health::SERVICE => within(deadline, received, Box::pin(health::answer(shared, call, method, body))).await,
         reflection::V1 | reflection::V1_ALPHA => reflection::answer(shared, call, service, method, body),
         _ => Err(unknown_method(path)),
     }

@@ -131,7 +131,13 @@ where
                 }
             }
             // Work that is done has handed everything over before: nothing can be left in the channel.
-            let is_over = self.messages.is_none() && self.at_work.is_empty() && self.receiver.is_empty();
+            let is_idle = self.at_work.is_empty() && self.receiver.is_empty();
+            if is_idle && self.messages.is_some() && self.shared.parts.readiness.is_refusing() {
+                // A client may keep its stream open for ever; whoever carries this body asks again when draining begins.
+                let refusal = Refusal::new(Reason::Draining, "the server is shutting down");
+                return Poll::Ready(Err((self.plan.failure)(refusal)));
+            }
+            let is_over = is_idle && self.messages.is_none();
             return if is_over { Poll::Ready(Ok(None)) } else { Poll::Pending };
         }
     }

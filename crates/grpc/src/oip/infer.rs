@@ -1,5 +1,6 @@
 //! `ModelInfer`, and the steps of any inference by this protocol: read the question, ask the model, write the answer.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,17 +51,20 @@ async fn attempt<B: RequestBody>(
     let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
     let asked = ask(shared, call, record, &outline)?;
     let (deadline, id) = (Some(asked.deadline), outline.id.to_owned());
-    let ready = within(deadline, call.received, decode(shared, asked, outline, &message)).await?;
+    let ready = {
+        let decoding = pin!(decode(shared, asked, outline, &message));
+        within(deadline, call.received, decoding).await?
+    };
     // What was copied out of it is copied; what was not keeps it.
     drop(message);
-    within(deadline, call.received, async {
+    let answering = pin!(async {
         let Ready { servable, request, plan, patience, mut times } = ready;
         let future = contained(|| servable.infer(request)).map_err(failure)?;
         let response = patience.wait(contained_future(future)).await?;
         let reply = encode(shared, call.head, &*servable, &plan, response, (&id, None), &mut times).await?;
         Ok(Done { reply, ended: now(), times })
-    })
-    .await
+    });
+    within(deadline, call.received, answering).await
 }
 
 /// Refuses what comes once the server has stopped taking requests.
