@@ -38,15 +38,10 @@ pub(crate) async fn answer<B: RequestBody>(
     method: &str,
     body: B,
 ) -> Result<Response<GrpcBody>, Failure> {
+    check_role(call, method)?;
     match method {
-        "ModelInfer" => {
-            check_serves(call)?;
-            infer::infer(shared, call, body).await
-        }
-        "ModelStreamInfer" => {
-            check_serves(call)?;
-            Ok(stream::stream(shared, call, body))
-        }
+        "ModelInfer" => infer::infer(shared, call, body).await,
+        "ModelStreamInfer" => Ok(stream::stream(shared, call, body)),
         // A future of its own, so that inference does not carry the room that these need.
         _ => within(call.deadline(), call.received, Box::pin(others(shared, call, method, body))).await,
     }
@@ -97,9 +92,11 @@ fn failure(refusal: Refusal) -> Failure {
     oip::Failure::from(refusal).into()
 }
 
-/// Refuses what only listeners for clients do.
-fn check_serves(call: Call<'_>) -> Result<(), Failure> {
-    if call.connection.roles.inference {
+/// Refuses what the listener is not for.
+fn check_role(call: Call<'_>, method: &str) -> Result<(), Failure> {
+    let roles = call.connection.roles;
+    let is_health = matches!(method, "ServerLive" | "ServerReady");
+    if roles.inference || is_health || (roles.repository && method.starts_with("Repository")) {
         return Ok(());
     }
     Err(failure(Refusal::new(Reason::Unsupported, "models are not served on this port")))

@@ -11,7 +11,7 @@ use millrace_proto::inference::{
 };
 use millrace_protocol::oip;
 
-use super::{Answered, check_serves, context, failure};
+use super::{Answered, context, failure};
 use crate::call::Call;
 use crate::service::Shared;
 
@@ -20,7 +20,6 @@ pub(super) fn metadata(
     call: Call<'_>,
     request: &ModelMetadataRequest,
 ) -> Answered<ModelMetadataResponse> {
-    check_serves(call)?;
     let parts = &shared.parts;
     let version = oip::parse_version(&request.version).map_err(failure)?;
     let model = ModelRef { name: &request.name, version };
@@ -44,7 +43,6 @@ pub(super) fn metadata(
 }
 
 pub(super) fn config(shared: &Shared, call: Call<'_>, request: &ModelConfigRequest) -> Answered<ModelConfigResponse> {
-    check_serves(call)?;
     let parts = &shared.parts;
     let version = oip::parse_version(&request.version).map_err(failure)?;
     let model = ModelRef { name: &request.name, version };
@@ -84,10 +82,9 @@ pub(super) fn config(shared: &Shared, call: Call<'_>, request: &ModelConfigReque
 
 pub(super) fn statistics(
     shared: &Shared,
-    call: Call<'_>,
+    _call: Call<'_>,
     request: &ModelStatisticsRequest,
 ) -> Answered<ModelStatisticsResponse> {
-    check_serves(call)?;
     let catalog = &*shared.parts.catalog;
     let statistics = if request.name.is_empty() {
         oip::ready_statistics(catalog)

@@ -3,10 +3,11 @@
 use millrace_core::{Reason, Refusal};
 use millrace_proto::inference::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryStatusRequest, LogSettingsRequest, ModelRepositoryParameter,
-    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
-    RepositoryModelUnloadResponse, SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
-    TraceSettingRequest, grpc_inference_service_client::GrpcInferenceServiceClient as Client, log_settings_request,
-    log_settings_response, model_repository_parameter, trace_setting_request,
+    RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryStatusRequest, TraceSettingRequest,
+    grpc_inference_service_client::GrpcInferenceServiceClient as Client, log_settings_request, log_settings_response,
+    model_repository_parameter, trace_setting_request,
 };
 use millrace_protocol::front::Roles;
 use tonic::Code;
@@ -37,6 +38,12 @@ async fn orders_are_taken_only_where_the_listener_says_so() {
     assert_eq!(admin.models.orders(), ["load m None", "unload m None"]);
     let answer = admin.ask(crate::oip::INFER, &crate::oip::request(&[1.0])).await;
     answer.refuses(Code::Unimplemented, "not served on this port");
+    let metrics = TestServer::new(models()).roles(Roles::METRICS);
+    let index =
+        metrics.ask("/inference.GRPCInferenceService/RepositoryIndex", &RepositoryIndexRequest::default()).await;
+    index.refuses(Code::Unimplemented, "not served on this port");
+    let live = metrics.ask("/inference.GRPCInferenceService/ServerLive", &ServerLiveRequest {}).await;
+    assert!(live.gives::<ServerLiveResponse>().live);
 }
 
 #[tokio::test]
@@ -69,7 +76,7 @@ async fn row_54_nothing_takes_the_place_of_the_repositorys_files() {
 
 #[tokio::test]
 async fn row_56_no_file_is_named_and_no_memory_mapped() {
-    let server = TestServer::new(models()).roles(Roles::ADMIN);
+    let server = TestServer::new(models());
     let mut client = Client::new(server.connect().await);
     let system =
         SystemSharedMemoryRegisterRequest { name: "r".to_owned(), key: "/k".to_owned(), offset: 0, byte_size: 8 };
