@@ -178,11 +178,14 @@ async fn too_few_and_too_many_elements_say_how_many_were_wanted() {
         (json!([1]), "expected 2 elements, got 1"),
         (json!([]), "expected 2 elements, got 0"),
         (json!([[], [[]]]), "expected 2 elements, got 0"),
-        (json!([1, 2, 3]), "expected 2 elements, got more"),
-        (json!([[1, 2], [3, 4]]), "expected 2 elements, got more"),
+        (json!([1, 2, 3]), "expected 2 elements, got 3"),
+        (json!([[1, 2], [3, 4]]), "expected 2 elements, got 4"),
     ] {
         refused(&input(&json!({"data": data})), words).await;
     }
+    // Where the shape is known before, nothing is read beyond it.
+    let text = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+    refused(text, "expected 2 elements, got more").await;
 }
 
 /// Robustness rows 12, 13, 14, 16 and 17.
