@@ -184,15 +184,18 @@ impl Scanner {
         }
     }
 
-    /// Versions of `name` that were registered. Where its own folder has a version of that number, that one counts.
+    /// Versions of `name` that were registered. They go before those of the same number that come to lie in its own folder
+    /// later: what serves must not change its files because something else appears.
     fn registered(&mut self, name: &ModelName, stored: &BTreeMap<u64, Stored>, scan: &mut Scan) {
         for (version, one) in stored {
             if scan.unreadable.contains(name) {
                 return;
             }
-            if scan.models.get(name).is_some_and(|model| model.versions.contains_key(version)) {
+            let own = scan.models.get(name).and_then(|model| model.versions.get(version));
+            if own.is_some_and(|own| own.place == one.place) {
                 continue;
             }
+            let hides_own = own.is_some();
             let shown = one.place.root.join(one.place.shown()).display().to_string();
             if !self.allows(&one.place) {
                 let why = format!("{shown} lies in no place that is configured now");
@@ -217,6 +220,11 @@ impl Scanner {
                     return;
                 }
             };
+            if hides_own {
+                let why =
+                    format!("it was registered from {shown}, which goes before the one in the model's own folder");
+                scan.warnings.push(format!("model `{name}`, version {version}: {why}"));
+            }
             if !scan.models.contains_key(name) {
                 let config = self.registered_config(name, stored, &mut scan.warnings);
                 let model =

@@ -198,8 +198,14 @@ impl<L> Table<L> {
             let overrides = self.orders.get(name).unwrap_or(&none);
             let wanted = model.wanted(self.config.listed.get(name), overrides);
             for &version in wanted.iter().rev() {
-                let fingerprint = model.on_disk.get(&version).and_then(|on_disk| on_disk.found.fingerprint);
+                let found = model.on_disk.get(&version).map(|on_disk| &on_disk.found);
+                let fingerprint = found.and_then(|found| found.fingerprint);
                 let entry = model.versions.entry(version).or_insert_with(Version::new);
+                if found.is_some_and(|found| entry.lay_elsewhere(&found.place)) {
+                    // The same number in another folder is another version.
+                    released.extend(entry.retire(&mut self.draining, name, version));
+                    self.changed.insert(name.clone());
+                }
                 if entry.should_start(fingerprint, now) {
                     entry.enter(Phase::Start, name, version);
                     self.changed.insert(name.clone());
@@ -258,6 +264,7 @@ impl<L> Table<L> {
             let id = LoadId(self.last_id);
             entry.enter(Phase::Loading(id), &name, version);
             let FoundVersion { place, fingerprint, .. } = on_disk.found.clone();
+            entry.place = Some(place.clone());
             self.loading.insert(id, Loading { model: name.clone(), version, fingerprint });
             self.changed.insert(name.clone());
             let memory = memory.min(config.memory_limit.unwrap_or(u64::MAX));
@@ -286,6 +293,11 @@ impl<L> Table<L> {
         let version =
             model.versions.get_mut(&number).filter(|version| matches!(version.phase, Phase::Loading(own) if own == id));
         let Some(version) = version else { return outcome.into_lease() };
+        if model.on_disk.get(&number).is_some_and(|on_disk| version.lay_elsewhere(&on_disk.found.place)) {
+            // It lies elsewhere since: whatever this load came to, it was of another version.
+            model.versions.remove(&number);
+            return outcome.into_lease();
+        }
         let (lease, failure) = match outcome {
             LoadOutcome::Ready(lease, facts) if is_wanted => match too_large(&facts, left, limit) {
                 None => {
@@ -360,21 +372,6 @@ impl<L> Table<L> {
             self.changed.insert(model.clone());
         }
         released
-    }
-
-    /// Lets go of `version` of `model` whatever it is doing, so that it loads again from where it lies now. Gives its lease.
-    #[must_use]
-    pub(crate) fn restart(&mut self, model: &ModelName, version: u64) -> Option<L> {
-        let versions = &mut self.models.get_mut(model)?.versions;
-        let entry = versions.get_mut(&version)?;
-        self.changed.insert(model.clone());
-        if let Phase::Loading(_) = entry.phase {
-            // What it loads is of no use; the result finds nobody who waits for it.
-            versions.remove(&version);
-            return None;
-        }
-        entry.retry = None;
-        entry.retire(&mut self.draining, model, version)
     }
 
     /// Where the files of each version of `model` lie.

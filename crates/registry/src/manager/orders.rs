@@ -267,7 +267,6 @@ impl Manager {
             orders.models.insert(name, overrides);
         }
         let names: Vec<ModelName> = orders.models.keys().cloned().collect();
-        let lay: BTreeMap<ModelName, _> = names.iter().map(|name| (name.clone(), self.table.places(name))).collect();
         let before = self.table.orders().clone();
         self.save(orders)?;
         if let Err(refusal) = self.scan_now() {
@@ -279,11 +278,6 @@ impl Manager {
         for name in names {
             self.table.trust(&name, None);
             self.table.retry_now(&name, None);
-            for (version, place) in self.table.places(&name) {
-                if lay[&name].get(&version).is_some_and(|lay| *lay != place) {
-                    self.released.extend(self.table.restart(&name, version));
-                }
-            }
             if let Some(message) = self.table.model(&name).and_then(|model| model.config_error()) {
                 refusal.get_or_insert_with(|| Refusal::new(Reason::Conflict, message.to_string()));
                 continue;

@@ -20,6 +20,12 @@ struct Bench {
     now: Instant,
     /// Version to what its files look like.
     disk: BTreeMap<u64, u64>,
+    /// The same for versions that were registered from elsewhere.
+    store: BTreeMap<u64, u64>,
+    /// The folder that the model's own versions lie in.
+    folder: u64,
+    /// Which folder what serves or loads was read from.
+    read_from: BTreeMap<LoadId, String>,
     policy: VersionPolicy,
     overrides: Overrides,
     loads: Vec<LoadOrder>,
@@ -42,6 +48,9 @@ impl Bench {
             table: Table::new(config, Orders::default()),
             now,
             disk: BTreeMap::new(),
+            store: BTreeMap::new(),
+            folder: 0,
+            read_from: BTreeMap::new(),
             policy,
             overrides: Overrides::default(),
             loads: Vec::new(),
@@ -59,32 +68,106 @@ impl Bench {
         self.advance();
     }
 
+    /// Where `version` lies now: in the store, or in the model's own folder.
+    fn place(&self, version: u64) -> Place {
+        let below = if self.store.contains_key(&version) {
+            format!("store/{version}")
+        } else {
+            format!("{}/{version}", self.folder)
+        };
+        Place { root: Arc::from(Path::new("/")), below, file: None }
+    }
+
+    fn present(&self) -> BTreeMap<u64, u64> {
+        let mut present = self.disk.clone();
+        present.extend(&self.store);
+        present
+    }
+
     fn scan(&mut self, trusted: bool) {
-        let place = |version: u64| Place { root: Arc::from(Path::new("/")), below: version.to_string(), file: None };
-        let fingerprint = |look: u64| Some(Fingerprint { contents: look, changes: look });
+        self.look(trusted);
+        self.advance();
+    }
+
+    fn look(&mut self, trusted: bool) {
         let found = |(&version, &look): (&u64, &u64)| {
-            (version, FoundVersion { place: place(version), fingerprint: fingerprint(look), is_registered: false })
+            let fingerprint = Some(Fingerprint { contents: look, changes: look });
+            let is_registered = self.store.contains_key(&version);
+            (version, FoundVersion { place: self.place(version), fingerprint, is_registered })
         };
         let config = ModelConfig { versions: Some(self.policy.clone()), ..ModelConfig::default() };
-        let versions = self.disk.iter().map(found).collect();
+        let versions = self.present().iter().map(found).collect();
         let (path, config) = ("m".to_owned(), Ok(Arc::new(config)));
         let model = FoundModel { config, versions, path, is_registered: false };
         let scan = Scan { models: [(Self::name(), model)].into(), ..Scan::default() };
         self.table.scanned(scan, trusted, self.now);
+    }
+
+    /// Where each version that serves was read from.
+    fn read_from_by_version(&self) -> BTreeMap<u64, String> {
+        self.available_ids.iter().map(|(version, id)| (*version, self.read_from[id].clone())).collect()
+    }
+
+    /// Registers `version` from the store, or loads it where the model has it by itself, as an order does.
+    fn register(&mut self, version: u64) {
+        self.look(false);
+        if matches!(self.table.progress(&Self::name(), version), Progress::Available | Progress::Pending) {
+            // Such an order is refused: the version is taken.
+            return self.advance();
+        }
+        if !self.disk.contains_key(&version) {
+            self.store.entry(version).or_insert(0);
+        }
+        self.set(|overrides| overrides.with_load(Some(version)));
+        self.look(false);
+        self.table.trust(&Self::name(), Some(version));
+        self.table.retry_now(&Self::name(), Some(version));
+        self.advance();
+    }
+
+    /// Takes a registration back.
+    fn unregister(&mut self, version: u64) {
+        let is_own = self.store.remove(&version).is_none();
+        self.set(|overrides| {
+            let overrides = overrides.without(version);
+            if is_own { overrides.with_unload(Some(version)) } else { overrides }
+        });
+        let withdrawn = self.table.withdraw(&Self::name(), version);
+        self.give_back(withdrawn);
+        self.advance();
+    }
+
+    /// Replaces everything that was ordered by a policy over the versions in another folder.
+    fn replace(&mut self, policy: VersionPolicy, folder: u64) {
+        self.folder = folder;
+        self.store.clear();
+        self.set(|_| Overrides { policy: Some(policy), ..Overrides::default() });
+        self.look(false);
+        self.table.trust(&Self::name(), None);
         self.advance();
     }
 
     fn order(&mut self, change: impl FnOnce(Overrides) -> Overrides) {
-        self.overrides = change(std::mem::take(&mut self.overrides));
-        self.table.set_orders(Orders::default().with(&Self::name(), self.overrides.clone()));
+        self.set(change);
         self.advance();
     }
 
-    fn advance(&mut self) {
-        for version in self.table.reconcile(self.now) {
+    fn set(&mut self, change: impl FnOnce(Overrides) -> Overrides) {
+        self.overrides = change(std::mem::take(&mut self.overrides));
+        self.table.set_orders(Orders::default().with(&Self::name(), self.overrides.clone()));
+    }
+
+    fn give_back(&mut self, versions: impl IntoIterator<Item = u64>) {
+        for version in versions {
             self.leased.push((self.available_ids.remove(&version).unwrap(), version));
         }
+    }
+
+    fn advance(&mut self) {
+        let released = self.table.reconcile(self.now);
+        self.give_back(released);
         while let Some(load) = self.table.next_load() {
+            self.read_from.insert(load.id, load.place.below.clone());
             self.loads.push(load);
         }
     }
@@ -92,7 +175,13 @@ impl Bench {
     /// Ends the load of `version` that is under way.
     fn finish(&mut self, version: u64, how: How) {
         let index = self.loads.iter().position(|load| load.version == version).expect("it is loading");
+        self.finish_load(index, how);
+    }
+
+    /// Ends that load under way, whether or not anybody wants it still.
+    fn finish_load(&mut self, index: usize, how: How) {
         let load = self.loads.remove(index);
+        let version = load.version;
         let outcome = match how {
             How::Good(memory) => LoadOutcome::Ready(version, facts(memory)),
             How::Bad => LoadOutcome::Failed(VersionFailure { code: Code::Internal, message: "bad".to_owned() }),
@@ -296,7 +385,7 @@ fn only_so_many_ended_versions_are_remembered() {
     assert!(bench.in_state(VersionState::End).is_empty());
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Step {
     Appear(u64),
     Change(u64),
@@ -307,6 +396,9 @@ enum Step {
     Unload(Option<u64>),
     Finish(usize, How),
     Free,
+    Register(u64),
+    Unregister(u64),
+    Replace(VersionPolicy, u64),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -322,6 +414,9 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => prop::option::of(version()).prop_map(Step::Unload),
         5 => (0..4_usize, how).prop_map(|(index, how)| Step::Finish(index, how)),
         1 => Just(Step::Free),
+        1 => version().prop_map(Step::Register),
+        1 => version().prop_map(Step::Unregister),
+        1 => (policies(), 0..2_u64).prop_map(|(policy, folder)| Step::Replace(policy, folder)),
     ]
 }
 
@@ -345,7 +440,8 @@ proptest! {
         for step in steps {
             let before = bench.available();
             let mut forbidding = false;
-            match step {
+            let before_places = bench.read_from_by_version();
+            match step.clone() {
                 Step::Appear(version) => drop(bench.disk.entry(version).or_insert(0)),
                 Step::Change(version) => *bench.disk.entry(version).or_insert(0) += 1,
                 Step::Vanish(version) => drop(bench.disk.remove(&version)),
@@ -357,20 +453,37 @@ proptest! {
                     bench.order(|overrides| overrides.with_unload(version));
                 }
                 Step::Finish(index, how) => {
-                    if let Some(version) = bench.loads.get(index).map(|load| load.version) {
-                        bench.finish(version, how);
+                    if index < bench.loads.len() {
+                        bench.finish_load(index, how);
                     }
                 }
                 Step::Free => bench.free_all(),
+                Step::Register(version) => bench.register(version),
+                Step::Unregister(version) => {
+                    forbidding = true;
+                    bench.unregister(version);
+                }
+                Step::Replace(policy, folder) => bench.replace(policy, folder),
             }
             let available = bench.available();
+            let wanted_now = bench.table.wanted(&Bench::name()).unwrap_or_default();
+            let places = bench.table.places(&Bench::name());
+            let lies_at = |version: &u64| places.get(version).map(|place| place.below.clone());
+            let moved = before_places.iter().any(|(version, place)| lies_at(version).is_some_and(|now| now != *place));
             for version in &available {
                 prop_assert!(!bench.overrides.forbids(*version), "{version} serves although it was unloaded");
                 prop_assert!(bench.available_ids.contains_key(version), "{version} serves and was never loaded");
             }
             prop_assert_eq!(available.len(), bench.available_ids.len(), "a lease was lost");
             let someone_wanted = bench.table.wanted(&Bench::name()).is_some_and(|wanted| !wanted.is_empty());
-            if !before.is_empty() && someone_wanted && !forbidding {
+            for (version, id) in &bench.available_ids {
+                // One that is not wanted any more may serve until those that are can.
+                let is_old = !wanted_now.contains(version);
+                let is_sound = is_old || lies_at(version).is_none_or(|place| bench.read_from[id] == place);
+                prop_assert!(is_sound, "{version} serves from where it no longer lies");
+            }
+            // A version of the same number from elsewhere takes the place of the one that serves by way of a gap.
+            if !before.is_empty() && someone_wanted && !forbidding && !moved {
                 prop_assert!(!available.is_empty(), "nothing serves after {step:?}");
             }
             for (id, _) in &bench.leased {
@@ -380,13 +493,13 @@ proptest! {
         // The world holds still, and everything loads.
         for _ in 0..20 {
             bench.scan(false);
-            while let Some(version) = bench.loads.first().map(|load| load.version) {
-                bench.finish(version, How::Good(1));
+            while !bench.loads.is_empty() {
+                bench.finish_load(0, How::Good(1));
             }
             bench.free_all();
             bench.pass(60);
         }
-        let present = bench.disk.keys().copied().collect();
+        let present = bench.present().into_keys().collect();
         let expected = wanted(&bench.policy, &BTreeMap::new(), &bench.overrides, &present);
         prop_assert_eq!(bench.available(), expected.into_iter().collect::<Vec<_>>());
         prop_assert!(bench.table.is_settled());

@@ -8,6 +8,7 @@ use millrace_core::{ModelName, Signatures, VersionFailure, VersionState, Version
 
 use super::{Draining, LoadId};
 use crate::files::Fingerprint;
+use crate::scan::Place;
 
 /// One version that is or was wanted.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) struct Version<L> {
     pub(crate) phase: Phase<L>,
     pub(crate) failure: Option<VersionFailure>,
     pub(super) retry: Option<Retry>,
+    /// Where the files lay that were loaded last, or are being loaded.
+    pub(super) place: Option<Place>,
     /// What the last good load gave.
     pub(crate) facts: Option<Facts>,
     /// Counts of the last load that has ended.
@@ -67,7 +70,19 @@ pub(crate) struct Facts {
 
 impl<L> Version<L> {
     pub(super) fn new() -> Self {
-        Self { phase: Phase::End, failure: None, retry: None, facts: None, statistics: VersionStatistics::default() }
+        Self {
+            phase: Phase::End,
+            failure: None,
+            retry: None,
+            place: None,
+            facts: None,
+            statistics: VersionStatistics::default(),
+        }
+    }
+
+    /// Whether what was loaded last, or is being loaded, lay somewhere else than at `place`.
+    pub(super) fn lay_elsewhere(&self, place: &Place) -> bool {
+        self.place.as_ref().is_some_and(|loaded| loaded != place)
     }
 
     pub(super) fn should_start(&self, fingerprint: Option<Fingerprint>, now: Instant) -> bool {

@@ -1,5 +1,6 @@
 //! Orders: what they do, that they stay, and what happens when they cannot be kept.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use millrace_batching::PoolConfig;
-use millrace_core::{Catalog, Control, ModelRef, Reason, VersionState};
+use millrace_core::{Catalog, Control, ModelRef, Reason, Registration, VersionState, WantedModel, WantedVersions};
 use millrace_testkit::{FakeBackend, Gate, Misbehaviour};
 use pollster::block_on;
 
@@ -181,7 +182,7 @@ fn an_unload_during_a_load_wins() {
     gate.wait_for(2);
     let unload = served.0.unload(&name("m"), None);
     gate.open();
-    assert_eq!(block_on(load).unwrap_err().reason(), Reason::Conflict);
+    assert_eq!(block_on(load).unwrap_err().reason(), Reason::VersionUnknown);
     block_on(unload).unwrap();
     assert_eq!(served.default_of("m"), Err(Reason::NotReady));
     assert_eq!(served.available("m"), Vec::<u64>::new());
@@ -222,7 +223,7 @@ fn races_end_in_what_the_last_order_said() {
                         served.0.unload(&name("m"), version)
                     };
                     if let Err(refusal) = block_on(order) {
-                        assert_eq!(refusal.reason(), Reason::Conflict, "{refusal}");
+                        assert_eq!(refusal.reason(), Reason::VersionUnknown, "{refusal}");
                     }
                 }
             })
@@ -236,6 +237,80 @@ fn races_end_in_what_the_last_order_said() {
     assert_eq!(served.available("m"), Vec::<u64>::new());
     served.load("m", None).unwrap();
     assert_eq!(served.available("m"), [1, 2]);
+}
+
+/// Row 57 for the other orders: twelve threads register, unregister, scale, replace, ask and list at once.
+#[test]
+fn races_of_every_order_end_in_what_the_last_one_said() {
+    let repository = Repository::new();
+    repository.version("calm", 1).version("m", 1).version("m", 2);
+    repository.stored("m/3/model.fake", &FakeBackend::file(3.0, 0.0));
+    let served = Arc::new(start(repository.with_store(), FakeBackend::default()));
+    let wanted = |model: &str, versions: WantedVersions| {
+        let base_path = repository.path().join(model).to_str().unwrap().to_owned();
+        WantedModel { name: name(model), base_path, versions, aliases: BTreeMap::new() }
+    };
+    let sets = [
+        vec![wanted("calm", WantedVersions::All), wanted("m", WantedVersions::All)],
+        vec![wanted("calm", WantedVersions::All), wanted("m", WantedVersions::Specific(vec![1]))],
+    ];
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut askers = Vec::new();
+    for _ in 0..4 {
+        let (served, stop) = (Arc::clone(&served), Arc::clone(&stop));
+        askers.push(thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for model in [ModelRef::new("m"), ModelRef::with_version("m", 1), ModelRef::with_version("m", 3)] {
+                    if let Err(reason) = served.answers(&model) {
+                        let allowed = [Reason::NotReady, Reason::Loading, Reason::VersionUnknown, Reason::Draining];
+                        assert!(allowed.contains(&reason), "{reason:?}");
+                    }
+                }
+                assert_eq!(served.default_of("calm"), Ok(1), "another model is disturbed");
+                assert!(served.0.models().len() >= 2);
+            }
+        }));
+    }
+    let orderers: Vec<_> = (0..8_usize)
+        .map(|number| {
+            let (served, sets) = (Arc::clone(&served), sets.clone());
+            thread::spawn(move || {
+                for round in 0..20 {
+                    let m = name("m");
+                    let result = match (number + round) % 7 {
+                        0 => block_on(served.0.register(Registration {
+                            version: Some(3),
+                            keep_default: round % 2 == 0,
+                            ..Registration::new("m")
+                        }))
+                        .map(|_| ()),
+                        1 => block_on(served.0.unregister(&m, Some(3))),
+                        2 => block_on(served.0.scale(&m, None, round % 3)),
+                        3 => block_on(served.0.replace(sets[round % 2].clone())),
+                        4 => block_on(served.0.load(&m, None)),
+                        5 => block_on(served.0.unload(&m, Some(1))),
+                        _ => block_on(served.0.unregister(&m, Some(2))),
+                    };
+                    if let Err(refusal) = result {
+                        let allowed = [Reason::Conflict, Reason::Exists, Reason::VersionUnknown, Reason::NotReady];
+                        assert!(allowed.contains(&refusal.reason()), "{refusal}");
+                    }
+                }
+            })
+        })
+        .collect();
+    orderers.into_iter().for_each(|thread| thread.join().unwrap());
+    stop.store(true, Ordering::Relaxed);
+    askers.into_iter().for_each(|thread| thread.join().unwrap());
+
+    served.replace(sets[0].clone()).unwrap();
+    assert_eq!(served.available("m"), [1, 2]);
+    served.register(Registration { version: Some(3), ..Registration::new("m") }).unwrap_err();
+    served.register(Registration::new("m/2")).unwrap_err();
+    assert_eq!(served.default_of("m"), Ok(2));
+    drop(served);
+    let served = start(repository.with_store(), FakeBackend::default());
+    assert_eq!(served.available("m"), [1, 2], "the last order lasts");
 }
 
 #[test]

@@ -160,6 +160,21 @@ fn a_registered_version_joins_a_model_of_the_repository() {
 }
 
 #[test]
+fn a_version_that_comes_to_lie_in_the_repository_does_not_replace_a_registered_one() {
+    let repository = Repository::new();
+    repository.version("m", 1).stored("next/model.fake", &fake(2.0));
+    let served = begin(&repository);
+    served.register(versioned("m", "next", 2)).unwrap();
+    repository.version_with("m", 2, "fail = it is the repository's\nend\n");
+    served.rescan();
+    assert_eq!(served.default_of("m"), Ok(2));
+    assert!(served.0.warnings()[0].contains("registered"), "{:?}", served.0.warnings());
+    served.unregister("m", 2).unwrap();
+    served.rescan();
+    assert_eq!(served.failure("m", 2), "it is the repository's");
+}
+
+#[test]
 fn what_does_not_load_is_not_registered() {
     let repository = Repository::new();
     repository.stored("bad/1/model.fake", "fail = no such engine\nend\n").stored("good/model.fake", &fake(1.0));
@@ -242,6 +257,55 @@ fn a_registration_that_cannot_be_saved_is_not_carried_out() {
     assert_eq!(served.default_of("m"), Ok(1));
 }
 
+/// Row 77 for registrations: whatever the moment at which the process dies, the next one finds the whole order or none of
+/// it.
+#[test]
+fn a_kill_around_a_registration_leaves_all_or_nothing_of_it() {
+    let repository = Repository::new();
+    repository.stored("m/1/model.fake", &fake(1.0)).stored("m/2/model.fake", "fail = never\nend\n");
+    let gate = Gate::opened();
+    let served = start(repository.with_store(), FakeBackend::default().load_gate(gate.clone()));
+    // What a process that is killed now leaves behind, as the next one finds it.
+    let after_a_kill = || {
+        let left = tempfile::tempdir().unwrap();
+        if let Ok(state) = fs::read(repository.state().join("registry.json")) {
+            fs::write(left.path().join("registry.json"), state).unwrap();
+        }
+        let config =
+            millrace_registry::RegistryConfig { state_dir: Some(left.path().to_owned()), ..repository.with_store() };
+        let next = start(config, FakeBackend::default());
+        let models = next.0.models();
+        models
+            .into_iter()
+            .map(|model| (model.name.to_string(), model.default_version, model.overrides))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(after_a_kill(), []);
+    gate.close();
+    let before = gate.arrived();
+    let register = served.0.register(Registration { keep_default: true, executors: Some(3), ..versioned("m", "m", 1) });
+    gate.wait_for(before + 1);
+    let whole = after_a_kill();
+    assert_eq!((whole.len(), whole[0].1), (1, Some(1)));
+    let words =
+        ["version 1 registered", "version 1 loaded", "alias `default` set to version 1", "scaled to 3 executors"];
+    assert!(words.iter().all(|words| whole[0].2.iter().any(|line| line.contains(words))), "{whole:?}");
+    gate.open();
+    block_on(register).unwrap();
+    assert_eq!(after_a_kill(), whole);
+    // One that fails leaves what was there before it.
+    gate.close();
+    let before = gate.arrived();
+    let register = served.0.register(versioned("m", "m", 2));
+    gate.wait_for(before + 1);
+    assert_eq!(after_a_kill()[0].1, Some(1), "the version that cannot load keeps nobody from serving");
+    gate.open();
+    assert_eq!(block_on(register).unwrap_err().reason(), Reason::Unsupported);
+    assert_eq!(after_a_kill(), whole);
+    served.unregister("m", None).unwrap();
+    assert_eq!(after_a_kill(), []);
+}
+
 #[test]
 fn an_unregister_during_the_load_wins() {
     let repository = Repository::new();
@@ -252,7 +316,7 @@ fn an_unregister_during_the_load_wins() {
     gate.wait_for(1);
     let unregister = served.0.unregister(&name("m"), None);
     gate.open();
-    assert_eq!(block_on(register).unwrap_err().reason(), Reason::Conflict);
+    assert_eq!(block_on(register).unwrap_err().reason(), Reason::VersionUnknown);
     block_on(unregister).unwrap();
     assert_eq!(served.resolve(&ModelRef::new("m")).unwrap_err().reason(), Reason::ModelUnknown);
     assert_eq!(served.names(), Vec::<String>::new());
