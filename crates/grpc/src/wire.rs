@@ -42,6 +42,9 @@ pub(crate) enum WireError {
     /// More of something than any client needs.
     #[error("field {field} stands there more than {limit} times")]
     Count { field: u32, limit: usize },
+    /// A text that is longer than any client needs.
+    #[error("field {field} is longer than {limit} bytes")]
+    Long { field: u32, limit: usize },
 }
 
 impl WireError {

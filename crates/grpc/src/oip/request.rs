@@ -15,6 +15,9 @@ use crate::wire::{Fields, Value, WireError};
 /// How often a repeated field may stand in a request. No model has as many tensors.
 const MOST: usize = 4096;
 
+/// Bytes of a name or an id. They come back in answers, so a large one would be sent twice.
+const LONGEST_NAME: usize = 64 << 10;
+
 /// A request's parts, as slices of its message.
 #[derive(Debug, Default)]
 pub(super) struct Outline<'m> {
@@ -45,16 +48,16 @@ impl<'m> Outline<'m> {
         let mut fields = Fields::new(message);
         while let Some((number, value)) = fields.next()? {
             let list = match number {
-                1 => {
-                    outline.model_name = value.text(number)?;
-                    continue;
-                }
-                2 => {
-                    outline.model_version = value.text(number)?;
-                    continue;
-                }
-                3 => {
-                    outline.id = value.text(number)?;
+                1..=3 => {
+                    let text = value.text(number)?;
+                    if text.len() > LONGEST_NAME {
+                        return Err(WireError::Long { field: number, limit: LONGEST_NAME });
+                    }
+                    match number {
+                        1 => outline.model_name = text,
+                        2 => outline.model_version = text,
+                        _ => outline.id = text,
+                    }
                     continue;
                 }
                 4 => &mut outline.parameters,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
-use millrace_core::Reason;
+use millrace_core::{InferFuture, Reason, Refusal};
 use millrace_grpc::{is_grpc, refusal_response, refusal_trailers};
-use millrace_proto::inference::ModelInferResponse;
+use millrace_proto::inference::{ModelInferRequest, ModelInferResponse};
 use millrace_protocol::front::{ConnectionContext, FrontConfig};
 use prost::Message;
 use tokio_stream::StreamExt;
@@ -160,12 +160,36 @@ async fn a_message_that_does_not_keep_coming_is_given_up() {
 }
 
 #[tokio::test]
-async fn the_clients_own_request_id_comes_back_and_a_fault_gets_one() {
+async fn a_panic_is_the_fault_of_one_request_and_its_text_stays_inside() {
+    let models = models()
+        .scalar("panics", |_| panic!("secret path"))
+        .scalar("panics_later", |_| InferFuture::boxed(async { panic!("secret path") }));
+    let server = TestServer::new(models);
+    for name in ["panics", "panics_later"] {
+        let asked = ModelInferRequest { model_name: name.to_owned(), ..request(&[1.0]) };
+        let answer = server.ask(INFER, &asked).await;
+        answer.refuses(Code::Internal, "the server failed on this request");
+        assert!(!answer.text().contains("secret"));
+        assert_eq!(answer.trailers["x-request-id"].len(), 16, "a fault can be found in the log");
+        let streamed = server.ask("/inference.GRPCInferenceService/ModelStreamInfer", &asked).await;
+        assert_eq!((streamed.code(), streamed.messages.len()), (0, 1));
+    }
+    let _answer: ModelInferResponse = server.ask(INFER, &request(&[1.0])).await.gives();
+}
+
+#[tokio::test]
+async fn the_clients_own_request_id_comes_back_in_answers_and_refusals() {
     let server = TestServer::new(models());
-    let message = framed(&request(&[1.0]).encode_to_vec());
-    let named = server.send(INFER, &[("x-request-id", "abc")], [message]).await;
-    assert_eq!(named.headers["x-request-id"], "abc");
-    let refusal = millrace_core::Refusal::new(Reason::Draining, "cut");
+    let id = ("x-request-id", "abc");
+    let answer = server.send(INFER, &[id], [framed(&request(&[1.0]).encode_to_vec())]).await;
+    assert_eq!(answer.headers["x-request-id"], "abc");
+    assert_eq!(server.send(INFER, &[id], []).await.trailers["x-request-id"], "abc");
+}
+
+#[test]
+fn whoever_ends_calls_from_outside_has_the_words() {
+    let refusal = Refusal::new(Reason::Draining, "cut");
     assert_eq!(refusal_trailers(&refusal)["grpc-status"], "14");
-    assert_eq!(refusal_response(&refusal).headers()["content-type"], "application/grpc");
+    let response = refusal_response(&refusal);
+    assert_eq!((response.status().as_u16(), &response.headers()["grpc-status"]), (200, &"14".parse().unwrap()));
 }

@@ -173,6 +173,8 @@ async fn row_21_two_hundred_thousand_inputs_outputs_or_parameters() {
     let numbered = |n: u32| (n.to_string(), parameter(ParameterChoice::BoolParam(true)));
     let parameters = changed(|request| request.parameters = (0..5000).map(numbered).collect());
     let on_input = changed(|request| request.inputs[0].parameters = (0..5000).map(numbered).collect());
+    let id = changed(|request| request.id = "i".repeat(1 << 20));
+    server.ask(INFER, &id).await.refuses(Code::InvalidArgument, "longer than 65536 bytes");
     let more = "more than 4096 times";
     refused(&server, vec![(more, inputs), (more, outputs), (more, raw), (more, parameters), (more, on_input)]).await;
 }
