@@ -13,7 +13,7 @@ use millrace_core::{
     Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse,
     Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration,
     RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorList, TensorSpec,
-    VersionChoice, VersionFailure, VersionState, VersionStatus,
+    Total, VersionChoice, VersionFailure, VersionState, VersionStatus,
 };
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
@@ -152,6 +152,16 @@ impl Models {
         let failure = failure.map(|text| VersionFailure { code: Code::FailedPrecondition, message: text.to_owned() });
         self.status_of(&model).versions.push(VersionStatus { failure, ..VersionStatus::new(1, state) });
         self.refused.insert(name.to_owned(), refusal);
+        self
+    }
+
+    /// The version has answered so much.
+    pub(crate) fn having_answered(self, name: &str, version: u64, answered: Total) -> Self {
+        let mut statuses = self.statuses.lock();
+        let status = statuses.get_mut(name).unwrap();
+        let known = status.versions.iter_mut().find(|known| known.version == version).unwrap();
+        known.statistics.answered = answered;
+        drop(statuses);
         self
     }
 

@@ -1,0 +1,134 @@
+//! The document of what is served, and its page.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Models, TestServer, models};
+
+/// Whether `value` fits `schema`: the part of JSON schema that the document uses.
+fn fits(value: &Value, schema: &Value, root: &Value) -> bool {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return fits(value, root.pointer(reference.trim_start_matches('#')).unwrap(), root);
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        return choices.iter().any(|choice| fits(value, choice, root));
+    }
+    if value.is_null() {
+        return schema["nullable"] == true;
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        return values.contains(value);
+    }
+    let within = |key: &str, length: usize, fits: fn(usize, usize) -> bool| {
+        schema[key].as_u64().is_none_or(|limit| fits(length, usize::try_from(limit).unwrap()))
+    };
+    match schema["type"].as_str() {
+        None => true,
+        Some("object") => value.as_object().is_some_and(|object| {
+            let required = schema["required"].as_array().into_iter().flatten();
+            let has_all = required.map(|key| key.as_str().unwrap()).all(|key| object.contains_key(key));
+            has_all
+                && object
+                    .iter()
+                    .all(|(key, value)| schema["properties"].get(key).is_none_or(|schema| fits(value, schema, root)))
+        }),
+        Some("array") => value.as_array().is_some_and(|list| {
+            within("minItems", list.len(), |length, limit| length >= limit)
+                && within("maxItems", list.len(), |length, limit| length <= limit)
+                && list.iter().all(|item| fits(item, &schema["items"], root))
+        }),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some(other) => panic!("the type {other}"),
+    }
+}
+
+fn schemas<'a>(document: &'a Value, path: &str) -> (&'a Value, &'a Value) {
+    let operation = &document["paths"][path]["post"];
+    assert!(operation.is_object(), "no {path}");
+    let content = "application/json";
+    (
+        &operation["requestBody"]["content"][content]["schema"],
+        &operation["responses"]["200"]["content"][content]["schema"],
+    )
+}
+
+#[tokio::test]
+async fn every_model_has_a_route_in_each_protocol_and_what_it_says_is_true() {
+    let server = TestServer::new(models());
+    let document = server.get("/openapi.json").await.json();
+    assert_eq!((&document["openapi"], &document["info"]["title"]), (&json!("3.0.1"), &json!("millrace")));
+    let tensor = |name: &str, datatype: &str, shape: Value, data: Value| json!({"name": name, "datatype": datatype, "shape": shape, "data": data});
+    let infer = |inputs: Value| json!({"inputs": inputs});
+    for (path, good, bad) in [
+        ("/v1/models/pairs:predict", json!({"instances": [[1.5, 2]]}), json!({"instances": [[1, 2, 3]]})),
+        ("/v1/models/pairs:predict", json!({"inputs": {"x": [[1, 2]]}}), json!({"inputs": {"y": [[1, 2]]}})),
+        ("/v1/models/sum_diff:predict", json!({"instances": [{"a": 1, "b": [2, 3]}]}), json!({"instances": [[1]]})),
+        ("/v1/models/strings:predict", json!({"instances": ["a"]}), json!({"instances": [1]})),
+        ("/v1/models/ints:predict", json!({"instances": [1]}), json!({"instances": [1.5]})),
+        ("/predictions/pairs", json!([[1, 2]]), json!([[1, true]])),
+        ("/predictions/sum_diff", json!({"a": [1], "b": [[2, 3]]}), json!({"a": [1]})),
+        ("/predict/pairs", json!({"input_data": [[1, 2]]}), json!({"input_data": ["a"]})),
+        (
+            "/v2/models/pairs/infer",
+            infer(json!([tensor("x", "FP32", json!([1, 2]), json!([1, 2]))])),
+            infer(json!([tensor("x", "INT32", json!([1, 2]), json!([1, 2]))])),
+        ),
+    ] {
+        let (request, answer) = schemas(&document, path);
+        assert!(fits(&good, request, &document), "{path} {good}");
+        assert!(!fits(&bad, request, &document), "{path} {bad}");
+        let answered = server.ask(Method::POST, path, &[("content-type", "application/json")], good.to_string()).await;
+        assert_eq!(answered.status, 200, "{path} {good}: {:?}", answered.body);
+        assert!(fits(&answered.json(), answer, &document), "{path}: {:?}", answered.body);
+        let refused = server.ask(Method::POST, path, &[("content-type", "application/json")], bad.to_string()).await;
+        assert!(refused.status.is_client_error(), "{path} {bad}: {}", refused.status);
+        let errors = &document["paths"][path]["post"]["responses"]["default"]["content"]["application/json"]["schema"];
+        assert!(fits(&refused.json(), errors, &document), "{path}: {:?}", refused.body);
+    }
+    assert!(document["paths"].get("/predict/strings").is_none(), "it takes no numbers");
+    assert!(document["paths"].get("/v1/models/failed:predict").is_none(), "it cannot serve");
+}
+
+#[tokio::test]
+async fn what_is_listed_without_a_body_answers() {
+    let server = TestServer::new(models());
+    let document = server.get("/openapi.json").await.json();
+    let mut asked = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let Some(operation) = methods.get("get") else { continue };
+        let answer = server.get(&path.replace("{model_name}", "pairs")).await;
+        assert_eq!(answer.status, 200, "{path}: {:?}", answer.body);
+        let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        assert!(answer.body.is_empty() || fits(&answer.json(), schema, &document), "{path}: {:?}", answer.body);
+        asked += 1;
+    }
+    assert!(asked > 10, "{asked}");
+}
+
+#[tokio::test]
+async fn without_models_there_is_a_document_all_the_same() {
+    let document = TestServer::new(Models::new()).get("/openapi.json").await.json();
+    assert!(document["paths"]["/predict"]["post"].is_object());
+    assert!(document["components"]["schemas"]["Error"].is_object());
+}
+
+#[tokio::test]
+async fn the_page_asks_nobody_but_this_server() {
+    let server = TestServer::new(models());
+    let answer = server.get("/docs").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.headers["content-type"]),
+        (200, &"text/html; charset=utf-8".parse().unwrap())
+    );
+    assert!(answer.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+    let page = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(page.contains("/openapi.json") && !page.contains("http://") && !page.contains("https://"), "{page}");
+    assert!(!page.contains("innerHTML"), "names of models are text and never markup");
+    for path in ["/docs", "/openapi.json"] {
+        assert_eq!(server.ask(Method::POST, path, &[], "").await.status, 405);
+        assert_eq!(server.manage(Method::GET, path, &[], "").await.status, 404, "it is for clients");
+    }
+}
