@@ -1,5 +1,8 @@
 //! An answer: a document, and behind it the outputs that were wanted in binary form, each as it lies.
 
+use std::fmt::Display;
+use std::io::Write;
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
@@ -44,8 +47,9 @@ pub(super) fn write(
     text.extend_from_slice(b"\"model_name\":");
     encode_string(&mut text, servable.model().as_str());
     text.extend_from_slice(b",\"model_version\":");
-    encode_string(&mut text, &servable.version().to_string());
-    text.extend_from_slice(b",\"outputs\":[");
+    text.push(b'"');
+    number(&mut text, servable.version());
+    text.extend_from_slice(b"\",\"outputs\":[");
     let mut blobs: SmallVec<[Bytes; 2]> = SmallVec::new();
     for (index, (planned, tensor)) in reply.plan.outputs.iter().zip(&outputs).enumerate() {
         if index > 0 {
@@ -73,13 +77,13 @@ fn output(
         if axis > 0 {
             text.push(b',');
         }
-        text.extend_from_slice(size.to_string().as_bytes());
+        number(text, size);
     }
     text.push(b']');
     if planned.binary {
         let blob = raw_bytes(tensor)?;
         text.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-        text.extend_from_slice(blob.len().to_string().as_bytes());
+        number(text, blob.len());
         text.extend_from_slice(b"}}");
         return Ok(Some(blob));
     }
@@ -91,6 +95,11 @@ fn output(
     encode_elements(text, spec, tensor, max_bytes).map_err(|error| unwritable(&error, servable, planned))?;
     text.push(b'}');
     Ok(None)
+}
+
+fn number(text: &mut Vec<u8>, number: impl Display) {
+    // Writing to memory cannot fail.
+    let _infallible = write!(text, "{number}");
 }
 
 /// Why an output is no text, in words that say what would work.

@@ -6,6 +6,7 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::{GzEncoder, ZlibEncoder};
 use http::Method;
 use millrace_core::{DType, Tensor};
+use millrace_testkit::CountingAllocator;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 
@@ -256,6 +257,26 @@ async fn a_binary_tensor_is_not_copied_on_its_way_through() {
     }
     let offset = length.parse::<usize>().unwrap();
     assert_eq!(last.as_ptr(), sent[offset..].as_ptr(), "the very bytes that came in go out");
+}
+
+#[tokio::test]
+async fn a_small_request_allocates_a_handful_of_times() {
+    let server = TestServer::new(oip_models());
+    let (length, body) = body(&binary_x("FP32", &json!([1, 2]), 8), &[&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]]);
+    let ask = || {
+        let headers = [("host", "a"), (LENGTH, length.as_str())];
+        crate::harness::request(Method::POST, "/v2/models/pairs/infer", &headers, body.clone())
+    };
+    let first = server.service.answer(ask(), millrace_http::ConnectionContext::default()).await;
+    assert_eq!(first.status(), 200);
+    let ask = ask();
+    let before = CountingAllocator::count();
+    let answer = server.service.answer(ask, millrace_http::ConnectionContext::default()).await;
+    let allocations = CountingAllocator::count() - before;
+    assert_eq!(answer.status(), 200);
+    // The input shares the body, so the body gets a counter. The model: its boxed answer. Encoding: the text and what
+    // shares it. The answer: its header map, which takes two, and the length in it.
+    assert!(allocations <= 7, "{allocations} allocations");
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -120,8 +120,9 @@ fn view(model: &ModelStatus, version: &VersionStatus) -> ModelStatistics {
     let answered = statistics.answered.count;
     let per_request = |of: fn(&millrace_core::RunStatistics) -> Duration| {
         let weighted: u128 = statistics.runs.iter().map(|run| of(run).as_nanos() * u128::from(run.rows)).sum();
-        // Rows of a run over rows of a request is how many requests the time counts for.
-        let ns = (weighted * u128::from(answered)).checked_div(u128::from(statistics.rows)).unwrap_or(0);
+        // Rows of a run over rows of a request is how many requests the time counts for. What a run was padded with rode
+        // along for nobody, so the rows of a request are those run, shared out.
+        let ns = (weighted * u128::from(answered)).checked_div(u128::from(runs.rows)).unwrap_or(0);
         StatisticDuration { count: answered, ns: u64::try_from(ns).unwrap_or(u64::MAX) }
     };
     let total = |total: millrace_core::Total| StatisticDuration { count: total.count, ns: nanoseconds(total.time) };
