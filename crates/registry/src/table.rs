@@ -5,13 +5,14 @@
 //! serves a loaded version.
 
 mod model;
+mod query;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Alias, Code, ModelName, VersionFailure, VersionStatistics};
+use millrace_core::{Code, ModelName, VersionFailure, VersionStatistics};
 
 use crate::desired::{Orders, Overrides, Stored};
 use crate::files::Fingerprint;
@@ -374,18 +375,6 @@ impl<L> Table<L> {
         released
     }
 
-    /// Where the files of each version of `model` lie.
-    pub(crate) fn places(&self, model: &ModelName) -> BTreeMap<u64, Place> {
-        let on_disk = self.models.get(model).into_iter().flat_map(|model| &model.on_disk);
-        on_disk.map(|(version, on_disk)| (*version, on_disk.found.place.clone())).collect()
-    }
-
-    /// Whether `version` of `model` lies in the model's own folder.
-    pub(crate) fn is_own(&self, model: &ModelName, version: u64) -> bool {
-        let on_disk = self.models.get(model).and_then(|model| model.on_disk.get(&version));
-        on_disk.is_some_and(|on_disk| !on_disk.found.is_registered)
-    }
-
     /// Forgets the files of `version` of `model`, whose registration was withdrawn, if it was there only by that. Gives its
     /// lease: it serves nobody new, whatever may take its place.
     #[must_use]
@@ -398,81 +387,6 @@ impl<L> Table<L> {
         model.versions.get_mut(&version)?.retire(&mut self.draining, name, version)
     }
 
-    /// The version that a request without a version gets, as far as one is set or available.
-    pub(crate) fn default_version(&self, name: &ModelName) -> Option<u64> {
-        let available = || {
-            let versions = self.models.get(name)?.versions.iter().rev();
-            versions
-                .clone()
-                .find(|(_, version)| matches!(version.phase, Phase::Available(..)))
-                .map(|(number, _)| *number)
-        };
-        self.aliases(name).get(Alias::DEFAULT).copied().or_else(available)
-    }
-
-    /// What serves `version` of `model`.
-    pub(crate) fn serving(&self, model: &ModelName, version: u64) -> Option<&L> {
-        match &self.models.get(model)?.versions.get(&version)?.phase {
-            Phase::Available(_, lease) => Some(lease),
-            Phase::Start | Phase::Loading(_) | Phase::Unloading(_) | Phase::End => None,
-        }
-    }
-
-    /// When something is due without anybody asking: the next look at files that must hold still, and the next retry.
-    pub(crate) fn due(&self) -> (Option<Instant>, Option<Instant>) {
-        let unsteady = |model: &Model<L>| {
-            let waiting = model.on_disk.values().filter(|on_disk| !on_disk.steady);
-            waiting.map(|on_disk| on_disk.since + self.config.quiet_period).min()
-        };
-        (self.models.values().filter_map(unsteady).min(), self.next_retry)
-    }
-
-    /// Whether nothing is waiting to load or loading.
-    pub(crate) fn is_settled(&self) -> bool {
-        let busy = |version: &Version<L>| matches!(version.phase, Phase::Start | Phase::Loading(_));
-        !self.models.values().any(|model| model.versions.values().any(busy))
-    }
-
-    /// How loading `version` of `model` stands.
-    pub(crate) fn progress(&self, model: &ModelName, version: u64) -> Progress {
-        let Some(model) = self.models.get(model) else { return Progress::Absent };
-        match model.versions.get(&version) {
-            Some(entry) => match (&entry.phase, &entry.failure) {
-                (Phase::Start | Phase::Loading(_), _) => Progress::Pending,
-                (Phase::Available(..), _) => Progress::Available,
-                (Phase::End, Some(failure)) => Progress::Failed(failure.clone()),
-                (Phase::Unloading(_) | Phase::End, _) => Progress::Absent,
-            },
-            None if model.on_disk.get(&version).is_some_and(|on_disk| !on_disk.steady) => Progress::Pending,
-            None => Progress::Absent,
-        }
-    }
-
-    /// The loads of `version` of `model`, or of all its versions, that are under way or draining.
-    pub(crate) fn unfinished(&self, model: &ModelName, version: Option<u64>) -> BTreeSet<LoadId> {
-        let meant = |name: &ModelName, number: u64| name == model && version.is_none_or(|version| version == number);
-        let loading = self.loading.iter().filter(|(_, load)| meant(&load.model, load.version)).map(|(id, _)| *id);
-        let draining = self.draining.iter().filter(|(_, load)| meant(&load.model, load.version)).map(|(id, _)| *id);
-        loading.chain(draining).collect()
-    }
-
-    /// Whether `id` is neither under way nor draining.
-    pub(crate) fn is_finished(&self, id: LoadId) -> bool {
-        !self.loading.contains_key(&id) && !self.draining.contains_key(&id)
-    }
-
-    /// The versions of `model` that are wanted now, or `None` where there is no such model.
-    pub(crate) fn wanted(&self, name: &ModelName) -> Option<BTreeSet<u64>> {
-        let model = self.models.get(name).filter(|model| !model.gone)?;
-        let none = Overrides::default();
-        Some(model.wanted(self.config.listed.get(name), self.orders.get(name).unwrap_or(&none)))
-    }
-
-    /// The orders that hold.
-    pub(crate) fn orders(&self) -> &Orders {
-        &self.orders
-    }
-
     /// Replaces the orders.
     pub(crate) fn set_orders(&mut self, orders: Orders) {
         let none = Overrides::default();
@@ -480,36 +394,6 @@ impl<L> Table<L> {
         let of = |orders: &'_ Orders, name: &ModelName| orders.get(name).unwrap_or(&none).clone();
         self.changed.extend(names.filter(|name| of(&self.orders, name) != of(&orders, name)).cloned());
         self.orders = orders;
-    }
-
-    /// The aliases of `name` that hold.
-    pub(crate) fn aliases(&self, name: &ModelName) -> BTreeMap<Alias, u64> {
-        let none = Overrides::default();
-        let overrides = self.orders.get(name).unwrap_or(&none);
-        let model = self.models.get(name);
-        model.map(|model| overrides.aliases(&model.aliases(self.config.listed.get(name)))).unwrap_or_default()
-    }
-
-    /// Whether `alias` of `name` stands in a configuration, whatever was ordered since.
-    pub(crate) fn is_configured(&self, name: &ModelName, alias: &Alias) -> bool {
-        let model = self.models.get(name);
-        model.is_some_and(|model| model.aliases(self.config.listed.get(name)).contains_key(alias))
-    }
-
-    /// Whether `version` of `name` lies on disk.
-    pub(crate) fn is_on_disk(&self, name: &ModelName, version: u64) -> bool {
-        self.models.get(name).is_some_and(|model| model.on_disk.contains_key(&version))
-    }
-
-    /// Whether `version` of `name` lies on disk or is remembered.
-    pub(crate) fn knows(&self, name: &ModelName, version: u64) -> bool {
-        let model = self.models.get(name);
-        model.is_some_and(|model| model.on_disk.contains_key(&version) || model.versions.contains_key(&version))
-    }
-
-    /// The model `name`.
-    pub(crate) fn model(&self, name: &ModelName) -> Option<&Model<L>> {
-        self.models.get(name)
     }
 
     /// The models that changed since the last call.

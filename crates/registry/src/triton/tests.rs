@@ -1,6 +1,7 @@
 use std::num::NonZeroUsize;
 
 use millrace_core::{DType, Dim, Signature, TensorSpec};
+use proptest::prelude::*;
 
 use super::read;
 use crate::{ModelConfig, VersionPolicy};
@@ -213,4 +214,30 @@ fn a_model_must_be_what_was_declared() {
     let error = check("max_batch_size: 8 input { name: 'x' dims: 4 }", vec![fixed()], vec![]).unwrap_err();
     assert!(error.contains("`max_batch_size` is 8, but the model's x FP32[1,4] has no batch axis"), "{error}");
     assert_eq!(check("max_batch_size: 0 input { name: 'x' dims: [1, 4] }", vec![fixed()], vec![]), Ok(()));
+}
+
+/// Pieces of which honest and dishonest files are made.
+fn pieces() -> impl Strategy<Value = String> {
+    let words: Vec<&str> =
+        WHOLE.split_whitespace().chain(["<", ">", ";", "\\", "'", "\"", "-1", "\u{e9}", "#"]).collect();
+    prop::collection::vec(prop::sample::select(words), 0..40).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in prop_oneof![pieces(), any::<String>()]) {
+        if let Err(error) = read(&text, &["fraud"]) {
+            prop_assert!(error.line >= 1 && error.column >= 1 && !error.message.is_empty());
+        }
+    }
+
+    /// A good file that lost or changed a part.
+    #[test]
+    fn a_damaged_file_is_read_or_refused(start in 0..WHOLE.len(), length in 0..40_usize, new in "[ -~]{0,3}") {
+        let end = (start + length).min(WHOLE.len());
+        let text = format!("{}{new}{}", &WHOLE[..start], &WHOLE[end..]);
+        if let Err(error) = read(&text, &["fraud"]) {
+            prop_assert!(error.to_string().starts_with("config.pbtxt, line "));
+        }
+    }
 }
