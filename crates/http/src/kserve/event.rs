@@ -155,6 +155,7 @@ mod tests {
         assert_eq!(event, expected);
         let mut headers = HeaderMap::new();
         envelope.write(&mut headers);
-        assert_eq!((headers.len(), &headers["ce-source"]), (5, "io.kserve.inference.m"));
+        assert_eq!(headers.len(), 5);
+        assert_eq!(headers["ce-source"], "io.kserve.inference.m");
     }
 }

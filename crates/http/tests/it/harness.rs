@@ -410,11 +410,11 @@ impl TestServer {
 
     /// The services over `models`, with a changed configuration.
     pub(crate) fn with(models: Models, change: impl FnOnce(&mut HttpConfig)) -> Self {
-        Self::with_front(models, FrontConfig::default(), change)
+        Self::with_front(models, &FrontConfig::default(), change)
     }
 
     /// The same, with other bounds on what requests hold together.
-    pub(crate) fn with_front(models: Models, front: FrontConfig, change: impl FnOnce(&mut HttpConfig)) -> Self {
+    pub(crate) fn with_front(models: Models, front: &FrontConfig, change: impl FnOnce(&mut HttpConfig)) -> Self {
         let mut config = HttpConfig::default();
         change(&mut config);
         let (models, compute) = (Arc::new(models), Arc::new(InlineCompute::default()));
@@ -429,7 +429,7 @@ impl TestServer {
             readiness: readiness.clone(),
             control: Some(models.clone()),
             metrics_text,
-            front: Front::new(&front),
+            front: Front::new(front),
             config,
         };
         Self { service: http_service(parts), models, compute, readiness, live }

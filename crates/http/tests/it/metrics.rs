@@ -30,7 +30,7 @@ fn page<F: Future<Output = ()>>(requests: impl FnOnce(TestServer) -> F) -> Strin
         let models = models().refusing("full", refusal).version("slow", 1, signature(x(), x()), never);
         runtime.block_on(requests({
             let front = FrontConfig { max_metric_series: 3, ..FrontConfig::default() };
-            TestServer::with_front(models, front, |_| {})
+            TestServer::with_front(models, &front, |_| {})
         }));
     });
     handle.run_upkeep();

@@ -349,7 +349,7 @@ async fn an_answer_above_the_limit_is_refused_and_written_on_a_compute_thread() 
 #[tokio::test]
 async fn answers_that_nobody_takes_are_bounded_together() {
     let front = FrontConfig { max_unsent_bytes: 150_000, ..FrontConfig::default() };
-    let server = TestServer::with_front(models(), front, |config| config.max_answer_bytes = 150_000);
+    let server = TestServer::with_front(models(), &front, |config| config.max_answer_bytes = 150_000);
     let numbers = vec!["1.5"; 20_000].join(",");
     let body = format!("{{\"inputs\": [{numbers}]}}");
     let first = server.predict("half_plus_two", body.clone()).await;

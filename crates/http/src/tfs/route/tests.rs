@@ -126,7 +126,7 @@ proptest! {
     fn no_path_upsets_the_grammar(rest in "(models/)?[a-zA-Z0-9:/%._\\-\u{e9}]{0,60}") {
         let named = |target: &Target<'_>| target.model().is_ok_and(|model| model.name.is_empty());
         match super::route(&rest) {
-            Route::Infer(target, _) | Route::Status(target) | Route::Metadata(target) => {
+            Route::Infer(target, _) | Route::Explain(target) | Route::Status(target) | Route::Metadata(target) => {
                 prop_assert!(strip(&rest, "models/").is_some());
                 prop_assert!(!named(&target));
             }
