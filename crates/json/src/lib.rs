@@ -1,14 +1,15 @@
-//! TensorFlow Serving's JSON, straight into tensors and straight out of them.
+//! JSON straight into tensors and straight out of them: TensorFlow Serving's bodies, bodies without an envelope, and for
+//! documents of any other protocol a step-by-step [`Reader`].
 //!
 //! Nothing here builds a tree of values: a request's numbers go from the text into the vectors that become its tensors,
 //! an answer's elements from the tensors into one buffer. Nothing recurses on what a client sends. Memory stays within a
 //! small multiple of the body, whatever shapes a signature declares.
 //!
 //! The dialect is TensorFlow Serving's, so some things are looser than JSON: the tokens `NaN`, `Inf`, `Infinity`, `-Inf`
-//! and `-Infinity` are numbers, bytes after the document are not looked at, and the first of equal keys counts. In two
-//! places this reader is stricter on purpose, as the alternative is a wrong answer: an integer that does not fit `INT8`,
-//! `INT16` or `UINT8` is refused where TensorFlow Serving cuts it, and so is a finite number that `FP32` cannot hold,
-//! which TensorFlow Serving turns into an infinity.
+//! and `-Infinity` are numbers everywhere, and in its own bodies what follows the document is not looked at and the first
+//! of equal keys counts. In two places the reader is stricter on purpose, as the alternative is a wrong answer: an integer
+//! that does not fit `INT8`, `INT16` or `UINT8` is refused where TensorFlow Serving cuts it, and so is a finite number that
+//! `FP32` cannot hold, which TensorFlow Serving turns into an infinity.
 //!
 //! Left to others: whether shapes fit the signature ([`Signature::check`]), compression, HTTP.
 

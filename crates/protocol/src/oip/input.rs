@@ -157,3 +157,6 @@ impl Declared<'_> {
         &self.spec.name
     }
 }
+
+#[cfg(test)]
+mod tests;

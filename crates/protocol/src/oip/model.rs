@@ -162,3 +162,6 @@ pub fn model_config(
 fn backend_of(version: &VersionStatus) -> Option<&str> {
     version.backend.as_deref()
 }
+
+#[cfg(test)]
+mod tests;
