@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-use super::connection::{Answer, Begun, Connection};
-use super::phase::Phase;
+use super::connection::{Answer, Begun};
+use super::phase::{Phase, Phases};
 use super::timed::Activity;
 
 /// Pieces from this size on are watched until HTTP/2 has sent them; smaller ones fit any window.
@@ -24,29 +24,33 @@ pub(super) struct Carried<A: Answer> {
     /// Gone once the body has ended.
     begun: Option<Begun<A>>,
     tongue: A::Tongue,
-    /// Wakes a body that waits; made when it first does.
-    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Wakes a body that waits when the server's next phase comes; made when it first waits.
+    wake: Option<(Phase, Pin<Box<dyn Future<Output = ()> + Send>>)>,
 }
 
 impl<A: Answer> Carried<A> {
     pub(super) fn new(body: A::Body, begun: Begun<A>, tongue: A::Tongue) -> Self {
-        Self { body, begun: Some(begun), tongue, cut: None }
+        Self { body, begun: Some(begun), tongue, wake: None }
     }
 
-    /// The end that a body gets which waits when time is up.
-    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(connection) = self.begun.as_ref().map(Begun::connection) else { return Poll::Pending };
-        if !connection.phases.has_reached(Phase::Cut) {
-            let cut = self.cut.get_or_insert_with(|| {
-                let phases = connection.phases.clone();
-                Box::pin(async move { phases.reached(Phase::Cut).await })
-            });
-            ready!(cut.as_mut().poll(context));
+    /// Waits for the phase after the present one.
+    fn poll_phase(&mut self, phases: &Phases, context: &mut Context<'_>) -> Poll<Phase> {
+        let next = if phases.has_reached(Phase::Finishing) { Phase::Cut } else { Phase::Finishing };
+        if self.wake.as_ref().is_none_or(|(phase, _)| *phase != next) {
+            let phases = phases.clone();
+            self.wake = Some((next, Box::pin(async move { phases.reached(next).await })));
         }
-        connection.phases.count_cut();
-        let last_words = A::last_words(self.tongue);
+        match &mut self.wake {
+            Some((_, wake)) => wake.as_mut().poll(context).map(|()| next),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The end of a body that still waits when time is up.
+    fn cut(&mut self, phases: &Phases) -> Result<Frame<Bytes>, BoxError> {
+        phases.count_cut();
         self.begun = None;
-        Poll::Ready(Some(last_words.map(Frame::trailers).ok_or_else(|| CutOff.into())))
+        A::last_words(self.tongue).map(Frame::trailers).ok_or_else(|| CutOff.into())
     }
 }
 
@@ -58,18 +62,31 @@ impl<A: Answer> Body for Carried<A> {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        let Some(begun) = &this.begun else { return Poll::Ready(None) };
-        match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Pending => this.poll_cut(context),
-            Poll::Ready(Some(Ok(frame))) => {
-                let Connection { activity, is_http2, .. } = begun.connection();
-                let is_watched = *is_http2 && frame.data_ref().is_some_and(|data| data.len() >= LARGE);
-                let frame = if is_watched { frame.map_data(|data| Sending::watch(data, activity)) } else { frame };
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(end) => {
-                this.begun = None;
-                Poll::Ready(end.map(|frame| frame.map_err(Into::into)))
+        loop {
+            let Some(begun) = &this.begun else { return Poll::Ready(None) };
+            match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Pending => {
+                    let phases = begun.connection().phases.clone();
+                    match ready!(this.poll_phase(&phases, context)) {
+                        // A stream on which nothing is under way ends by itself, once it is asked.
+                        Phase::Finishing => {}
+                        Phase::Cut | Phase::Gone => return Poll::Ready(Some(this.cut(&phases))),
+                    }
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    let connection = begun.connection();
+                    let is_large = frame.data_ref().is_some_and(|data| data.len() >= LARGE);
+                    let frame = if is_large && connection.is_http2 {
+                        frame.map_data(|data| Sending::watch(data, &connection.activity))
+                    } else {
+                        frame
+                    };
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(end) => {
+                    this.begun = None;
+                    return Poll::Ready(end.map(|frame| frame.map_err(Into::into)));
+                }
             }
         }
     }

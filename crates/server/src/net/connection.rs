@@ -33,8 +33,6 @@ use crate::log::error_chain;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The least read buffer that hyper accepts.
 const LEAST_BUFFER: usize = 8192;
-/// HTTP/2: bytes in flight per request body before the peer waits for us.
-const STREAM_WINDOW: u32 = 256 << 10;
 /// HTTP/2: bytes of all headers of one request.
 const HEADER_LIST: u32 = 16 << 10;
 /// HTTP/2: how often a silent peer is asked whether it is there, and how long it may think.
@@ -201,8 +199,10 @@ fn http2_builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(HEADER_LIST)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * 4)
+        // From 64 KiB to what the way to the client holds, at most 16 MiB for a connection and all its streams. With a fixed
+        // window a large tensor over a long way waits for acknowledgements most of the time, and one that is large enough
+        // for every way is held for every connection.
+        .adaptive_window(true)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
         .keep_alive_interval(PING)

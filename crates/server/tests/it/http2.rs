@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::frames::{END_HEADERS, END_STREAM, frame, goaway, headers, hello, kind, parse};
+use crate::support::frames::{ACK, END_HEADERS, END_STREAM, frame, goaway, headers, hello, kind, parse, parse_in_full};
 use crate::support::{DOUBLE, PATIENCE, Repository, TestServer, now, prediction};
 
 /// A connection, and the task that drives it: it ends when the connection does.
@@ -205,4 +205,54 @@ fn requests_in_flight_on_a_connection_that_is_too_old_have_their_grace() {
         assert_eq!(goaway(&frames), Some(0), "{frames:?}");
         assert_eq!(frames.iter().any(|(kind, _)| *kind == kind::DATA), expected, "{frames:?}");
     }
+}
+
+#[test]
+fn windows_grow_with_what_a_client_sends() {
+    let server = TestServer::double(|_| {});
+    let mut client = server.client();
+    client.send(hello());
+    client.send(frame(kind::HEADERS, END_HEADERS, 1, &headers("POST", DOUBLE)));
+    // Room on the connection, and on the stream; a change of the settings counts for the stream.
+    let (mut connection, mut stream, mut initial) = (65_535_i64, 65_535_i64, 65_535_i64);
+    let (mut largest, mut sent) = (0, 0);
+    // The server asks how long the way is; on a long one, much is sent before it hears back.
+    let mut asked: Option<Vec<u8>> = None;
+    let begin = now();
+    while largest < 4 << 20 {
+        assert!(begin.elapsed() < PATIENCE, "the window stays at {largest} bytes");
+        // All that may be sent before anything is said in answer: whitespace before the JSON.
+        while connection.min(stream) > 0 {
+            let length = connection.min(stream).min(16 << 10);
+            client.send_anyway(frame(kind::DATA, 0, 1, &vec![b' '; usize::try_from(length).unwrap()]));
+            (connection, stream, sent) = (connection - length, stream - length, sent + length);
+        }
+        if sent > 4 << 20
+            && let Some(payload) = asked.take()
+        {
+            client.send(frame(kind::PING, ACK, 0, &payload));
+        }
+        for seen in parse_in_full(&client.some_frames()) {
+            let number = |bytes: &[u8]| i64::from(u32::from_be_bytes(bytes.try_into().unwrap()));
+            match seen.kind {
+                kind::WINDOW_UPDATE if seen.stream == 0 => connection += number(&seen.payload),
+                kind::WINDOW_UPDATE => stream += number(&seen.payload),
+                kind::PING if seen.flags & ACK == 0 => asked = Some(seen.payload),
+                kind::SETTINGS if seen.flags & ACK == 0 => {
+                    client.send(frame(kind::SETTINGS, ACK, 0, b""));
+                    for setting in seen.payload.chunks_exact(6).filter(|setting| setting[..2] == [0, 4]) {
+                        stream += number(&setting[2..]) - initial;
+                        initial = number(&setting[2..]);
+                    }
+                }
+                kind::SETTINGS | kind::PING => {}
+                other => panic!("a frame of kind {other}: {:?}", seen.payload),
+            }
+            largest = largest.max(connection.min(stream));
+        }
+    }
+    // The default limit of a body is far above what was sent.
+    client.send(frame(kind::DATA, END_STREAM, 1, br#"{"instances": [1.0]}"#));
+    let answer = client.until_frame(kind::DATA);
+    assert!(answer.windows(11).any(|window| window == b"predictions"));
 }

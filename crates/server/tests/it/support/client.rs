@@ -201,6 +201,18 @@ impl Client {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Whole HTTP/2 frames, at least one.
+    #[track_caller]
+    pub(crate) fn some_frames(&mut self) -> Vec<u8> {
+        loop {
+            let whole: usize = parse(&self.buffer).iter().map(|(_, payload)| 9 + payload.len()).sum();
+            if whole > 0 {
+                return self.buffer.drain(..whole).collect();
+            }
+            assert!(self.fill().expect("more frames arrive") > 0, "it closed");
+        }
+    }
+
     /// Closes with a reset instead of a proper end.
     pub(crate) fn reset(self) {
         let socket = Socket::from(self.stream);

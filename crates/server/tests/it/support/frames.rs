@@ -18,6 +18,8 @@ pub(crate) mod kind {
 
 /// The flags that the tests set.
 pub(crate) const END_STREAM: u8 = 1;
+/// On SETTINGS and PING.
+pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 
 /// One frame.
@@ -43,13 +45,28 @@ pub(crate) fn headers(method: &str, path: &str) -> Vec<u8> {
 }
 
 /// Kinds and payloads of the whole frames in `bytes`.
-pub(crate) fn parse(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+pub(crate) fn parse(bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    parse_in_full(bytes).into_iter().map(|frame| (frame.kind, frame.payload)).collect()
+}
+
+/// A frame that the server sent.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// The whole frames in `bytes`.
+pub(crate) fn parse_in_full(mut bytes: &[u8]) -> Vec<Frame> {
     let mut frames = Vec::new();
-    while let [a, b, c, kind, rest @ ..] = bytes {
+    while let [a, b, c, kind, flags, s, t, r, e, rest @ ..] = bytes {
         let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-        let Some(payload) = rest.get(5..5 + length) else { break };
-        frames.push((*kind, payload.to_vec()));
-        bytes = &rest[5 + length..];
+        let Some(payload) = rest.get(..length) else { break };
+        let stream = u32::from_be_bytes([*s, *t, *r, *e]);
+        frames.push(Frame { kind: *kind, flags: *flags, stream, payload: payload.to_vec() });
+        bytes = &rest[length..];
     }
     frames
 }
