@@ -38,8 +38,9 @@ def test_grpc_golden_cases():
 
 def test_http_golden_cases():
     for case in cases():
-        # TensorFlow Serving's JSON has no half precision and no UINT16; the client reads numbers as numpy guesses.
-        if {"BYTES", "FP16", "UINT16"} & set(case.datatypes.values()):
+        # TensorFlow Serving's JSON has no half precision and no UINT16. The client reads numbers as numpy guesses them,
+        # which turns the largest of 64 bits into floats.
+        if {"BYTES", "FP16", "UINT16", "UINT64"} & set(case.datatypes.values()):
             continue
         got = single(case, by_http.predict(case.inputs, case.model, case.version))
         equal(set(got), set(case.outputs))

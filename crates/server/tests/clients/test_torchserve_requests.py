@@ -63,7 +63,8 @@ def test_ping_and_description():
 def test_golden_cases():
     for case in cases():
         arrays = {name: value for name, value in case.inputs.items()}
-        if not case.has_json() or "BYTES" in case.datatypes.values() or case.model == "half_plus_two":
+        # UINT16 has no form in TensorFlow Serving's JSON, whose rules these bodies follow.
+        if not case.has_json() or {"BYTES", "UINT16"} & set(case.datatypes.values()) or case.model == "half_plus_two":
             continue
         if any(not np.isfinite(value).all() for value in arrays.values() if value.dtype.kind == "f"):
             continue

@@ -208,18 +208,22 @@ def test_statistics():
     after = client.get_inference_statistics(name, "1")["model_stats"][0]
     equal((after["name"], after["version"]), (name, "1"))
     equal(after["inference_count"] - before["inference_count"], 3)
-    equal(after["execution_count"] - before["execution_count"], 1)
+    # Three rows may well run one by one where that is quicker.
+    true(1 <= after["execution_count"] - before["execution_count"] <= 3)
     equal(after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"], 1)
     equal(after["inference_stats"]["fail"]["count"], before["inference_stats"]["fail"]["count"], "refusals do not count")
     true(after["last_inference"] >= before["last_inference"] > 1_700_000_000_000)
     for stage in ("queue", "compute_input", "compute_infer", "compute_output"):
         true(set(after["inference_stats"][stage]) == {"count", "ns"}, stage)
-    rows = {row["batch_size"]: row["compute_infer"] for row in after["batch_stats"]}
-    true(3 in rows and rows[3]["count"] >= 2 and rows[3]["ns"] > 0, rows)
+    rows = [(row["batch_size"], row["compute_infer"]["count"]) for row in after["batch_stats"]]
+    equal(sum(count for _, count in rows), after["execution_count"])
+    # What a run was padded with counts here, but not as inferences.
+    true(sum(size * count for size, count in rows) >= after["inference_count"], rows)
+    true(all(row["compute_infer"]["ns"] > 0 for row in after["batch_stats"]))
     everything = client.get_inference_statistics()["model_stats"]
     true({("half_plus_two", "1"), ("half_plus_two", "2")} <= {(entry["name"], entry["version"]) for entry in everything})
-    fails(refused(InferenceServerException, lambda: client.get_inference_statistics("nothing")).status(),
-          lambda: client.get_inference_statistics("nothing"), "nothing")
+    unknown = refused(InferenceServerException, lambda: client.get_inference_statistics("nothing"), "nothing")
+    true(unknown.status() in ("400", "404"), unknown)
 
 
 def test_trace_settings():

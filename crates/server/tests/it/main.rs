@@ -6,6 +6,8 @@
 #![cfg(test)]
 #![expect(unused_crate_dependencies, reason = "the library's dependencies are visible to its tests")]
 
+mod cancellation;
+mod clients;
 mod config;
 mod connections;
 #[cfg(target_os = "linux")]
@@ -18,7 +20,11 @@ mod floods;
 mod footprint;
 mod golden;
 mod http2;
+mod listeners;
 mod malformed;
 mod observability;
 mod process;
+mod protocols;
+#[cfg(target_os = "linux")]
+mod robustness;
 mod support;

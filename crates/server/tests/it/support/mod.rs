@@ -2,13 +2,16 @@
 
 mod client;
 pub(crate) mod frames;
+pub(crate) mod grpc;
+pub(crate) mod json;
 mod process;
 mod repository;
 mod server;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Reply};
+pub(crate) use grpc::Grpc;
 pub(crate) use process::{HALF_PLUS_TWO, Process, millrace, output, serve};
 pub(crate) use repository::Repository;
 pub(crate) use server::{DOUBLE, TestServer, prediction};

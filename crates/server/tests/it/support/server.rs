@@ -23,7 +23,12 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// The good fixtures, by the real engine.
     pub(crate) fn fixtures() -> Self {
-        Self::start(&fixture("models"), FakeBackend::default(), None, |_| {})
+        Self::fixtures_with(|_| {})
+    }
+
+    /// As [`fixtures`](Self::fixtures), with `configure`'s changes to the defaults.
+    pub(crate) fn fixtures_with(configure: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start(&fixture("models"), FakeBackend::default(), None, configure)
     }
 
     /// `repository`, by `backend`, with `configure`'s changes to the defaults.
