@@ -41,8 +41,8 @@ pub(crate) async fn answer<B: RequestBody>(
     (service, method): (&str, &str),
     body: B,
 ) -> Result<Response<GrpcBody>, Failure> {
+    check_role(call, method)?;
     if (service, method) == (PREDICTION, "Predict") {
-        check_serves(call)?;
         let content = shared.parts.config.tfs_tensor_content;
         let codec = PredictCodec { form: if content { NumberForm::Content } else { NumberForm::Lists } };
         return exchange(shared, call, &codec, body).await;
@@ -64,7 +64,6 @@ async fn others<B: RequestBody>(
         (PREDICTION, "MultiInference") => Asked::Several,
         _ => return within(call.deadline(), call.received, questions(shared, call, (service, method), body)).await,
     };
-    check_serves(call)?;
     Err(examples::refuse(shared, call, examples, body).await)
 }
 
@@ -103,9 +102,9 @@ fn failure(refusal: Refusal) -> Failure {
     tfs::Failure::from(refusal).into()
 }
 
-/// Refuses what only listeners for clients do.
-fn check_serves(call: Call<'_>) -> Result<(), Failure> {
-    if call.connection.roles.inference {
+/// Refuses what the listener is not for. An order to reload says itself where it belongs.
+fn check_role(call: Call<'_>, method: &str) -> Result<(), Failure> {
+    if call.connection.roles.inference || method == "HandleReloadConfigRequest" {
         return Ok(());
     }
     Err(failure(Refusal::new(Reason::Unsupported, "models are not served on this port")))

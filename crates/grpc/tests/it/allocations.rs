@@ -87,3 +87,45 @@ async fn a_waiting_call_is_small() {
     assert!(size_of_val(&answer) <= 5120, "{} bytes", size_of_val(&answer));
     assert_eq!(answer.await.headers()["grpc-status"], "3");
 }
+
+/// A prediction by TensorFlow Serving's protocol, for `keep`.
+fn to_predict(x: &[f32]) -> Bytes {
+    framed(&crate::tfs::request("keep", [("x", crate::tfs::floats(x))]).encode_to_vec())
+}
+
+fn prediction(body: &Bytes) -> Request<Full<Bytes>> {
+    let request = Request::post(crate::tfs::PREDICT).header("content-type", "application/grpc");
+    request.body(Full::new(body.clone())).unwrap()
+}
+
+#[tokio::test]
+async fn floats_of_tensorflow_serving_are_slices_of_the_message_and_leave_as_they_are() {
+    let (models, seen) = keeping();
+    let server = TestServer::new(models);
+    let body = to_predict(&vec![0.5; 3 * 224 * 224]);
+    let mut answer = server.service.answer(prediction(&body), ConnectionContext::default()).await;
+    let input = seen.lock().pop().unwrap();
+    let bytes = input.bytes().unwrap();
+    assert!(body.as_ptr_range().contains(&bytes.as_ptr()), "the input was copied");
+    let mut pieces = Vec::new();
+    while let Some(frame) = answer.body_mut().frame().await {
+        pieces.extend(frame.unwrap().into_data());
+    }
+    assert!(pieces.iter().any(|piece| piece.as_ptr() == bytes.as_ptr()), "the output was copied");
+    assert_eq!(server.compute.jobs(), 0);
+}
+
+#[tokio::test]
+async fn a_small_prediction_allocates_a_handful_of_times() {
+    let (models, _seen) = keeping();
+    let server = TestServer::new(models);
+    let body = to_predict(&[1.0, 2.0]);
+    let warm = server.service.answer(prediction(&body), ConnectionContext::default()).await;
+    assert!(!warm.headers().contains_key("grpc-status"));
+    let asked = prediction(&body);
+    let before = CountingAllocator::count();
+    let answer = server.service.answer(asked, ConnectionContext::default()).await;
+    let allocations = CountingAllocator::count() - before;
+    assert!(!answer.headers().contains_key("grpc-status"));
+    assert!(allocations <= 5, "{allocations} allocations");
+}

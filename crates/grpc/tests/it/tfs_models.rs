@@ -279,7 +279,7 @@ async fn what_is_no_method_here_is_unimplemented() {
         server.ask(path, &GetModelStatusRequest::default()).await.refuses(Code::Unimplemented, path);
     }
     let admin = TestServer::new(models()).roles(Roles::ADMIN);
-    for path in [crate::tfs::PREDICT, CLASSIFY, REGRESS, MULTI] {
+    for path in [crate::tfs::PREDICT, CLASSIFY, REGRESS, MULTI, METADATA, STATUS] {
         admin.ask(path, &crate::tfs::good()).await.refuses(Code::Unimplemented, "not served on this port");
     }
 }
