@@ -19,6 +19,7 @@ mod floods;
 #[cfg(target_os = "linux")]
 mod footprint;
 mod golden;
+mod grpc;
 mod http2;
 mod listeners;
 mod malformed;
