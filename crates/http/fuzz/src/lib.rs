@@ -107,9 +107,15 @@ thread_local! {
 
 /// The answer to `body` as an inference request to the model of `dtype`. A panic in the service is a status of 500.
 pub fn infer(dtype: DType, header_length: Option<&str>, body: &[u8]) -> (StatusCode, HeaderMap, Bytes) {
-    let mut request = Request::builder().method(Method::POST).uri(format!("/v2/models/{dtype}/infer"));
-    if let Some(length) = header_length {
-        request = request.header("inference-header-content-length", length);
+    let header = header_length.map(|length| ("inference-header-content-length", length));
+    ask(&format!("/v2/models/{dtype}/infer"), header, body)
+}
+
+/// The answer to `body` sent to `path`. A panic in the service is a status of 500.
+pub fn ask(path: &str, header: Option<(&str, &str)>, body: &[u8]) -> (StatusCode, HeaderMap, Bytes) {
+    let mut request = Request::builder().method(Method::POST).uri(path);
+    if let Some((name, value)) = header {
+        request = request.header(name, value);
     }
     let request = request.body(Full::new(Bytes::copy_from_slice(body))).expect("a request");
     RUNTIME.with(|both| {

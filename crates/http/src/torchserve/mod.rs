@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body;
 use millrace_core::{Reason, Refusal, RequestContext, Resolver};
-use millrace_protocol::torchserve::{self, health_text, resolve};
+use millrace_protocol::torchserve::{self, health_text, not_served, resolve};
 use serde_json::json;
 
 mod codec;
@@ -95,10 +95,18 @@ where
     let codec = codec.map_err(|refusal| failure(refusal).closing())?;
     let codec = codec.of_version(version.is_some());
     let [model, version] = [segment(model), version.and_then(segment)];
-    let found = |resolver: &dyn Resolver, context: &RequestContext| {
-        resolve(resolver, model.as_deref().unwrap_or_default(), version.as_deref(), context).map_err(failure)
-    };
-    exchange(shared, asked, &codec, found, body).await
+    let (model, version) = (model.as_deref().unwrap_or_default(), version.as_deref());
+    let found =
+        |resolver: &dyn Resolver, context: &RequestContext| resolve(resolver, model, version, context).map_err(failure);
+    let mut is_found = false;
+    let found =
+        |resolver: &dyn Resolver, context: &RequestContext| found(resolver, context).inspect(|_| is_found = true);
+    let answered = exchange(shared, asked, &codec, found, body).await;
+    // A version that is there may have no worker all the same.
+    answered.map_err(|refused| match refused.refusal().reason() {
+        Reason::NotReady if is_found => failure(not_served(refused.refusal().clone(), model, version)),
+        _ => refused,
+    })
 }
 
 fn not_explained(model: &str) -> Refusal {

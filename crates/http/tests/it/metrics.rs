@@ -195,3 +195,43 @@ fn examples_are_rows_in_either_form_and_one_where_there_are_none() {
     has(&page, r#":tensorflow:serving:request_example_count_total{model="half_scalar"}"#, 1.0);
     assert!(!page.contains(r#"request_example_count_total{model="half_plus_two"}"#), "only what was answered counts");
 }
+
+#[test]
+fn torchserves_families_count_its_requests_alone() {
+    let page = page(async |server: TestServer| {
+        let ask = async |path: &str| server.ask(Method::POST, path, &[], "[1, 2]").await.status.as_u16();
+        assert_eq!(ask("/predictions/half_plus_two").await, 200);
+        assert_eq!(ask("/predictions/half_plus_two").await, 200);
+        assert_eq!(ask("/predictions/half_plus_two/1.0").await, 200);
+        assert_eq!(ask("/predictions/nope").await, 404);
+        assert_eq!(ask("/predictions/full").await, 503);
+        assert_eq!(server.predict("half_plus_two", BODY).await.status, 200);
+    });
+    let labels =
+        |version: &str| format!(r#"model_name="half_plus_two",model_version="{version}",hostname="localhost""#);
+    has(&page, &format!("ts_inference_requests_total{{{}}}", labels("default")), 2.0);
+    has(&page, &format!("ts_inference_requests_total{{{}}}", labels("1")), 1.0);
+    assert!(value(&page, &format!("ts_inference_latency_microseconds{{{}}}", labels("1"))).is_some());
+    assert!(value(&page, &format!("ts_queue_latency_microseconds{{{}}}", labels("default"))).is_some());
+    for (family, expected) in [("Requests2XX", 3.0), ("Requests4XX", 1.0), ("Requests5XX", 1.0)] {
+        has(&page, &format!(r#"{family}{{Level="Host",Hostname="localhost"}}"#), expected);
+    }
+    let ours = r#"model="half_plus_two",version="2",protocol="torchserve_rest",code="200""#;
+    has(&page, &format!("millrace_requests_total{{{ours}}}"), 2.0);
+}
+
+#[test]
+fn a_batch_counts_each_of_its_requests_and_once_itself() {
+    let page = page(async |server: TestServer| {
+        let one = r#"{"model_name": "half_plus_two", "input_data": [[1]]}"#;
+        let body = format!(r#"[{one}, {one}, {{"model_name": "nope", "input_data": [[1]]}}]"#);
+        assert_eq!(server.ask(Method::POST, "/batch_predict", &[], body).await.status, 200);
+    });
+    let series = |model: &str, version: &str, code: &str| {
+        let labels = format!(r#"model="{model}",version="{version}",protocol="general",code="{code}""#);
+        format!("millrace_requests_total{{{labels}}}")
+    };
+    has(&page, &series("half_plus_two", "2", "200"), 2.0);
+    has(&page, &series("other", "other", "404"), 1.0);
+    has(&page, &series("other", "other", "200"), 1.0);
+}

@@ -238,8 +238,10 @@ async fn refusals_have_torchserves_types() {
         assert_eq!(answer.headers.contains_key("retry-after"), status == 503);
         assert!(answer.headers.contains_key("x-request-id"));
     }
-    let server = TestServer::new(models());
-    for model in ["loading", "failed"] {
+    // Refused by the resolver, and by the version itself.
+    let idle = Refusal::new(Reason::NotReady, "because");
+    let server = TestServer::new(models().refusing("idle", idle));
+    for model in ["loading", "failed", "idle"] {
         let answer = predict(&server, model, JSON, "[1]").await;
         let words = format!("Model \"{model}\" has no worker to serve inference request.");
         answer.is_torchserve_error(503, "ServiceUnavailableException", &words);

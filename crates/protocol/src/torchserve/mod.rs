@@ -14,7 +14,7 @@ mod view;
 pub use failure::{Failure, kind, kind_of, rest_status};
 pub use manage::{Done, PATIENCE, describe, list, register, scale, set_default, unregister};
 pub use order::{Page, Register, Scale};
-pub use resolve::{find_version, resolve, written_version};
+pub use resolve::{find_version, not_served, resolve, written_version};
 pub use text::{describe_text, error_text, list_text, status_text};
 pub use view::{ModelEntry, ModelPage, VersionView, Worker};
 

@@ -56,17 +56,24 @@ fn not_resolved(refusal: Refusal, model: &str, version: Option<&str>) -> Failure
             let version = Bare(version);
             Failure::reworded(refusal, format!("Model version: {version} does not exist for model: {name}"))
         }
-        (Reason::NotReady | Reason::Loading, version) => {
-            // The stray quote is TorchServe's.
-            let version = version.map(|version| format!(" Version {}\"", Bare(version))).unwrap_or_default();
-            let message = format!(
-                "Model \"{name}\"{version} has no worker to serve inference request. \
-                 Please use scale workers API to add workers. ({refusal})"
-            );
-            Failure::reworded(refusal, message)
-        }
-        _ => refusal.into(),
+        _ => not_served(refusal, model, version),
     }
+}
+
+/// The failure of a request that was refused by the version it is for, or on the way there: one that cannot serve now has
+/// no worker, in TorchServe's words.
+pub fn not_served(refusal: Refusal, model: &str, version: Option<&str>) -> Failure {
+    if !matches!(refusal.reason(), Reason::NotReady | Reason::Loading) {
+        return refusal.into();
+    }
+    // The stray quote is TorchServe's.
+    let version = version.map(|version| format!(" Version {}\"", Bare(version))).unwrap_or_default();
+    let message = format!(
+        "Model \"{}\"{version} has no worker to serve inference request. \
+         Please use scale workers API to add workers. ({refusal})",
+        Bare(model)
+    );
+    Failure::reworded(refusal, message)
 }
 
 /// The version of `model` that the string `version` means, among all that are known.
