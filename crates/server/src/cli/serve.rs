@@ -23,7 +23,10 @@ const SAME_ORDER: Duration = Duration::from_millis(200);
 /// Runs the command until a signal ends it.
 pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<i32, Failure> {
     let config = args.config.clone();
-    let settings = resolve(args.into_raw(), config.as_deref(), environment).map_err(Failure::misused)?;
+    let mut settings = resolve(args.into_raw(), config.as_deref(), environment).map_err(Failure::misused)?;
+    if let Some(name) = hostname() {
+        settings.server.front.hostname = name;
+    }
     crate::log::start(settings.log_format, &settings.log_filter);
     // One worker per core this process may use; models run on the compute pool, never here.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -35,6 +38,12 @@ pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<i32, Fai
     // A job that hangs must not keep the process.
     runtime.shutdown_background();
     code
+}
+
+/// This machine's name, where the system tells it.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 async fn serve(settings: Settings) -> Result<i32, Failure> {
