@@ -10,7 +10,7 @@ use std::time::Duration;
 use millrace_batching::ComputePool;
 use millrace_core::{Backend, Catalog, Control, ModelStatus};
 use millrace_grpc::{GrpcParts, grpc_service};
-use millrace_http::{Front, HttpParts, Readiness, Roles, http_service};
+use millrace_http::{Front, FrontConfig, HttpParts, Readiness, Roles, http_service};
 use millrace_registry::{Registry, RegistryError};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -119,7 +119,7 @@ impl ServerBuilder {
             let (pool, registry) = (pool.clone(), registry.clone());
             Readiness::new(Arc::new(move || pool.is_healthy() && registry.is_alive()))
         };
-        let front = Front::new(&config.front);
+        let front = Front::new(&roomy(&config));
         let grpc = grpc_service(GrpcParts {
             resolver: Arc::new(registry.clone()),
             catalog: Arc::clone(&catalog),
@@ -172,6 +172,19 @@ impl ServerBuilder {
         let admin = server.admin_addr().map(tracing::field::display);
         tracing::info!(address = %server.local_addr(), admin, all = all.join(", "), "listening");
         Ok(server)
+    }
+}
+
+/// The common limits, with room for at least one of the largest bodies and answers.
+fn roomy(config: &ServerConfig) -> FrontConfig {
+    let bytes = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let (http, grpc) = (&config.http, &config.grpc);
+    let body = http.max_body_bytes.max(bytes(grpc.max_message_bytes));
+    let answer = bytes(http.max_answer_bytes.max(grpc.max_answer_bytes));
+    FrontConfig {
+        max_receiving_bytes: config.front.max_receiving_bytes.max(body),
+        max_unsent_bytes: config.front.max_unsent_bytes.max(answer),
+        ..config.front.clone()
     }
 }
 

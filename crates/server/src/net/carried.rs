@@ -25,7 +25,7 @@ pub(super) struct Carried<A: Answer> {
     begun: Option<Begun<A>>,
     tongue: A::Tongue,
     /// Wakes a body that waits when the server's next phase comes; made when it first waits.
-    wake: Option<(Phase, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    wake: Option<(Phase, Wake)>,
 }
 
 impl<A: Answer> Carried<A> {
@@ -53,6 +53,9 @@ impl<A: Answer> Carried<A> {
         A::last_words(self.tongue).map(Frame::trailers).ok_or_else(|| CutOff.into())
     }
 }
+
+/// Ends when a phase has come.
+type Wake = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 

@@ -45,6 +45,12 @@ fn flood(process: &Process, first: &[u8], flood: impl Iterator<Item = Vec<u8>>) 
     parse(&client.rest_until_close())
 }
 
+/// The headers of a gRPC call whose message is still to come; 31 is the static table's `content-type`.
+fn call() -> Vec<u8> {
+    let path = "/inference.GRPCInferenceService/ModelInfer";
+    [&headers("POST", path)[..], b"\x0f\x10\x10application/grpc"].concat()
+}
+
 /// The flood cost at most so much memory and five seconds of computing, and the server is well.
 #[track_caller]
 fn costs_little(process: &Process, most: u64, act: impl FnOnce()) {
@@ -65,6 +71,8 @@ fn row_44_rapid_resets_by_either_side_end_the_connection_calmly() {
     let (process, _repository) = start();
     let get = headers("GET", "/v2/health/live");
     let open = |stream: u32| frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, &get);
+    let call = call();
+    let begin = |stream: u32| frame(kind::HEADERS, END_HEADERS, stream, &call);
     let calm = |frames: &[(u8, Vec<u8>)]| {
         // Swallowed, perhaps, by the reset that follows unread bytes.
         let code = goaway(frames);
@@ -73,11 +81,13 @@ fn row_44_rapid_resets_by_either_side_end_the_connection_calmly() {
     costs_little(&process, 16 * MIB, || {
         let cancel = |stream| frame(kind::RST_STREAM, 0, stream, &8_u32.to_be_bytes());
         calm(&flood(&process, b"", odd_streams(20_000).map(|stream| [open(stream), cancel(stream)].concat())));
+        calm(&flood(&process, b"", odd_streams(20_000).map(|stream| [begin(stream), cancel(stream)].concat())));
     });
     // A window beyond its limit is an error of the stream: the server has to reset it.
     costs_little(&process, 16 * MIB, || {
         let provoke = |stream| frame(kind::WINDOW_UPDATE, 0, stream, &0x7fff_ffff_u32.to_be_bytes());
         calm(&flood(&process, b"", odd_streams(5_000).map(|stream| [open(stream), provoke(stream)].concat())));
+        calm(&flood(&process, b"", odd_streams(5_000).map(|stream| [begin(stream), provoke(stream)].concat())));
     });
 }
 
@@ -102,14 +112,20 @@ fn row_46_endless_and_empty_frames_and_packed_header_bombs_are_refused() {
     let post = headers("POST", HALF_PLUS_TWO);
     let begun = frame(kind::HEADERS, END_HEADERS, 1, &post);
     let unfinished = frame(kind::HEADERS, 0, 1, &post);
+    let called = frame(kind::HEADERS, END_HEADERS, 1, &call());
+    // Sixteen megabytes are announced, and come byte by byte.
+    let announced = [&called[..], &frame(kind::DATA, 0, 1, b"\x00\x01\x00\x00\x00")].concat();
     let literal = [&b"\x00\x01x\x64"[..], &[b'y'; 100]].concat().repeat(100);
-    for (first, one) in [
-        (&begun, frame(kind::DATA, 0, 1, b"")),
-        (&unfinished, frame(kind::CONTINUATION, 0, 1, b"")),
-        (&unfinished, frame(kind::CONTINUATION, 0, 1, &literal)),
+    for (first, one, count) in [
+        (&begun, frame(kind::DATA, 0, 1, b""), 50_000),
+        (&begun, frame(kind::DATA, 0, 1, b"x"), 200_000),
+        (&called, frame(kind::DATA, 0, 1, b""), 50_000),
+        (&announced, frame(kind::DATA, 0, 1, b"x"), 200_000),
+        (&unfinished, frame(kind::CONTINUATION, 0, 1, b""), 50_000),
+        (&unfinished, frame(kind::CONTINUATION, 0, 1, &literal), 50_000),
     ] {
         costs_little(&process, 16 * MIB, || {
-            flood(&process, first, (0..50_000).map(|_| one.clone()));
+            flood(&process, first, (0..count).map(|_| one.clone()));
         });
     }
     // One header of 4 000 bytes enters the table; each further byte stands for it once more: 47 MB in one frame.
