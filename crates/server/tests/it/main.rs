@@ -24,6 +24,7 @@ mod http2;
 mod listeners;
 mod malformed;
 mod observability;
+mod platform;
 mod process;
 mod protocols;
 #[cfg(target_os = "linux")]
