@@ -5,7 +5,7 @@ use http::header::{CONTENT_ENCODING, VARY};
 use http::{HeaderValue, StatusCode};
 use millrace_core::{InferResponse, Protocol, Reason, Refusal, Servable, Signature, Tensor, Wanted};
 use millrace_json::{self as json, JsonError, PredictBody};
-use millrace_protocol::tfs::Verb;
+use millrace_protocol::tfs::{Verb, takes_tensors};
 
 use crate::coding::Coding;
 use crate::config::HttpConfig;
@@ -58,7 +58,10 @@ impl TfsCodec {
             Verb::Predict => json::decode_predict(body, servable.signatures(), self.max_depth)
                 .map_err(|error| error.refusal(servable.model())),
             Verb::Classify | Verb::Regress => match json::check_examples(body, servable.signatures(), self.max_depth) {
-                Ok(signature) => Err(no_examples(servable, signature, self.verb)),
+                Ok(index) => Err(match servable.signatures().get(index) {
+                    Some(signature) => takes_tensors(servable, signature, self.verb),
+                    None => changed(servable),
+                }),
                 Err(JsonError::SignatureUnknown { name }) => Err(no_signature(servable, &name)),
                 Err(error) => Err(error.refusal(servable.model())),
             },
@@ -101,9 +104,7 @@ impl Codec for TfsCodec {
     }
 
     fn encode(&self, servable: &dyn Servable, reply: &Reply, response: &InferResponse) -> Result<Answer, Refusal> {
-        let signature = servable.signatures().get(reply.signature).ok_or_else(|| {
-            Refusal::new(Reason::BackendBroken, format!("model `{}` changed its signatures", servable.model()))
-        })?;
+        let signature = servable.signatures().get(reply.signature).ok_or_else(|| changed(servable))?;
         let body = json::encode_predict_within(reply.form, signature, &response.outputs, self.max_answer);
         let body = body.map_err(|error| error.refusal(servable.model()))?;
         let packed = self.gzip_from.is_some_and(|least| body.len() >= least);
@@ -138,17 +139,6 @@ fn no_signature(servable: &dyn Servable, name: &str) -> Refusal {
     Refusal::new(Reason::SignatureUnknown, text)
 }
 
-/// Why `verb` is refused on a model whose signatures take tensors.
-fn no_examples(servable: &dyn Servable, signature: usize, verb: Verb) -> Refusal {
-    let kind = match verb {
-        Verb::Predict | Verb::Classify => "classification",
-        Verb::Regress => "regression",
-    };
-    let inputs = servable.signatures().get(signature).map_or(&[][..], Signature::inputs);
-    let text = match inputs {
-        [input] if &*input.name == "inputs" => "its signature takes tensors and not examples".to_owned(),
-        [_] => format!("No {kind} inputs found in SignatureDef"),
-        _ => "Expected one input Tensor.".to_owned(),
-    };
-    Refusal::new(Reason::InvalidInput, format!("model `{}`: {text}; ask it with :predict", servable.model()))
+fn changed(servable: &dyn Servable) -> Refusal {
+    Refusal::new(Reason::BackendBroken, format!("model `{}` changed its signatures", servable.model()))
 }

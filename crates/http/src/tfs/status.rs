@@ -1,8 +1,8 @@
 //! Which versions a model has and how they are: TensorFlow Serving's status, with KServe's two keys beside it.
 
 use http::StatusCode;
-use millrace_core::{Catalog, Code, ModelStatus, Reason, Refusal, VersionChoice, VersionStatus};
-use millrace_protocol::tfs::{Bare, code_label};
+use millrace_core::{Catalog, Code, ModelStatus, VersionStatus};
+use millrace_protocol::tfs::{code_label, model_status};
 use serde::Serialize;
 
 use super::{Target, version_too_large};
@@ -41,23 +41,8 @@ struct ListBody<'a> {
 /// 404 for a model or version that is not known, 400 for a version that is no 64-bit number.
 pub(super) fn status(catalog: &dyn Catalog, target: &Target<'_>) -> Result<Answer, Failure> {
     let wanted = target.model().map_err(|error| version_too_large(&error))?;
-    let name = Bare(wanted.name);
-    let Some(model) = catalog.model(wanted.name) else {
-        return Err(Refusal::new(Reason::ModelUnknown, format!("Could not find any versions of model {name}")).into());
-    };
-    let known = |number: u64| model.versions.iter().find(|status| status.version == number);
-    let versions = match wanted.version {
-        VersionChoice::Default | VersionChoice::Label(_) => model.versions.iter().map(version).collect(),
-        VersionChoice::Number(number) => match known(number) {
-            Some(status) => vec![version(status)],
-            // Version 0 means that none was given, unless there is one.
-            None if number == 0 => model.versions.iter().map(version).collect(),
-            None => {
-                let text = format!("Could not find version {number} of model {name}");
-                return Err(Refusal::new(Reason::VersionUnknown, text).into());
-            }
-        },
-    };
+    let model = model_status(catalog, &wanted)?;
+    let versions = model.versions.iter().map(version).collect();
     Ok(document(&StatusBody { model_version_status: versions, name: wanted.name, ready: model.is_ready() }))
 }
 

@@ -20,7 +20,7 @@ pub struct Task<'a> {
 /// Why `verb` is refused on the signature called `name`.
 pub fn refuse_examples(servable: &dyn Servable, verb: Verb, name: &str) -> Failure {
     match servable.signatures().find(name) {
-        Some((_, signature)) => takes_tensors(servable, signature, verb),
+        Some((_, signature)) => takes_tensors(servable, signature, verb).into(),
         None => signature_unknown(verb, name),
     }
 }
@@ -70,7 +70,8 @@ fn verb_of(method: &str) -> Option<Verb> {
     }
 }
 
-fn takes_tensors(servable: &dyn Servable, signature: &Signature, verb: Verb) -> Failure {
+/// Why `verb` is refused on `signature`, which takes tensors.
+pub fn takes_tensors(servable: &dyn Servable, signature: &Signature, verb: Verb) -> Refusal {
     let kind = match verb {
         Verb::Predict | Verb::Classify => "classification",
         Verb::Regress => "regression",
@@ -80,7 +81,7 @@ fn takes_tensors(servable: &dyn Servable, signature: &Signature, verb: Verb) -> 
         [_] => format!("No {kind} inputs found in SignatureDef"),
         _ => "Expected one input Tensor.".to_owned(),
     };
-    invalid(format!("model `{}`: {text}; ask it with predict", servable.model()))
+    Refusal::new(Reason::InvalidInput, format!("model `{}`: {text}; ask it with predict", servable.model()))
 }
 
 fn invalid(message: String) -> Failure {

@@ -11,7 +11,7 @@ mod status;
 mod versions;
 
 pub use dtype::{data_type, data_type_name, data_type_number};
-pub use examples::{Task, model_of_tasks, refuse_examples, refuse_tasks};
+pub use examples::{Task, model_of_tasks, refuse_examples, refuse_tasks, takes_tensors};
 pub use names::{check_inputs, output_filter};
 pub use reload::{ListedModel, ListedPolicy, check_unique, no_config_list, wanted_model};
 pub use resolve::{Bare, Failure, Verb, resolve, signature_unknown};
