@@ -1,4 +1,5 @@
-//! How fast TensorFlow Serving's JSON is read and written, for an image-sized tensor and for a small row.
+//! How fast TensorFlow Serving's JSON is read and written and the Open Inference Protocol's is read, for an image-sized
+//! tensor and for a small row.
 //!
 //! `cargo bench -p millrace-benches --bench json`; throughput is megabytes of JSON text per second.
 
@@ -6,8 +7,8 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use millrace_core::{DType, Dim, Signature, Signatures, Tensor, TensorSpec};
-use millrace_json::{DEFAULT_MAX_DEPTH, Form, decode_predict, encode_predict};
+use millrace_core::{DType, Dim, Shape, Signature, Signatures, Tensor, TensorSpec};
+use millrace_json::{DEFAULT_MAX_DEPTH, Form, Reader, decode_predict, encode_predict};
 
 const IMAGE: [usize; 3] = [3, 224, 224];
 
@@ -66,6 +67,24 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
+/// The `data` of an OIP request: the same elements in one list, or nested as the shape is.
+fn elements(c: &mut Criterion) {
+    let mut group = c.benchmark_group("json_elements");
+    let spec = TensorSpec::new("x", DType::Fp32, [1, 3, 224, 224].map(Dim::Fixed));
+    let shape = Shape::new(&[1, 3, 224, 224]).expect("it fits in memory");
+    let nested = body(&IMAGE, |number| format!("{number}")).replace("{\"instances\": ", "").replace('}', "");
+    let flat = format!("[{}]", nested.replace(['[', ']'], ""));
+    for (name, text) in [("image_f32_flat", flat), ("image_f32_nested", nested)] {
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                Reader::new(black_box(text.as_bytes()), DEFAULT_MAX_DEPTH).elements(&spec, Some(&shape)).expect("good")
+            });
+        });
+    }
+    group.finish();
+}
+
 fn encode(c: &mut Criterion) {
     let mut group = c.benchmark_group("json_encode");
     for (name, row) in [("image_f32", &IMAGE[..]), ("ten_f32", &[10][..]), ("one_f32", &[][..])] {
@@ -80,5 +99,5 @@ fn encode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decode, encode);
+criterion_group!(benches, decode, elements, encode);
 criterion_main!(benches);
