@@ -103,7 +103,9 @@ impl Shared {
         let method = &asked.parts.method;
         let readable = matches!(*method, Method::GET | Method::HEAD);
         match family {
-            Family::Root if *method == Method::OPTIONS => openapi::torchserve_inference(),
+            Family::Root if *method == Method::OPTIONS => {
+                torchserve::identified(self, openapi::torchserve_inference())
+            }
             Family::Metrics
             | Family::Health
             | Family::Live
@@ -141,8 +143,9 @@ impl Shared {
     pub(crate) fn refuse(&self, failure: &Failure, asked: &Asked<'_>) -> Answer {
         let mut answer = failure.answer(asked.parts.version);
         let status = failure.status().as_u16();
-        let made =
-            (asked.head.request_id.is_none() && failure.status().is_server_error()).then(|| self.front.log.new_id());
+        let is_anonymous = asked.head.request_id.is_none() && failure.status().is_server_error();
+        // In TorchServe's form, whatever the protocol: nobody else asks for one.
+        let made = is_anonymous.then(|| torchserve::new_uuid(self));
         let id = made
             .as_deref()
             .map_or_else(|| asked.head.request_id.map_or(&b""[..], HeaderValue::as_bytes), str::as_bytes);

@@ -134,7 +134,7 @@ pub(crate) fn not_found(shared: &Shared, asked: &Asked<'_>) -> Answer {
 }
 
 /// The answer with a request id of its own, where it has none yet; a client's own id goes before it.
-fn identified(shared: &Shared, mut answer: Answer) -> Answer {
+pub(crate) fn identified(shared: &Shared, mut answer: Answer) -> Answer {
     if !answer.headers().contains_key(&REQUEST_ID) {
         let id = new_uuid(shared);
         answer.headers_mut().extend(HeaderValue::from_str(&id).ok().map(|id| (REQUEST_ID, id)));
