@@ -1,11 +1,12 @@
 //! Rows 22 to 27, and 29 to 31 at this protocol's doors: bytes beside the words, and how many there are.
 
+use std::cmp::Ordering;
 use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use millrace_proto::inference::InferTensorContents;
 use millrace_proto::inference::model_infer_request::InferInputTensor;
+use millrace_proto::inference::{InferTensorContents, ModelInferRequest};
 use millrace_proto::tensorflow::serving::{ModelSpec, PredictRequest};
 use millrace_proto::tensorflow::tensor_shape_proto::Dim;
 use millrace_proto::tensorflow::{DataType, TensorProto, TensorShapeProto};
@@ -239,6 +240,24 @@ fn row_30_a_huge_declared_length_is_refused_before_a_byte_is_read() {
     doors.is_well();
 }
 
+/// A sound request of so many bytes: as many numbers as fit, and an id that fills up the rest.
+fn exactly(length: usize) -> ModelInferRequest {
+    for id in 1..8 {
+        let mut n = length / 4;
+        loop {
+            let input = InferInputTensor { shape: vec![i64::try_from(n).unwrap()], ..good().0 };
+            let mut message = request((input, vec![0; 4 * n]));
+            message.id = "a".repeat(id);
+            match message.encoded_len().cmp(&length) {
+                Ordering::Equal => return message,
+                Ordering::Less => break,
+                Ordering::Greater => n -= 1,
+            }
+        }
+    }
+    unreachable!("ids of four lengths fill every gap between two numbers");
+}
+
 #[test]
 fn row_31_a_message_one_byte_over_the_limit_is_refused_and_one_at_the_limit_is_read() {
     let limits = [("MILLRACE_LIMITS__MAX_BODY_BYTES", "1MiB"), ("MILLRACE_LIMITS__MAX_GRPC_MESSAGE_BYTES", "1MiB")];
@@ -257,11 +276,7 @@ fn row_31_a_message_one_byte_over_the_limit_is_refused_and_one_at_the_limit_is_r
         }
     }
     for (length, wanted) in [(1 << 20, code::OK), ((1 << 20) + 1, code::RESOURCE_EXHAUSTED)] {
-        let mut message = request(good());
-        let rest = length - message.encoded_len();
-        // A string field: its tag, three bytes of length, and then its bytes.
-        message.id = "a".repeat(rest - 4);
-        assert_eq!(message.encoded_len(), length);
+        let message = exactly(length);
         let ended = doors.grpc.ask(MODEL_INFER, &message);
         assert_eq!(ended.code, Some(wanted), "{length}: {}", ended.message);
         if wanted != code::OK {
