@@ -103,9 +103,7 @@ impl Shared {
         let method = &asked.parts.method;
         let readable = matches!(*method, Method::GET | Method::HEAD);
         match family {
-            Family::Root if *method == Method::OPTIONS => {
-                torchserve::identified(self, openapi::torchserve_inference())
-            }
+            Family::Root if *method == Method::OPTIONS => torchserve::identified(self, openapi::torchserve_inference()),
             Family::Metrics
             | Family::Health
             | Family::Live
