@@ -4,21 +4,31 @@
 
 use std::cmp::Ordering;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 
+use bytes::Bytes;
 use millrace_core::{DType, Element, Reason, Refusal, Strings, Tensor};
+
+/// The most texts of one output: each takes several times the room of its element.
+const MOST_TEXTS: usize = 1 << 20;
 
 /// The `most` largest elements of `tensor` as a `BYTES` tensor, of each row where it `is_batched` and of the whole else:
 /// shape `[rows, k]` or `[k]`, where k is `most` or all there are. Largest first; of equals the earlier one first; what is
 /// not a number last.
 ///
 /// # Errors
-/// `BackendBroken` when the tensor's elements have no order or no text: such outputs are refused when they are asked for.
+/// `TooLarge` when that is more than a million texts; `BackendBroken` when the tensor's elements have no order or no text:
+/// such outputs are refused when they are asked for.
 pub fn classify(tensor: &Tensor, most: NonZeroUsize, is_batched: bool) -> Result<Tensor, Refusal> {
     let broken = |why: String| Refusal::new(Reason::BackendBroken, why);
     let rows = if is_batched { tensor.shape().rows().unwrap_or(1) } else { 1 };
     let width = if is_batched { tensor.shape().row_elements() } else { tensor.shape().n_elements() };
     let k = most.get().min(width);
+    if k.saturating_mul(rows) > MOST_TEXTS {
+        let text = format!("a classification of {rows} times {k} elements is above the limit of {MOST_TEXTS}");
+        return Err(Refusal::new(Reason::TooLarge, text));
+    }
     let strings = match tensor.dtype() {
         DType::Uint8 => integers::<u8>(tensor, width, k),
         DType::Uint16 => integers::<u16>(tensor, width, k),
@@ -38,7 +48,7 @@ pub fn classify(tensor: &Tensor, most: NonZeroUsize, is_batched: bool) -> Result
 }
 
 fn integers<T: Element + Ord + Display + Copy>(tensor: &Tensor, width: usize, k: usize) -> Option<Strings> {
-    best(tensor, width, k, |a: &T, b: &T| b.cmp(a), |value: T| value.to_string())
+    best(tensor, width, k, |a: &T, b: &T| b.cmp(a), |text, value: T| write!(text, "{value}"))
 }
 
 /// The first `k` of every `width` elements by `order`, as texts.
@@ -47,10 +57,10 @@ fn best<T: Element + Copy>(
     width: usize,
     k: usize,
     order: impl Fn(&T, &T) -> Ordering,
-    text: impl Fn(T) -> String,
+    write_value: impl Fn(&mut Vec<u8>, T) -> io::Result<()>,
 ) -> Option<Strings> {
     let elements = tensor.elements::<T>().ok()?;
-    let mut texts = Vec::new();
+    let (mut payload, mut offsets) = (Vec::new(), vec![0]);
     for row in elements.chunks_exact(width.max(1)) {
         let by_order = |a: &usize, b: &usize| order(&row[*a], &row[*b]).then(a.cmp(b));
         let mut indices: Vec<usize> = (0..row.len()).collect();
@@ -59,9 +69,12 @@ fn best<T: Element + Copy>(
             indices.truncate(k);
         }
         indices.sort_unstable_by(by_order);
-        texts.extend(indices.into_iter().map(|index| format!("{}:{index}", text(row[index]))));
+        for index in indices {
+            write_value(&mut payload, row[index]).and_then(|()| write!(payload, ":{index}")).ok()?;
+            offsets.push(payload.len());
+        }
     }
-    Some(texts.into_iter().collect())
+    Strings::new(Bytes::from(payload), offsets)
 }
 
 fn largest_first(a: f64, b: f64) -> Ordering {
@@ -69,16 +82,16 @@ fn largest_first(a: f64, b: f64) -> Ordering {
 }
 
 /// Six decimals, as C's `%f` has them.
-fn float(value: impl Into<f64>) -> String {
+fn float(text: &mut Vec<u8>, value: impl Into<f64>) -> io::Result<()> {
     let value = value.into();
-    if value.is_nan() { "nan".to_owned() } else { format!("{value:.6}") }
+    if value.is_nan() { text.write_all(b"nan") } else { write!(text, "{value:.6}") }
 }
 
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
 
-    use millrace_core::{Element, Tensor};
+    use millrace_core::{Element, Reason, Tensor};
     use proptest::prelude::*;
 
     use super::classify;
@@ -120,6 +133,15 @@ mod tests {
     fn what_is_not_a_number_is_last() {
         let got = texts(&[4], vec![f32::NAN, f32::NEG_INFINITY, f32::INFINITY, 0.0], 4, false);
         expect(got, &[4], &["inf:2", "0.000000:3", "-inf:1", "nan:0"]);
+    }
+
+    #[test]
+    fn more_texts_than_a_million_are_refused() {
+        let tensor = Tensor::from_vec(&[1, (1 << 20) + 1], vec![0_u8; (1 << 20) + 1]).unwrap();
+        let all = NonZeroUsize::new(usize::MAX).unwrap();
+        assert_eq!(classify(&tensor, all, true).unwrap_err().reason(), Reason::TooLarge);
+        let few = NonZeroUsize::new(2).unwrap();
+        assert_eq!(classify(&tensor, few, true).unwrap().shape()[..], [1, 2]);
     }
 
     proptest! {

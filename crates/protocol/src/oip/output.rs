@@ -136,7 +136,8 @@ impl OutputPlan {
     /// The tensors of the answer, in the plan's order, from those that the servable gave for [`wanted`](Self::wanted).
     ///
     /// # Errors
-    /// `BackendBroken` when there are more or fewer than were wanted, or one cannot be classified.
+    /// `BackendBroken` when there are more or fewer than were wanted, or one cannot be classified; `TooLarge` when a
+    /// classification would be.
     pub fn apply(&self, tensors: TensorList) -> Result<TensorList, Refusal> {
         if tensors.len() != self.outputs.len() {
             let (expected, got) = (self.outputs.len(), tensors.len());
