@@ -240,22 +240,22 @@ fn row_30_a_huge_declared_length_is_refused_before_a_byte_is_read() {
     doors.is_well();
 }
 
-/// A sound request of so many bytes: as many numbers as fit, and an id that fills up the rest.
+/// A sound request of so many bytes: as many rows of four numbers as fit, and an id that fills up the rest.
 fn exactly(length: usize) -> ModelInferRequest {
-    for id in 1..8 {
-        let mut n = length / 4;
+    for id in 1..20 {
+        let mut rows = length / 16;
         loop {
-            let input = InferInputTensor { shape: vec![i64::try_from(n).unwrap()], ..good().0 };
-            let mut message = request((input, vec![0; 4 * n]));
-            message.id = "a".repeat(id);
+            let input = InferInputTensor { shape: vec![i64::try_from(rows).unwrap(), 4], ..good().0 };
+            let mut message = request((input, vec![0; 16 * rows]));
+            (message.model_name, message.id) = ("identity_fp32".into(), "a".repeat(id));
             match message.encoded_len().cmp(&length) {
                 Ordering::Equal => return message,
                 Ordering::Less => break,
-                Ordering::Greater => n -= 1,
+                Ordering::Greater => rows -= 1,
             }
         }
     }
-    unreachable!("ids of four lengths fill every gap between two numbers");
+    unreachable!("ids of sixteen lengths fill every gap between two rows");
 }
 
 #[test]
