@@ -273,6 +273,7 @@ fn broken_lists_are_parsing_errors() {
         (DType::Int64, &[0x52, 11, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
         (DType::Bytes, &[0x40, 1]),
         (DType::Fp32, &[0x2a, 200]),
+        (DType::Bytes, &[0x42, 200, 1, b'a']),
     ] {
         let text = refused_bytes(&[&head(dtype)[..], rest].concat(), dtype);
         assert!(text.starts_with("tensor parsing error: x: "), "{text}");
