@@ -18,6 +18,8 @@ import numpy as np
 
 DATA = os.environ["MILLRACE_DATA"]
 """`host:port` of the data port: HTTP/1.1, HTTP/2 and gRPC of every protocol."""
+SOCKET = os.environ["MILLRACE_SOCKET"]
+"""The path of a Unix socket that is a data port as well."""
 ADMIN = os.environ["MILLRACE_ADMIN"]
 """`host:port` of the admin port."""
 FIXTURES = os.environ["MILLRACE_FIXTURES"]

@@ -253,6 +253,7 @@ def test_trace_settings():
     settings = client.get_trace_settings(as_json=True)["settings"]
     equal(settings["trace_level"]["value"], ["OFF"])
     true("trace_level" in client.get_trace_settings("half_plus_two").settings)
+    client.update_trace_settings(settings={"trace_level": ["OFF"], "trace_rate": None})
     refused(InferenceServerException, lambda: client.update_trace_settings(settings={"trace_file": "/tmp/trace.json"}))
     equal(client.get_trace_settings(as_json=True)["settings"], settings)
 
@@ -260,12 +261,17 @@ def test_trace_settings():
 def test_log_settings():
     settings = client.get_log_settings(as_json=True)["settings"]
     true({"log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(settings), settings)
+    client.update_log_settings({"log_info": True, "log_verbose_level": 0})
     refused(InferenceServerException, lambda: client.update_log_settings({"log_file": "/tmp/log.txt"}))
     equal(client.get_log_settings(as_json=True)["settings"], settings)
 
 
 def test_shared_memory_is_off():
     equal(len(client.get_system_shared_memory_status().regions), 0)
+    client.unregister_system_shared_memory()
+    client.unregister_system_shared_memory("region")
+    equal(len(client.get_cuda_shared_memory_status().regions), 0)
+    client.unregister_cuda_shared_memory()
     fails("UNIMPLEMENTED", lambda: client.register_system_shared_memory("region", "/region", 64))
     fails("UNIMPLEMENTED", lambda: client.register_cuda_shared_memory("region", b"AAAA", 0, 64))
     shared = grpc.InferInput("x", [1], "FP32").set_shared_memory("region", 4)

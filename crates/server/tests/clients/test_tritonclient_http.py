@@ -231,6 +231,7 @@ def test_trace_settings():
     equal(settings["trace_level"], ["OFF"])
     true({"trace_rate", "trace_count", "log_frequency", "trace_file"} <= set(settings), settings)
     equal(set(client.get_trace_settings("half_plus_two")), set(settings))
+    equal(client.update_trace_settings(settings={"trace_level": ["OFF"], "trace_rate": None}), settings)
     # Files are never written on a client's word.
     refused(InferenceServerException, lambda: client.update_trace_settings(settings={"trace_file": "/tmp/trace.json"}))
     refused(InferenceServerException, lambda: client.update_trace_settings("half_plus_two", {"trace_file": "/tmp/trace.json"}))
@@ -240,13 +241,18 @@ def test_trace_settings():
 def test_log_settings():
     settings = client.get_log_settings()
     true({"log_info", "log_warning", "log_error", "log_verbose_level", "log_format", "log_file"} <= set(settings), settings)
+    equal(client.update_log_settings({"log_info": True, "log_verbose_level": 0}), settings)
     refused(InferenceServerException, lambda: client.update_log_settings({"log_file": "/tmp/log.txt"}))
-    refused(InferenceServerException, lambda: client.update_log_settings({"log_info": "yes"}))
+    fails(400, lambda: client.update_log_settings({"log_info": "yes"}))
     equal(client.get_log_settings(), settings)
 
 
 def test_shared_memory_is_off():
     equal(client.get_system_shared_memory_status(), [])
+    client.unregister_system_shared_memory()
+    client.unregister_system_shared_memory("region")
+    equal(client.get_cuda_shared_memory_status(), [])
+    client.unregister_cuda_shared_memory()
     refused(InferenceServerException, lambda: client.register_system_shared_memory("region", "/region", 64))
     refused(InferenceServerException, lambda: client.register_cuda_shared_memory("region", "AAAA", 0, 64))
     shared = http.InferInput("x", [1], "FP32").set_shared_memory("region", 4)

@@ -55,6 +55,7 @@ fn server(folder: &TempDir) -> Process {
     copy(&fixture("models"), &repository);
     copy(&fixture("extra/unnamed_dims"), &store.join("unnamed_dims"));
     let mut command = serve(&repository);
+    command.arg("--listen").arg(format!("unix:{}", folder.path().join("socket").display()));
     command.arg("--state-dir").arg(folder.path().join("state")).arg("--model-store").arg(&store);
     let server = Process::start(command.arg("--admin-on-data-plane"));
     server.logged("ready");
@@ -80,6 +81,7 @@ fn run(suite: &str) {
         .env_clear()
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("MILLRACE_DATA", server.address.to_string())
+        .env("MILLRACE_SOCKET", folder.path().join("socket"))
         .env("MILLRACE_ADMIN", server.admin.expect("there is an admin port").to_string())
         .env("MILLRACE_FIXTURES", fixture("."))
         .env("MILLRACE_PROTOS", Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto"))
