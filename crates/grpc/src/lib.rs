@@ -21,6 +21,7 @@ mod frame;
 mod head;
 mod health;
 mod oip;
+mod outline;
 mod receive;
 mod reflection;
 mod reply;

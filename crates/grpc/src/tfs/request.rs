@@ -4,12 +4,8 @@
 use millrace_protocol::tfs::{Chosen, ModelSpec, Task};
 use smallvec::SmallVec;
 
-use crate::wire::{Fields, Value, WireError};
-
-/// Inputs, outputs wanted, or tasks of one request: more than any model has.
-const MOST: usize = 4096;
-/// Fields of a request, unknown ones included.
-const MOST_FIELDS: usize = 4 * MOST;
+use crate::outline::{Outline, check_room};
+use crate::wire::WireError;
 
 /// A predict request.
 #[derive(Debug, Default)]
@@ -24,12 +20,17 @@ impl<'a> Predict<'a> {
     /// Finds the parts of `message`.
     pub(super) fn read(message: &'a [u8]) -> Result<Self, WireError> {
         let mut request = Self::default();
-        each(message, |number, value| {
+        Outline::new().each(message, |outline, number, value| {
             match number {
-                1 => read_spec(value.bytes(number)?, request.spec.get_or_insert_default())?,
-                2 if request.inputs.len() < MOST => request.inputs.push(read_input(value.bytes(number)?)?),
-                3 if request.filter.len() < MOST => request.filter.push(value.text(number)?),
-                2 | 3 => return Err(WireError::Count { field: number, limit: MOST }),
+                1 => read_spec(outline, value.bytes(number)?, request.spec.get_or_insert_default())?,
+                2 => {
+                    check_room(request.inputs.len(), number)?;
+                    request.inputs.push(outline.entry(value.bytes(number)?)?);
+                }
+                3 => {
+                    check_room(request.filter.len(), number)?;
+                    request.filter.push(value.text(number)?);
+                }
                 _ => {}
             }
             Ok(())
@@ -41,9 +42,9 @@ impl<'a> Predict<'a> {
 /// The model specification of a classify or regress request. Their examples are not looked at: no model takes any.
 pub(super) fn read_spec_only(message: &[u8]) -> Result<Option<ModelSpec<'_>>, WireError> {
     let mut spec = None;
-    each(message, |number, value| {
+    Outline::new().each(message, |outline, number, value| {
         if number == 1 {
-            read_spec(value.bytes(number)?, spec.get_or_insert_default())?;
+            read_spec(outline, value.bytes(number)?, spec.get_or_insert_default())?;
         }
         Ok(())
     })?;
@@ -53,23 +54,21 @@ pub(super) fn read_spec_only(message: &[u8]) -> Result<Option<ModelSpec<'_>>, Wi
 /// The tasks of a multi-inference request.
 pub(super) fn read_tasks(message: &[u8]) -> Result<Vec<Task<'_>>, WireError> {
     let mut tasks = Vec::new();
-    each(message, |number, value| {
+    Outline::new().each(message, |outline, number, value| {
         if number == 1 {
-            if tasks.len() == MOST {
-                return Err(WireError::Count { field: number, limit: MOST });
-            }
-            tasks.push(read_task(value.bytes(number)?)?);
+            check_room(tasks.len(), number)?;
+            tasks.push(read_task(outline, value.bytes(number)?)?);
         }
         Ok(())
     })?;
     Ok(tasks)
 }
 
-fn read_task(message: &[u8]) -> Result<Task<'_>, WireError> {
+fn read_task<'a>(outline: &mut Outline, message: &'a [u8]) -> Result<Task<'a>, WireError> {
     let mut task = Task { spec: None, method: "" };
-    each(message, |number, value| {
+    outline.each(message, |outline, number, value| {
         match number {
-            1 => read_spec(value.bytes(number)?, task.spec.get_or_insert_default())?,
+            1 => read_spec(outline, value.bytes(number)?, task.spec.get_or_insert_default())?,
             2 => task.method = value.text(number)?,
             _ => {}
         }
@@ -78,27 +77,13 @@ fn read_task(message: &[u8]) -> Result<Task<'_>, WireError> {
     Ok(task)
 }
 
-/// An entry of the map of inputs.
-fn read_input(entry: &[u8]) -> Result<(&str, &[u8]), WireError> {
-    let (mut name, mut tensor) = ("", &[][..]);
-    each(entry, |number, value| {
-        match number {
-            1 => name = value.text(number)?,
-            2 => tensor = value.bytes(number)?,
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok((name, tensor))
-}
-
-fn read_spec<'a>(message: &'a [u8], spec: &mut ModelSpec<'a>) -> Result<(), WireError> {
-    each(message, |number, value| {
+fn read_spec<'a>(outline: &mut Outline, message: &'a [u8], spec: &mut ModelSpec<'a>) -> Result<(), WireError> {
+    outline.each(message, |outline, number, value| {
         match number {
             1 => spec.name = value.text(number)?,
             2 => {
                 let mut version = 0;
-                each(value.bytes(number)?, |number, value| {
+                outline.each(value.bytes(number)?, |_, number, value| {
                     if number == 1 {
                         version = value.int64(number)?;
                     }
@@ -114,21 +99,6 @@ fn read_spec<'a>(message: &'a [u8], spec: &mut ModelSpec<'a>) -> Result<(), Wire
     })
 }
 
-fn each<'a>(
-    message: &'a [u8],
-    mut visit: impl FnMut(u32, Value<'a>) -> Result<(), WireError>,
-) -> Result<(), WireError> {
-    let (mut fields, mut n_fields) = (Fields::new(message), 0);
-    while let Some((number, value)) = fields.next()? {
-        n_fields += 1;
-        if n_fields > MOST_FIELDS {
-            return Err(WireError::Count { field: number, limit: MOST_FIELDS });
-        }
-        visit(number, value)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use millrace_proto::tensorflow::TensorProto;
@@ -136,7 +106,8 @@ mod tests {
     use millrace_protocol::tfs::{Chosen, ModelSpec};
     use prost::Message as _;
 
-    use super::{MOST, MOST_FIELDS, Predict, read_spec_only, read_tasks};
+    use super::{Predict, read_spec_only, read_tasks};
+    use crate::outline::MOST_PARTS;
     use crate::wire::WireError;
 
     fn spec(version_choice: Option<serving::model_spec::VersionChoice>) -> serving::ModelSpec {
@@ -186,10 +157,14 @@ mod tests {
     fn what_there_is_too_much_of_is_refused_without_room_for_it() {
         for (part, field) in [(&[0x12, 0][..], 2), (&[0x1a, 0], 3)] {
             let error = Predict::read(&part.repeat(200_000)).unwrap_err();
-            assert_eq!(error, WireError::Count { field, limit: MOST });
+            assert_eq!(error, WireError::Count { field, limit: MOST_PARTS });
         }
-        assert_eq!(read_tasks(&[0x0a, 0].repeat(MOST + 1)).unwrap_err(), WireError::Count { field: 1, limit: MOST });
-        let unknown = Predict::read(&[0x98, 0x06, 0].repeat(MOST_FIELDS + 1)).unwrap_err();
-        assert_eq!(unknown, WireError::Count { field: 99, limit: MOST_FIELDS });
+        let error = read_tasks(&[0x0a, 0].repeat(MOST_PARTS + 1)).unwrap_err();
+        assert_eq!(error, WireError::Count { field: 1, limit: MOST_PARTS });
+        // Unknown fields, within the specification of the model.
+        let spec = [0x98, 0x06, 0].repeat(1000);
+        let message = [&[0x0a, 0xb8, 0x17], &spec[..]].concat();
+        assert!(Predict::read(&message.repeat(60)).is_ok());
+        assert!(matches!(Predict::read(&message.repeat(70)), Err(WireError::Count { .. })));
     }
 }

@@ -3,12 +3,8 @@
 use bytes::Bytes;
 use millrace_json::{Content, Field};
 
-use crate::wire::{Fields, Value, WireError};
-
-/// Parts of the input of one request: more than any model has inputs.
-const MOST: usize = 4096;
-/// Fields of a request, unknown ones included.
-const MOST_FIELDS: usize = 4 * MOST;
+use crate::outline::{Outline, check_room};
+use crate::wire::WireError;
 
 /// A request for a prediction.
 #[derive(Debug, Default)]
@@ -26,12 +22,14 @@ impl<'a> Prediction<'a> {
     /// Finds the parts of `message`.
     pub(super) fn read(message: &'a [u8]) -> Result<Self, WireError> {
         let mut request = Self::default();
-        each(message, |number, value| {
+        Outline::new().each(message, |outline, number, value| {
             match number {
                 1 => request.model = value.text(number)?,
                 2 => request.version = value.text(number)?,
-                3 if request.parts.len() == MOST => return Err(WireError::Count { field: number, limit: MOST }),
-                3 => request.parts.push(read_part(value.bytes(number)?)?),
+                3 => {
+                    check_room(request.parts.len(), number)?;
+                    request.parts.push(outline.entry(value.bytes(number)?)?);
+                }
                 4 => request.sequence = Some(value.text(number)?),
                 _ => {}
             }
@@ -51,42 +49,14 @@ impl<'a> Prediction<'a> {
     }
 }
 
-/// An entry of the map of parts.
-fn read_part(entry: &[u8]) -> Result<(&str, &[u8]), WireError> {
-    let (mut name, mut bytes) = ("", &[][..]);
-    each(entry, |number, value| {
-        match number {
-            1 => name = value.text(number)?,
-            2 => bytes = value.bytes(number)?,
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok((name, bytes))
-}
-
-fn each<'a>(
-    message: &'a [u8],
-    mut visit: impl FnMut(u32, Value<'a>) -> Result<(), WireError>,
-) -> Result<(), WireError> {
-    let (mut fields, mut n_fields) = (Fields::new(message), 0);
-    while let Some((number, value)) = fields.next()? {
-        n_fields += 1;
-        if n_fields > MOST_FIELDS {
-            return Err(WireError::Count { field: number, limit: MOST_FIELDS });
-        }
-        visit(number, value)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use millrace_proto::org::pytorch::serve::grpc::inference::PredictionsRequest;
     use prost::Message as _;
 
-    use super::{MOST, Prediction};
+    use super::Prediction;
+    use crate::outline::MOST_PARTS;
     use crate::wire::WireError;
 
     #[test]
@@ -103,7 +73,7 @@ mod tests {
         let fields = read.fields(&message);
         assert_eq!((fields.len(), fields[0].name, &fields[0].bytes[..]), (1, "data", &b"[1]"[..]));
         assert!(message.as_ptr_range().contains(&fields[0].bytes.as_ptr()));
-        let error = Prediction::read(&[0x1a, 0].repeat(MOST + 1)).unwrap_err();
-        assert_eq!(error, WireError::Count { field: 3, limit: MOST });
+        let error = Prediction::read(&[0x1a, 0].repeat(MOST_PARTS + 1)).unwrap_err();
+        assert_eq!(error, WireError::Count { field: 3, limit: MOST_PARTS });
     }
 }
