@@ -36,6 +36,8 @@ pub struct Server {
     phases: Phases,
     open: Open,
     late: Open,
+    /// Listeners.
+    accepting: Open,
     drain_delay: Duration,
     drain_timeout: Duration,
     tasks: Vec<JoinHandle<()>>,
@@ -139,7 +141,7 @@ impl ServerBuilder {
             front,
             config: config.http.clone(),
         });
-        let (phases, open, late) = (Phases::default(), Open::default(), Open::default());
+        let (phases, open, late, accepting) = (Phases::default(), Open::default(), Open::default(), Open::default());
         let limits = Arc::new(config.connections.clone());
         let mut listening = Vec::new();
         let mut tasks = vec![tokio::spawn(exposition.keep_up())];
@@ -154,7 +156,7 @@ impl ServerBuilder {
                 open: open.clone(),
                 late: late.clone(),
             };
-            tasks.push(tokio::spawn(acceptor.run()));
+            tasks.push(tokio::spawn(acceptor.run(accepting.enter())));
         }
         let server = Server {
             listening,
@@ -164,6 +166,7 @@ impl ServerBuilder {
             phases,
             open,
             late,
+            accepting,
             drain_delay: config.drain_delay,
             drain_timeout: config.drain_timeout,
             tasks,
@@ -276,7 +279,8 @@ impl Server {
         }
         let _ = timeout(LAST_WORDS, self.late.none()).await;
         self.phases.advance(Phase::Gone);
-        let _ = timeout(LAST_WORDS, self.open.none()).await;
+        // Ports are free and the files of sockets gone before the process is.
+        let _ = timeout(LAST_WORDS, async { tokio::join!(self.open.none(), self.accepting.none()) }).await;
         let cut = self.phases.n_cut();
         if cut > 0 {
             tracing::warn!(requests = cut, "requests in flight were cut off");

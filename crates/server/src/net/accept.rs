@@ -45,8 +45,14 @@ pub(crate) struct Acceptor<A> {
 }
 
 impl<A: Answer> Acceptor<A> {
-    /// Runs until the phase is [`Phase::Gone`].
-    pub(crate) async fn run(self) {
+    /// Runs until the phase is [`Phase::Gone`], closes the listener, and lets go of `accepting`.
+    pub(crate) async fn run(self, accepting: Entered) {
+        self.accept().await;
+        drop(self.listener);
+        drop(accepting);
+    }
+
+    async fn accept(&self) {
         let meters = Meters::new(self.role);
         let (mine, refusals) = (Open::default(), Open::default());
         let mut pause = FIRST_PAUSE;

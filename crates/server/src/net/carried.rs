@@ -15,7 +15,7 @@ use super::connection::{Answer, Begun};
 use super::phase::{Phase, Phases};
 use super::timed::Activity;
 
-/// Pieces from this size on are watched until HTTP/2 has sent them; smaller ones fit any window.
+/// Pieces from this size on are watched until HTTP/2 has sent them; smaller ones do not hold much.
 const LARGE: usize = 32 << 10;
 
 /// The body of an answer. The request counts as being answered until it has ended.
@@ -24,13 +24,33 @@ pub(super) struct Carried<A: Answer> {
     /// Gone once the body has ended.
     begun: Option<Begun<A>>,
     tongue: A::Tongue,
+    /// Whether the connection counts it as offered: the next piece is there as soon as the client has room for it. Else
+    /// the body waits for something to be done. On HTTP/1 the socket says what the client takes.
+    is_offered: bool,
     /// Wakes a body that waits when the server's next phase comes; made when it first waits.
     wake: Option<(Phase, Wake)>,
 }
 
 impl<A: Answer> Carried<A> {
     pub(super) fn new(body: A::Body, begun: Begun<A>, tongue: A::Tongue) -> Self {
-        Self { body, begun: Some(begun), tongue, wake: None }
+        let mut this = Self { body, begun: Some(begun), tongue, is_offered: false, wake: None };
+        this.offer(!this.body.is_end_stream());
+        this
+    }
+
+    /// Tells the connection whether there is something to be taken.
+    fn offer(&mut self, is_offered: bool) {
+        let Some(connection) = self.begun.as_ref().map(Begun::connection) else { return };
+        if connection.is_http2 && self.is_offered != is_offered {
+            self.is_offered = is_offered;
+            if is_offered { connection.activity.offer() } else { connection.activity.take() }
+        }
+    }
+
+    /// The body has ended.
+    fn end(&mut self) {
+        self.offer(false);
+        self.begun = None;
     }
 
     /// Waits for the phase after the present one.
@@ -49,7 +69,7 @@ impl<A: Answer> Carried<A> {
     /// The end of a body that still waits when time is up.
     fn cut(&mut self, phases: &Phases) -> Result<Frame<Bytes>, BoxError> {
         phases.count_cut();
-        self.begun = None;
+        self.end();
         A::last_words(self.tongue).map(Frame::trailers).ok_or_else(|| CutOff.into())
     }
 }
@@ -58,6 +78,13 @@ impl<A: Answer> Carried<A> {
 type Wake = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Also where the client has reset the stream.
+impl<A: Answer> Drop for Carried<A> {
+    fn drop(&mut self) {
+        self.offer(false);
+    }
+}
 
 impl<A: Answer> Body for Carried<A> {
     type Data = Bytes;
@@ -70,6 +97,7 @@ impl<A: Answer> Body for Carried<A> {
             match Pin::new(&mut this.body).poll_frame(context) {
                 Poll::Pending => {
                     let phases = begun.connection().phases.clone();
+                    this.offer(false);
                     match ready!(this.poll_phase(&phases, context)) {
                         // A stream on which nothing is under way ends by itself, once it is asked.
                         Phase::Finishing => {}
@@ -84,10 +112,11 @@ impl<A: Answer> Body for Carried<A> {
                     } else {
                         frame
                     };
+                    this.offer(true);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(end) => {
-                    this.begun = None;
+                    this.end();
                     return Poll::Ready(end.map(|frame| frame.map_err(Into::into)));
                 }
             }
@@ -111,7 +140,7 @@ struct Sending {
 
 impl Sending {
     fn watch(data: Bytes, activity: &Arc<Activity>) -> Bytes {
-        activity.begin_sending();
+        activity.offer();
         Bytes::from_owner(Self { data, activity: Arc::clone(activity) })
     }
 }
@@ -124,7 +153,7 @@ impl AsRef<[u8]> for Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.activity.end_sending();
+        self.activity.take();
     }
 }
 

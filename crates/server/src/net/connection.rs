@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use millrace_core::CallerId;
 use tokio::io::AsyncReadExt;
@@ -95,6 +95,8 @@ pub(crate) async fn serve<A: Answer>(
     let age = is_http2.then(|| age(&limits, caller)).flatten();
     let ends = Ends { phases: &phases, activity: &activity, age };
     let result = if is_http2 {
+        // Here each request is a task of its own, and its future is moved several times on the way into one.
+        let service = service_fn(|request| Box::pin(service.call(request)));
         drive(http2_builder(&limits).serve_connection(io, service), ends).await
     } else {
         drive(http1_builder(&limits).serve_connection(io, service), ends).await

@@ -25,8 +25,10 @@ const PROGRESS: u64 = 16 << 10;
 pub(crate) struct Activity {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// Large answers that HTTP/2's flow control holds back, in parts or whole.
-    sending: AtomicUsize,
+    /// What waits for the client of an HTTP/2 connection to let it come, by its flow control.
+    offered: AtomicUsize,
+    /// How often such a wait has ended.
+    taken: AtomicU64,
     /// Bytes wait for the client to read.
     stalled: AtomicBool,
     /// The connection was idle for too long; whoever drives it should close it in good order.
@@ -44,23 +46,24 @@ impl Activity {
         self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A large answer is about to be sent.
-    pub(super) fn begin_sending(&self) {
-        self.sending.fetch_add(1, Ordering::Relaxed);
+    /// Something waits for the client to take it.
+    pub(super) fn offer(&self) {
+        self.offered.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It has been, or will not be.
-    pub(super) fn end_sending(&self) {
-        self.sending.fetch_sub(1, Ordering::Relaxed);
+    /// It has been taken, or will not be.
+    pub(super) fn take(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        self.offered.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn is_sending(&self) -> bool {
-        self.sending.load(Ordering::Relaxed) > 0
+    fn is_offering(&self) -> bool {
+        self.offered.load(Ordering::Relaxed) > 0
     }
 
     /// No request is being answered and no answer waits to be read.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.is_resting() && !self.is_sending() && !self.stalled.load(Ordering::Relaxed)
+        self.is_resting() && !self.is_offering() && !self.stalled.load(Ordering::Relaxed)
     }
 
     /// No request is being answered.
@@ -94,8 +97,6 @@ enum Waiting {
     Idle(u64),
     /// The rest of the headers that follow so many begun requests.
     Headers(u64),
-    /// The HTTP/2 client to take what it has asked for; the number is of what it has taken so far.
-    Taking(u64),
 }
 
 /// The stream.
@@ -112,6 +113,8 @@ pub(crate) struct Timed<S> {
     read_timer: Option<(Waiting, Pin<Box<Sleep>>)>,
     /// Whether the read timer has been polled, so that it will wake the connection's task.
     is_registered: bool,
+    /// Runs while an HTTP/2 client has something to take; the number is of what it had taken when it was armed.
+    take_timer: Option<(u64, Pin<Box<Sleep>>)>,
     write_timer: Option<Stall>,
     /// How often writing went on after a stall.
     resumed: u64,
@@ -140,38 +143,51 @@ impl<S> Timed<S> {
             bytes_after,
             read_timer: None,
             is_registered: false,
+            take_timer: None,
             write_timer: None,
             resumed: 0,
             written: 0,
         }
     }
 
+    /// Whether an HTTP/2 client lets what it has asked for come. It may leave its socket readable and yet open no window.
+    fn check_taking(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.is_http2 || !self.activity.is_offering() {
+            return Ok(());
+        }
+        let progress = self.written / PROGRESS + self.activity.taken.load(Ordering::Relaxed);
+        let limit = self.patience.write;
+        let (armed, timer) =
+            self.take_timer.get_or_insert_with(|| (progress, Box::pin(sleep_until(Instant::now() + limit))));
+        while timer.as_mut().poll(context).is_ready() {
+            if *armed == progress {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, UNREAD));
+            }
+            // As with idling: set anew only when it has run out, so that it costs nothing while answers are taken.
+            *armed = progress;
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        Ok(())
+    }
+
     /// Nothing to read: decides whether waiting on is allowed.
     fn read_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_taking(context)?;
         let (begun, ended) = self.activity.counts();
         // A client that still takes its answer is not idle, however long that takes.
         let resting = self.activity.is_quiet();
         // HTTP/2 peers also send pings and window updates, which no request follows: only idling is timed there.
         let headers = resting && !self.is_http2 && self.bytes_after == Some(begun);
-        let taking = self.is_http2 && self.activity.is_sending();
-        let (wanted, limit) = if taking {
-            (Waiting::Taking(self.written / PROGRESS), self.patience.write)
-        } else if headers {
-            (Waiting::Headers(begun), self.patience.header)
-        } else {
-            (Waiting::Idle(begun + ended + self.resumed), self.patience.idle)
-        };
+        let wanted = if headers { Waiting::Headers(begun) } else { Waiting::Idle(begun + ended + self.resumed) };
+        let limit = if headers { self.patience.header } else { self.patience.idle };
         let (armed, timer) =
             self.read_timer.get_or_insert_with(|| (wanted, Box::pin(sleep_until(Instant::now() + limit))));
         // Armed also while a request is answered: hyper may not read again once it has been.
-        if *armed != wanted || !(resting || taking) {
+        if *armed != wanted || !resting {
             // A timer armed for an earlier idling is left to run out and only then set anew: idling lasts at most twice
             // its limit, and no request pays for setting a timer. It knows the waker: one task drives a connection.
-            let is_alike = matches!(
-                (*armed, wanted),
-                (Waiting::Idle(_), Waiting::Idle(_)) | (Waiting::Taking(_), Waiting::Taking(_))
-            );
-            if is_alike && self.is_registered && !timer.is_elapsed() {
+            let idling = matches!((*armed, wanted), (Waiting::Idle(_), Waiting::Idle(_)));
+            if idling && self.is_registered && !timer.is_elapsed() {
                 return Poll::Pending;
             }
             timer.as_mut().reset(Instant::now() + limit);
@@ -179,9 +195,6 @@ impl<S> Timed<S> {
         }
         self.is_registered = true;
         ready!(timer.as_mut().poll(context));
-        if taking {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, UNREAD)));
-        }
         if !resting {
             // Only a limit of zero gets here.
             return Poll::Pending;

@@ -13,7 +13,7 @@ use millrace_server::Drained;
 use millrace_testkit::{FakeBackend, Gate};
 use prost::Message as _;
 
-use crate::support::frames::{END_HEADERS, END_STREAM, frame, headers, hello, kind, parse};
+use crate::support::frames::{END_HEADERS, END_STREAM, PREFACE, frame, headers, hello, kind, parse};
 use crate::support::grpc::{code, framed};
 use crate::support::{Client, DOUBLE, Grpc, PATIENCE, Repository, TestServer, now};
 
@@ -34,6 +34,34 @@ fn question(values: usize) -> ModelInferRequest {
         raw_input_contents: vec![raw.into()],
         ..Default::default()
     }
+}
+
+/// The frames of a call.
+fn call(stream: u32, question: &ModelInferRequest) -> Vec<u8> {
+    let mut head = headers("POST", MODEL_INFER);
+    // 31 is the static table's `content-type`.
+    head.extend([0x0f, 0x10, 16]);
+    head.extend(b"application/grpc");
+    let head = frame(kind::HEADERS, END_HEADERS, stream, &head);
+    let message = framed(&question.encode_to_vec());
+    let mut pieces = message.chunks(16 << 10).peekable();
+    let mut frames = head;
+    while let Some(piece) = pieces.next() {
+        let flags = if pieces.peek().is_none() { END_STREAM } else { 0 };
+        frames.extend(frame(kind::DATA, flags, stream, piece));
+    }
+    frames
+}
+
+/// Says hello as a client that takes no byte of an answer before it says so.
+fn shut() -> Vec<u8> {
+    // Setting 4 is the window that streams have at first.
+    [PREFACE, &frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat()
+}
+
+/// How many bytes of data there are among `frames`.
+fn data_bytes(frames: &[u8]) -> usize {
+    parse(frames).iter().filter(|(kind, _)| *kind == kind::DATA).map(|(_, payload)| payload.len()).sum()
 }
 
 #[track_caller]
@@ -58,12 +86,7 @@ fn one_connection_carries_calls_and_plain_requests() {
     let server = TestServer::double(|_| {});
     let mut client = server.client();
     client.send(hello());
-    let mut call = headers("POST", MODEL_INFER);
-    // 31 is the static table's `content-type`.
-    call.extend([0x0f, 0x10, 16]);
-    call.extend(b"application/grpc");
-    client.send(frame(kind::HEADERS, END_HEADERS, 1, &call));
-    client.send(frame(kind::DATA, END_STREAM, 1, &framed(&question(1).encode_to_vec())));
+    client.send(call(1, &question(1)));
     client.send(frame(kind::HEADERS, END_HEADERS, 3, &headers("POST", DOUBLE)));
     client.send(frame(kind::DATA, END_STREAM, 3, br#"{"instances": [1.0]}"#));
     let mut seen = Vec::new();
@@ -82,6 +105,39 @@ fn a_message_over_the_configured_limit_is_refused() {
     let grpc = Grpc::connect(server.address());
     grpc.ask(MODEL_INFER, &question(1 << 10)).refuses(code::RESOURCE_EXHAUSTED, "1024");
     is_doubled(&grpc.ask(MODEL_INFER, &question(1)).ok());
+}
+
+#[test]
+fn row_43_a_client_that_opens_no_window_for_its_answer_is_closed() {
+    let server = TestServer::double(|config| config.connections.write_timeout = Duration::from_millis(300));
+    let mut client = server.client();
+    client.send(shut());
+    client.send(call(1, &question(12_000)));
+    let begin = now();
+    // It reads, and so never stalls the socket; but it lets nothing of its answer come.
+    let seen = client.rest_until_close();
+    assert!(begin.elapsed() >= Duration::from_millis(250), "{:?}", begin.elapsed());
+    assert!(parse(&seen).iter().any(|(kind, _)| *kind == kind::HEADERS), "it was answered");
+    assert_eq!(data_bytes(&seen), 0);
+    server.is_well();
+}
+
+#[test]
+fn row_74_an_answer_that_a_client_takes_slowly_is_sent_to_its_end_while_draining() {
+    let server = TestServer::double(|config| config.drain_timeout = PATIENCE);
+    let mut silent = server.client();
+    let mut client = server.client();
+    client.send(shut());
+    client.send(call(1, &question(12_000)));
+    client.until_frame(kind::HEADERS);
+    let drain = server.begin_drain();
+    client.until_frame(kind::GOAWAY);
+    // Closed when it had its time to say something, as any connection with nothing under way would be by now.
+    silent.rest_until_close();
+    client.send(frame(kind::WINDOW_UPDATE, 0, 1, &60_000_u32.to_be_bytes()));
+    let seen = client.rest_until_close();
+    assert!(data_bytes(&seen) > 48_000, "{} bytes", data_bytes(&seen));
+    assert_eq!(server.wait(drain), Drained::Complete);
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn taking() -> (Timed<DuplexStream>, DuplexStream, Arc<Activity>) {
     let activity = Arc::new(Activity::default());
     let patience = Patience { header: HEADER, idle: IDLE, write: WRITE };
     let stream = Timed::new(server, Vec::new(), true, patience, Arc::clone(&activity));
-    activity.begin_sending();
+    activity.offer();
     (stream, client, activity)
 }
 
@@ -196,7 +196,7 @@ async fn an_http2_client_that_takes_its_answer_slowly_is_not_idle() {
         error = read_half.read_u8() => panic!("{error:?}"),
         () = window => {}
     }
-    activity.end_sending();
+    activity.take();
     assert!(activity.is_quiet());
     reader.abort();
 }
@@ -219,4 +219,24 @@ async fn pings_do_not_pass_for_progress() {
     }
     assert!(begin.elapsed() <= WRITE * 2, "{:?}", begin.elapsed());
     reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_answers_that_are_taken_at_once_pass_for_progress() {
+    let (mut stream, _client, activity) = taking();
+    activity.begin();
+    let answers = async {
+        // At the moment of every look there is something to take, and it is never the same.
+        for _ in 0..40 {
+            sleep(WRITE / 8).await;
+            activity.offer();
+            activity.take();
+        }
+    };
+    tokio::select! {
+        took = until_timed_out(&mut stream) => panic!("closed after {took:?}"),
+        () = answers => {}
+    }
+    let took = until_timed_out(&mut stream).await;
+    assert!(took <= WRITE * 2, "{took:?}");
 }
