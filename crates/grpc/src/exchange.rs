@@ -33,6 +33,11 @@ pub(crate) trait Codec: Clone + Send + Sync + 'static {
     /// The protocol, for metrics and contexts.
     const PROTOCOL: Protocol;
 
+    /// Whether the request named the version and not the model alone, for the metrics that tell.
+    fn names_version(&self, _reply: &Self::Reply) -> bool {
+        false
+    }
+
     /// Finds the version that the message asks for.
     ///
     /// # Errors
@@ -273,10 +278,11 @@ async fn run<C: Codec>(
     let response = contained_future(answering).await.map_err(C::failure)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
+    let names_version = codec.names_version(&reply);
     let reply = encode(shared, codec, servable, reply, response).await.map_err(C::failure)?;
     let reply = shared.finish(head, reply).await.map_err(C::failure)?;
     let encode = now().saturating_duration_since(answered);
-    Ok((reply, Answered { encode, queue, compute, examples, ..Answered::default() }, decoded))
+    Ok((reply, Answered { encode, queue, compute, examples, names_version, ..Answered::default() }, decoded))
 }
 
 /// Reads the message here where that is little work, else on a compute thread.

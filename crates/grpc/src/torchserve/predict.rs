@@ -38,6 +38,7 @@ pub(super) struct PredictCodec {
 pub(super) struct Asked {
     signature: usize,
     sequence: Option<Box<str>>,
+    names_version: bool,
 }
 
 impl PredictCodec {
@@ -50,6 +51,10 @@ impl Codec for PredictCodec {
     type Reply = Asked;
 
     const PROTOCOL: Protocol = Protocol::TorchServeGrpc;
+
+    fn names_version(&self, reply: &Asked) -> bool {
+        reply.names_version
+    }
 
     fn resolve(
         &self,
@@ -74,7 +79,8 @@ impl Codec for PredictCodec {
             .map_err(|error| failure(error.refusal(servable.model())))?;
         let signature = signatures.get(index);
         let examples = signature.map_or(1, |signature: &Signature| examples(signature, &inputs));
-        let reply = Asked { signature: index, sequence: request.sequence.map(Box::from) };
+        let names_version = !request.version.is_empty();
+        let reply = Asked { signature: index, sequence: request.sequence.map(Box::from), names_version };
         Ok(Question { signature: index, inputs, wanted: Wanted::All, examples, reply })
     }
 
