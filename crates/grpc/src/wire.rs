@@ -31,7 +31,7 @@ pub(crate) enum WireError {
     #[error("a field's key is invalid")]
     Key,
     /// A group, the form of nesting that proto3 does not have, with no end or too deep.
-    #[error("a group is unbalanced or nested too deep")]
+    #[error("a group is unbalanced or nested too deep, or there are too many")]
     Group,
     /// A value of another form than its field has.
     #[error("field {0} has the wrong wire type")]
@@ -62,17 +62,20 @@ impl From<WireError> for Refusal {
 
 /// How deep groups may nest; they are only ever skipped.
 const DEEPEST_GROUP: usize = 64;
+/// Keys of groups and in groups that one message may have: skipping them is work that nobody else counts.
+const MOST_SKIPPED: usize = 256;
 
 /// The fields of one message, in the order in which they stand.
 #[derive(Debug, Clone)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
+    skipped: usize,
 }
 
 impl<'a> Fields<'a> {
     /// Those of `message`.
     pub(crate) fn new(message: &'a [u8]) -> Self {
-        Self { rest: message }
+        Self { rest: message, skipped: 0 }
     }
 
     /// The next field's number and value, or `None` at the end.
@@ -98,6 +101,7 @@ impl<'a> Fields<'a> {
                 }
                 START_GROUP if depth < DEEPEST_GROUP => {
                     depth += 1;
+                    self.skip()?;
                     continue;
                 }
                 END_GROUP if depth > 0 => {
@@ -111,8 +115,14 @@ impl<'a> Fields<'a> {
             if depth == 0 {
                 return Ok(Some((number, value)));
             }
+            self.skip()?;
         }
         if depth == 0 { Ok(None) } else { Err(WireError::Group) }
+    }
+
+    fn skip(&mut self) -> Result<(), WireError> {
+        self.skipped += 1;
+        if self.skipped > MOST_SKIPPED { Err(WireError::Group) } else { Ok(()) }
     }
 }
 
@@ -226,6 +236,9 @@ mod tests {
             assert_eq!(all(message).unwrap_err(), error, "{message:x?}");
         }
         assert_eq!(all(&[0x0b; 100_000]).unwrap_err(), WireError::Group);
+        assert_eq!(all(&[0x0b, 0x0c].repeat(256)).unwrap(), []);
+        assert_eq!(all(&[0x0b, 0x0c].repeat(257)).unwrap_err(), WireError::Group);
+        assert_eq!(all(&[&[0x0b][..], &[0x08, 1].repeat(256), &[0x0c]].concat()).unwrap_err(), WireError::Group);
         assert_eq!(Value::Bytes(&[0xff]).text(7), Err(WireError::Text(7)));
         assert_eq!(Value::Varint(1).bytes(7), Err(WireError::Form(7)));
     }

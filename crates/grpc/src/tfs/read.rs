@@ -118,7 +118,7 @@ fn read_shape(shape: &[u8], sizes: &mut SmallVec<[usize; 4]>, room: &mut Room<'_
                 return Err(Stop::Wrong(format!("the rank is above the limit of {MAX_RANK}")));
             }
             2 => {
-                let size = read_size(value.bytes(number)?)?;
+                let size = read_size(value.bytes(number)?, room)?;
                 sizes.push(usize::try_from(size).map_err(|_| Stop::Wrong(format!("dimension {size} of the shape")))?);
             }
             3 if value.varint(number)? != 0 => {
@@ -130,9 +130,10 @@ fn read_shape(shape: &[u8], sizes: &mut SmallVec<[usize; 4]>, room: &mut Room<'_
     Ok(())
 }
 
-fn read_size(dim: &[u8]) -> Result<i64, WireError> {
+fn read_size(dim: &[u8], room: &mut Room<'_>) -> Result<i64, Stop> {
     let (mut size, mut fields) = (0, Fields::new(dim));
     while let Some((number, value)) = fields.next()? {
+        spend(room, FIELD)?;
         if number == 1 {
             size = value.int64(number)?;
         }
