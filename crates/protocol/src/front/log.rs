@@ -55,7 +55,7 @@ impl Weight {
     }
 }
 
-/// Logs failures, at most [`PER_SECOND`] per reason.
+/// Logs failures, at most twenty a second for each reason.
 #[derive(Debug)]
 pub struct FailureLog {
     started: Instant,
