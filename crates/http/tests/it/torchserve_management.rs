@@ -280,3 +280,27 @@ async fn clients_have_no_management() {
     }
     assert!(server.orders().is_empty());
 }
+
+#[tokio::test]
+async fn rows_51_and_53_names_that_mean_harm_give_no_order() {
+    let server = TestServer::new(models());
+    let long = "x".repeat(8000);
+    for name in ["..", "%2e%2e", "..%2f..%2fetc", "%00", "%c0%ae", "a%0d%0aset-cookie:x", "%1b[31m", &long] {
+        for (method, path) in [
+            (Method::GET, format!("/models/{name}")),
+            (Method::GET, format!("/models/pairs/{name}")),
+            (Method::PUT, format!("/models/{name}?min_worker=1")),
+            (Method::PUT, format!("/models/{name}/1.0/set-default")),
+            (Method::PUT, format!("/models/pairs/{name}/set-default")),
+            (Method::DELETE, format!("/models/{name}")),
+            (Method::DELETE, format!("/models/pairs/{name}")),
+        ] {
+            let answer = ask(&server, method, &path).await;
+            let kind = answer.json()["type"].as_str().unwrap().to_owned();
+            answer.is_torchserve_error(404, &kind, "");
+            assert!(answer.json()["message"].as_str().unwrap().chars().count() < 300, "{path}");
+            assert!(!answer.headers.contains_key("set-cookie"));
+        }
+    }
+    assert!(server.orders().is_empty());
+}
