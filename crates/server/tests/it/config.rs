@@ -29,6 +29,11 @@ fn a_wrong_file_is_refused_with_line_column_and_suggestion() {
         ("[server\n", "millrace.toml:1:"),
         ("[batching]\nbatch_timeout_micros = 1\nlatency_goal = \"1ms\"\n", "say the same thing twice"),
         ("[server]\nlisten = \"nowhere\"\n", "server.listen"),
+        ("[server]\nlisten = \"unix:\"\n", "server.listen: `unix:`: `unix:` wants a path"),
+        ("[server]\nlisten = []\n", "server.listen: no address for clients is left"),
+        ("[server]\ncompat = [\"tfs\", \"kserve\"]\n", "unknown variant `kserve`"),
+        ("[server]\nsocket_mode = \"9\"\n", "server.socket_mode"),
+        ("[server]\nadmin = \"0.0.0.0:8080\"\nmetrics = \"127.0.0.1:8080\"\n", "--metrics wants 127.0.0.1:8080"),
         ("[log]\nlevel = \"inof\"\n", "log.level"),
     ] {
         let repository = Repository::new();
@@ -43,6 +48,15 @@ fn a_wrong_file_is_refused_with_line_column_and_suggestion() {
         assert!(said.contains(expected), "{toml}: {said}");
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
     }
+}
+
+#[test]
+fn a_store_that_is_not_there_is_refused_by_name() {
+    let repository = Repository::new();
+    let output = output(millrace().arg("serve").arg(repository.path()).args(["--model-store", "/no/such/store"]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("registry.stores: /no/such/store is not a folder"), "{said}");
 }
 
 #[test]
