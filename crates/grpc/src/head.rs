@@ -9,11 +9,6 @@ use crate::coding::Coding;
 
 /// The client's own name for the request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-/// Whether the first error on an Open Inference Protocol stream ends it.
-const TRITON_ERROR: HeaderName = HeaderName::from_static("triton_grpc_error");
 
 /// Longer request ids are not sent back.
 const LONGEST_ID: usize = 128;
@@ -42,16 +37,13 @@ impl Head {
         let mut head = Self::default();
         let mut accepted: Option<&HeaderValue> = None;
         for (name, value) in headers {
-            if *name == TIMEOUT {
-                head.timeout = Some(parse_timeout(value)?);
-            } else if *name == ENCODING {
-                head.coding = parse_coding(value)?;
-            } else if *name == ACCEPT_ENCODING {
-                accepted = Some(value);
-            } else if *name == REQUEST_ID && value.len() <= LONGEST_ID {
-                head.request_id = Some(value.clone());
-            } else if *name == TRITON_ERROR {
-                head.ends_on_error = value.as_bytes().eq_ignore_ascii_case(b"true") || value.as_bytes() == b"1";
+            match name.as_str() {
+                "grpc-timeout" => head.timeout = Some(parse_timeout(value)?),
+                "grpc-encoding" => head.coding = parse_coding(value)?,
+                "grpc-accept-encoding" => accepted = Some(value),
+                "x-request-id" if value.len() <= LONGEST_ID => head.request_id = Some(value.clone()),
+                "triton_grpc_error" => head.ends_on_error = is_true(value),
+                _ => {}
             }
         }
         // Every client of the C core says that it accepts every coding, wanted or not; one that packs its requests means it.
@@ -65,6 +57,10 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return false };
     let Some(rest) = content_type.as_bytes().strip_prefix(b"application/grpc") else { return false };
     matches!(rest, [] | [b';', ..] | b"+proto") || rest.starts_with(b"+proto;")
+}
+
+fn is_true(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"true") || value.as_bytes() == b"1"
 }
 
 fn lists(list: &HeaderValue, name: &str) -> bool {
