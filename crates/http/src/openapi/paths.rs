@@ -1,6 +1,6 @@
 //! The paths of an OpenAPI document: those that are always there, and those of each model that is loaded.
 
-use millrace_core::{ModelStatus, Signature, VersionStatus};
+use millrace_core::{ModelStatus, VersionStatus};
 use serde_json::{Map, Value, json};
 
 use super::schema;
@@ -139,7 +139,7 @@ pub(super) fn common(paths: &mut Paths) {
     add(paths, "/ping", "get", get("torchserve", "Whether the server is well", object(), "TorchServeError", vec![]));
 }
 
-/// What a model that is loaded adds: a route in each protocol, by what its default version takes.
+/// What a model that is loaded adds: a route in each protocol whose JSON holds what its default version takes and gives.
 pub(super) fn model(paths: &mut Paths, model: &ModelStatus) {
     let default = |version: &&VersionStatus| Some(version.version) == model.default_version;
     let signatures = model.versions.iter().find(default).and_then(|version| version.signatures.as_ref());
@@ -153,35 +153,18 @@ pub(super) fn model(paths: &mut Paths, model: &ModelStatus) {
         error,
         parameters: vec![],
     };
-    add(
-        paths,
-        &format!("/v1/models/{name}:predict"),
-        "post",
-        post("tensorflow serving", schema::predict(signature), "Error"),
-    );
-    add(
-        paths,
-        &format!("/v2/models/{name}/infer"),
-        "post",
-        post("open inference protocol", schema::infer(signature), "Error"),
-    );
-    add(
-        paths,
-        &format!("/predictions/{name}"),
-        "post",
-        post("torchserve", schema::plain(signature), "TorchServeError"),
-    );
-    if is_rows(signature) {
-        let request = json!({"$ref": "#/components/schemas/NamedPredictionRequest"});
-        let answer = json!({"$ref": "#/components/schemas/PredictionResponse"});
-        add(paths, &format!("/predict/{name}"), "post", post("general", (request, answer), "Detail"));
+    let mut add = |path: String, operation| add(paths, &path, "post", operation);
+    if schema::is_json(signature, true) {
+        let infer = schema::infer(signature);
+        add(format!("/v2/models/{name}/infer"), post("open inference protocol", infer, "Error"));
     }
-}
-
-/// Whether the general endpoints take this signature.
-fn is_rows(signature: &Signature) -> bool {
-    let (inputs, outputs) = (signature.inputs(), signature.outputs());
-    matches!((inputs, outputs), ([input], [_]) if input.dtype != millrace_core::DType::Bytes)
+    if schema::is_json(signature, false) {
+        add(format!("/v1/models/{name}:predict"), post("tensorflow serving", schema::predict(signature), "Error"));
+        add(format!("/predictions/{name}"), post("torchserve", schema::plain(signature), "TorchServeError"));
+        if let Some(rows) = schema::rows(signature) {
+            add(format!("/predict/{name}"), post("general", rows, "Detail"));
+        }
+    }
 }
 
 /// The schemas that paths refer to.
@@ -189,11 +172,9 @@ pub(super) fn components() -> Value {
     let string = || json!({"type": "string"});
     let nullable = || json!({"type": "string", "nullable": true});
     let rows = || json!({"type": "array", "items": {"type": "array", "items": {"type": "number"}}});
-    let request = |required: Value| {
-        json!({"type": "object", "required": required, "properties": {
-            "model_name": string(), "model_version": nullable(), "input_data": rows(), "batch_id": nullable(),
-        }})
-    };
+    let request = json!({"type": "object", "required": ["model_name", "input_data"], "properties": {
+        "model_name": string(), "model_version": nullable(), "input_data": rows(), "batch_id": nullable(),
+    }});
     json!({"schemas": {
         "Error": {"type": "object", "required": ["error"], "properties": {"error": string()}},
         "TorchServeError": {"type": "object", "required": ["code", "type", "message"], "properties": {
@@ -202,8 +183,7 @@ pub(super) fn components() -> Value {
         "Detail": {"type": "object", "required": ["detail"], "properties": {"detail": {"oneOf": [
             string(), {"type": "array", "items": {"type": "object"}},
         ]}}},
-        "PredictionRequest": request(json!(["model_name", "input_data"])),
-        "NamedPredictionRequest": request(json!(["input_data"])),
+        "PredictionRequest": request,
         "PredictionResponse": {"type": "object", "required": ["predictions", "model_name", "model_version", "inference_time_ms", "batch_id"],
             "properties": {
                 "predictions": rows(), "model_name": string(), "model_version": string(),

@@ -64,9 +64,43 @@ fn only_or_named(specs: &[TensorSpec], value: impl Fn(&TensorSpec) -> Value) -> 
     }
 }
 
+/// Whether JSON can hold what goes in and what comes out. Lists of the Open Inference Protocol hold one dtype more.
+pub(super) fn is_json(signature: &Signature, dtypes_of_oip: bool) -> bool {
+    let is_half = |spec: &TensorSpec| matches!(spec.dtype, DType::Fp16 | DType::Bf16);
+    let is_short = |spec: &TensorSpec| spec.dtype == DType::Uint16 && !dtypes_of_oip;
+    !signature.inputs().iter().any(|spec| is_half(spec) || is_short(spec)) && !signature.outputs().iter().any(is_half)
+}
+
+/// A request of the general endpoints and its answer, where they take this signature.
+pub(super) fn rows(signature: &Signature) -> Option<(Value, Value)> {
+    let ([input], [output]) = (signature.inputs(), signature.outputs()) else { return None };
+    if input.dtype == DType::Bytes || input.shape.is_empty() {
+        return None;
+    }
+    let list = |spec: &TensorSpec| {
+        let width = spec.shape.iter().skip(1).try_fold(1_usize, |product, dim| match dim {
+            Dim::Fixed(size) => product.checked_mul(*size),
+            Dim::Symbol(_) | Dim::Expr(_) | Dim::Unknown => None,
+        });
+        let row: Vec<_> = [width.map_or(Dim::Unknown, Dim::Fixed)].into();
+        json!({"type": "array", "minItems": 1, "items": nested(spec.dtype, &row), "description": spec.to_string()})
+    };
+    let text = || json!({"type": "string", "nullable": true});
+    let request = json!({"type": "object", "required": ["input_data"], "properties": {
+        "model_name": {"type": "string"}, "model_version": text(), "input_data": list(input), "batch_id": text(),
+    }});
+    let required = ["predictions", "model_name", "model_version", "inference_time_ms", "batch_id"];
+    let answer = json!({"type": "object", "required": required, "properties": {
+        "predictions": list(output), "model_name": {"type": "string"}, "model_version": {"type": "string"},
+        "inference_time_ms": {"type": "number"}, "batch_id": text(),
+    }});
+    Some((request, answer))
+}
+
 /// A predict request of TensorFlow Serving and its answer.
 pub(super) fn predict(signature: &Signature) -> (Value, Value) {
     let (inputs, outputs) = (signature.inputs(), signature.outputs());
+    let has_rows = !inputs.iter().chain(outputs).any(|spec| spec.shape.is_empty());
     let instance = match inputs {
         [only] => json!({"oneOf": [row(only), named(inputs, row)]}),
         several => named(several, row),
@@ -76,17 +110,21 @@ pub(super) fn predict(signature: &Signature) -> (Value, Value) {
         several => named(several, tensor),
     };
     let name = json!({"type": "string", "description": "the signature; by default serving_default"});
-    let request = json!({"oneOf": [
-        {"type": "object", "required": ["instances"],
-         "properties": {"signature_name": name, "instances": {"type": "array", "minItems": 1, "items": instance}}},
-        {"type": "object", "required": ["inputs"], "properties": {"signature_name": name, "inputs": columns}},
-    ]});
-    let answer = json!({"oneOf": [
-        {"type": "object", "required": ["predictions"],
-         "properties": {"predictions": {"type": "array", "items": only_or_named(outputs, row)}}},
-        {"type": "object", "required": ["outputs"], "properties": {"outputs": only_or_named(outputs, tensor)}},
-    ]});
-    (request, answer)
+    let mut request = vec![
+        json!({"type": "object", "required": ["inputs"], "properties": {"signature_name": name, "inputs": columns}}),
+    ];
+    let mut answer = vec![
+        json!({"type": "object", "required": ["outputs"], "properties": {"outputs": only_or_named(outputs, tensor)}}),
+    ];
+    // A scalar has no rows.
+    if has_rows {
+        let rows = |items: Value| json!({"type": "array", "minItems": 1, "items": items});
+        let request_rows = json!({"signature_name": name, "instances": rows(instance)});
+        request.insert(0, json!({"type": "object", "required": ["instances"], "properties": request_rows}));
+        let answer_rows = json!({"predictions": rows(only_or_named(outputs, row))});
+        answer.insert(0, json!({"type": "object", "required": ["predictions"], "properties": answer_rows}));
+    }
+    (json!({"oneOf": request}), json!({"oneOf": answer}))
 }
 
 /// A request of TorchServe and its answer.

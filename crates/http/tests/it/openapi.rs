@@ -70,7 +70,9 @@ async fn every_model_has_a_route_in_each_protocol_and_what_it_says_is_true() {
         ("/v1/models/ints:predict", json!({"instances": [1]}), json!({"instances": [1.5]})),
         ("/predictions/pairs", json!([[1, 2]]), json!([[1, true]])),
         ("/predictions/sum_diff", json!({"a": [1], "b": [[2, 3]]}), json!({"a": [1]})),
-        ("/predict/pairs", json!({"input_data": [[1, 2]]}), json!({"input_data": ["a"]})),
+        ("/predict/pairs", json!({"input_data": [[1, 2]]}), json!({"input_data": [[1, 2, 3]]})),
+        ("/predict/half_plus_two", json!({"input_data": [[1], [2]]}), json!({"input_data": [[1, 2]]})),
+        ("/v1/models/half_scalar:predict", json!({"inputs": 5}), json!({"instances": [5]})),
         (
             "/v2/models/pairs/infer",
             infer(json!([tensor("x", "FP32", json!([1, 2]), json!([1, 2]))])),
@@ -88,7 +90,14 @@ async fn every_model_has_a_route_in_each_protocol_and_what_it_says_is_true() {
         let errors = &document["paths"][path]["post"]["responses"]["default"]["content"]["application/json"]["schema"];
         assert!(fits(&refused.json(), errors, &document), "{path}: {:?}", refused.body);
     }
-    assert!(document["paths"].get("/predict/strings").is_none(), "it takes no numbers");
+    for (path, why) in [
+        ("/predict/strings", "it takes no numbers"),
+        ("/predict/half_scalar", "it takes no rows"),
+        ("/v1/models/halves:predict", "JSON has no numbers of two bytes"),
+        ("/v2/models/halves/infer", "JSON has no numbers of two bytes"),
+    ] {
+        assert!(document["paths"].get(path).is_none(), "{path}: {why}");
+    }
     assert!(document["paths"].get("/v1/models/failed:predict").is_none(), "it cannot serve");
 }
 
