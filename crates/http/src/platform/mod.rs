@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::Method;
 use http_body::Body;
 use millrace_core::{Catalog, ModelName, ModelRef, Quoted, Reason, Refusal, RequestContext, Resolver, Servable};
+use millrace_protocol::torchserve::{Page, list};
 
 mod codec;
 mod config;
@@ -77,25 +78,22 @@ fn only_model(
     model: Option<&ModelName>,
     context: &RequestContext,
 ) -> Result<Arc<dyn Servable>, Failure> {
-    let models;
+    let only;
     let name = match model {
-        Some(name) => name,
+        Some(name) => name.as_str(),
         None => {
-            models = catalog.models();
-            match &*models {
-                [only] => &only.name,
-                [] => return Err(Failure::plain(Refusal::new(Reason::NotReady, "no model is served"))),
-                several => {
-                    let text = format!(
-                        "{} models are served, and this route names none; the server's configuration must name one",
-                        several.len()
-                    );
-                    return Err(Failure::plain(Refusal::new(Reason::InvalidInput, text)));
-                }
+            // What was unloaded is not among them; what failed is, so that its requests do not go elsewhere.
+            let mut models = list(catalog, Page { limit: 2, offset: 0 }).models;
+            only = models.pop().ok_or_else(|| Failure::plain(Refusal::new(Reason::NotReady, "no model is served")))?;
+            if !models.is_empty() {
+                let text =
+                    "several models are served, and this route names none; the server's configuration must name one";
+                return Err(Failure::plain(Refusal::new(Reason::InvalidInput, text)));
             }
+            &only.model_name
         }
     };
-    resolver.resolve(&ModelRef::new(name.as_str()), context).map_err(Failure::plain)
+    resolver.resolve(&ModelRef::new(name), context).map_err(Failure::plain)
 }
 
 /// The failure of a model that is not there.

@@ -1,7 +1,7 @@
 //! SageMaker's and Vertex AI's routes, only where they are configured.
 
 use http::Method;
-use millrace_core::{DType, Reason, Refusal};
+use millrace_core::{DType, Reason, Refusal, VersionState};
 use millrace_http::{SageMakerConfig, VertexConfig};
 use serde_json::json;
 
@@ -58,6 +58,11 @@ async fn an_invocation_means_the_only_model_or_the_one_that_is_named() {
     post(&several, "/invocations", "[1]").await.refuses(400, "names none");
     post(&several, "/invocations?model_name=half_plus_two", "[1]").await.gives(&json!([3.5]));
     post(&several, "/invocations?model_name=nope", "[1]").await.refuses(404, "nope");
+    let gone = Refusal::new(Reason::ModelUnknown, "gone");
+    let one = sagemaker(one_model().unavailable("gone", VersionState::End, None, gone.clone()));
+    post(&one, "/invocations", "[[1, 2]]").await.gives(&json!([[1.0, 2.0]]));
+    let two = sagemaker(one_model().unavailable("failed", VersionState::End, Some("broken"), gone));
+    post(&two, "/invocations", "[[1, 2]]").await.refuses(400, "names none");
     let configured = TestServer::with(models(), |config| {
         config.sagemaker =
             Some(SageMakerConfig { model: Some("pairs".parse().unwrap()), ..SageMakerConfig::default() });
