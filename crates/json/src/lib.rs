@@ -119,7 +119,22 @@ pub fn encode_plain_within(
     max_bytes: usize,
 ) -> Result<Vec<u8>, JsonError> {
     let (before, after) = around;
-    write::body(write::Envelope { form: Form::Columns, before, after, limit: max_bytes }, signature, outputs)
+    write::body(write::Envelope { form: Form::Columns, before, after, limit: max_bytes }, signature.outputs(), outputs)
+}
+
+/// Writes one output between two pieces of text, in at most `max_bytes` bytes.
+///
+/// # Errors
+/// Those of [`encode_predict_within`] about outputs.
+pub fn encode_value_within(
+    spec: &TensorSpec,
+    output: &Tensor,
+    around: (&[u8], &[u8]),
+    max_bytes: usize,
+) -> Result<Vec<u8>, JsonError> {
+    let (before, after) = around;
+    let envelope = write::Envelope { form: Form::Columns, before, after, limit: max_bytes };
+    write::body(envelope, std::slice::from_ref(spec), std::slice::from_ref(output))
 }
 
 /// Appends the elements of an output to `text` as one flat list, row-major. Strings are written as they are.
@@ -189,5 +204,5 @@ pub fn encode_predict_within(
         Form::Rows => b"{\"predictions\":",
         Form::Columns => b"{\"outputs\":",
     };
-    write::body(write::Envelope { form, before, after: b"}", limit: max_bytes }, signature, outputs)
+    write::body(write::Envelope { form, before, after: b"}", limit: max_bytes }, signature.outputs(), outputs)
 }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use millrace_core::{DType, Element, Signature, Strings, Tensor, TensorSpec};
+use millrace_core::{DType, Element, Strings, Tensor, TensorSpec};
 use smallvec::SmallVec;
 
 use crate::Form;
@@ -23,9 +23,8 @@ pub(crate) struct Envelope<'a> {
 }
 
 /// Writes the whole body.
-pub(crate) fn body(envelope: Envelope<'_>, signature: &Signature, outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
+pub(crate) fn body(envelope: Envelope<'_>, specs: &[TensorSpec], outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
     let Envelope { form, before, after, limit } = envelope;
-    let specs = signature.outputs();
     if specs.len() != outputs.len() {
         return Err(JsonError::Outputs { expected: specs.len(), got: outputs.len() });
     }

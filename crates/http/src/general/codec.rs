@@ -8,7 +8,7 @@ use http::StatusCode;
 use millrace_core::{
     DType, Dim, InferResponse, Protocol, Reason, Refusal, Servable, Signature, Tensor, TensorSpec, Wanted,
 };
-use millrace_json::{decode_value, encode_plain_within};
+use millrace_json::{decode_value, encode_value_within};
 use serde::Serialize;
 
 use super::failure;
@@ -36,7 +36,8 @@ struct Tail<'a> {
 }
 
 impl Codec for GeneralCodec {
-    type Reply = ();
+    /// The position of the output.
+    type Reply = usize;
 
     const PROTOCOL: Protocol = Protocol::General;
 
@@ -44,16 +45,19 @@ impl Codec for GeneralCodec {
         Coding::Identity
     }
 
-    fn decode(&self, servable: &dyn Servable, body: &Bytes) -> Result<Question<()>, Refusal> {
+    fn decode(&self, servable: &dyn Servable, body: &Bytes) -> Result<Question<usize>, Refusal> {
         let invalid = |text: String| {
             Refusal::new(Reason::InvalidInput, format!("input_data: model `{}`: {text}", servable.model()))
         };
         let signature = servable.signatures().get(0).ok_or_else(|| changed(servable))?;
-        let ([spec], [_]) = (signature.inputs(), signature.outputs()) else {
-            let (inputs, outputs) = (signature.inputs().len(), signature.outputs().len());
-            let text = format!("it has {inputs} inputs and {outputs} outputs, and rows of numbers are one of each");
-            return Err(invalid(format!("{text}; ask it by another protocol")));
+        let [spec] = signature.inputs() else {
+            let count = signature.inputs().len();
+            return Err(invalid(format!("it has {count} inputs, rows of numbers are one; ask it by another protocol")));
         };
+        let output = predictions(signature).ok_or_else(|| {
+            let count = signature.outputs().len();
+            invalid(format!("it has {count} outputs and not one of floats; ask it by another protocol"))
+        })?;
         if spec.dtype == DType::Bytes {
             return Err(invalid(format!("its input is {spec} and takes no numbers; ask it by another protocol")));
         }
@@ -66,26 +70,30 @@ impl Codec for GeneralCodec {
             Some(sizes) => rows.reshaped(&sizes).map_err(|error| invalid(error.to_string()))?,
             None => rows,
         };
-        let inputs = [input].into_iter().collect();
         Ok(Question {
             signature: 0,
-            inputs,
-            wanted: Wanted::All,
+            inputs: [input].into_iter().collect(),
+            wanted: Wanted::Only([output].into_iter().collect()),
             priority: None,
             timeout: None,
             examples: n_rows,
-            reply: (),
+            reply: output,
         })
     }
 
-    fn encode(&self, servable: &dyn Servable, (): &(), response: &InferResponse) -> Result<Answer, Refusal> {
-        let signature: &Signature = servable.signatures().get(0).ok_or_else(|| changed(servable))?;
-        let outputs = response.outputs.iter().map(as_rows).collect::<Result<Vec<_>, _>>();
-        let broken = |error: millrace_core::TensorError| {
+    fn encode(&self, servable: &dyn Servable, reply: &usize, response: &InferResponse) -> Result<Answer, Refusal> {
+        let signature = servable.signatures().get(0).ok_or_else(|| changed(servable))?;
+        let spec = signature.outputs().get(*reply).ok_or_else(|| changed(servable))?;
+        let [output] = &*response.outputs else {
+            let (wanted, got) = (1, response.outputs.len());
+            let text = format!("model `{}` gave {got} outputs of {wanted} wanted", servable.model());
+            return Err(Refusal::new(Reason::BackendBroken, text));
+        };
+        let output = as_rows(output).map_err(|error| {
             let refusal = Refusal::new(Reason::BackendBroken, "an output has no rows");
             let cause: Box<dyn std::error::Error + Send + Sync> = error.into();
             refusal.with_cause(cause)
-        };
+        })?;
         let elapsed = response.stages.finished.saturating_duration_since(response.stages.queued);
         let tail = Tail {
             model_name: servable.model().as_str(),
@@ -97,12 +105,24 @@ impl Codec for GeneralCodec {
         // It goes on where the predictions end.
         after[0] = b',';
         let around = (&b"{\"predictions\":"[..], &*after);
-        let body = encode_plain_within(signature, &outputs.map_err(broken)?, around, self.max_answer);
+        let body = encode_value_within(spec, &output, around, self.max_answer);
         Ok(response::json(StatusCode::OK, body.map_err(|error| error.refusal(servable.model()))?))
     }
 
     fn failure(refusal: Refusal) -> Failure {
         failure(refusal)
+    }
+}
+
+/// The position of the output that predictions are: the only one, or the only one of floats. A classifier has its labels
+/// beside its probabilities.
+pub(crate) fn predictions(signature: &Signature) -> Option<usize> {
+    let outputs = signature.outputs();
+    let is_float = |(_, spec): &(usize, &TensorSpec)| matches!(spec.dtype, DType::Fp32 | DType::Fp64);
+    let mut floats = outputs.iter().enumerate().filter(is_float).map(|(position, _)| position);
+    match outputs {
+        [_] => Some(0),
+        _ => floats.next().filter(|_| floats.next().is_none()),
     }
 }
 

@@ -19,6 +19,7 @@ mod request;
 mod view;
 
 use codec::GeneralCodec;
+pub(crate) use codec::predictions;
 use join::join_all;
 use request::{KEYS, Malformed, Prediction};
 

@@ -3,6 +3,8 @@
 use millrace_core::{DType, Dim, Signature, TensorSpec};
 use serde_json::{Map, Value, json};
 
+use crate::general::predictions;
+
 /// A value of `axes` nested lists of `dtype`'s elements.
 fn nested(dtype: DType, axes: &[Dim]) -> Value {
     axes.iter().rev().fold(element(dtype), |items, dim| match dim {
@@ -73,7 +75,8 @@ pub(super) fn is_json(signature: &Signature, dtypes_of_oip: bool) -> bool {
 
 /// A request of the general endpoints and its answer, where they take this signature.
 pub(super) fn rows(signature: &Signature) -> Option<(Value, Value)> {
-    let ([input], [output]) = (signature.inputs(), signature.outputs()) else { return None };
+    let [input] = signature.inputs() else { return None };
+    let output = signature.outputs().get(predictions(signature)?)?;
     if input.dtype == DType::Bytes || input.shape.is_empty() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! The general endpoints, row by row.
 
 use http::Method;
-use millrace_core::{DType, InferFuture, Reason, Refusal, Tensor, Total};
+use millrace_core::{DType, InferFuture, Reason, Refusal, Tensor, Total, Wanted};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Models, TestServer, answered, models, signature, spec};
@@ -140,7 +140,7 @@ async fn data_that_the_model_does_not_take_is_400() {
         ("pairs", "[[1,1e999]]", "out of range"),
         ("ints", "[[1.5]]", "int32"),
         ("strings", "[[1]]", "takes no numbers"),
-        ("sum_diff", "[[1,2]]", "2 inputs and 2 outputs"),
+        ("sum_diff", "[[1,2]]", "it has 2 inputs"),
     ] {
         let body = format!(r#"{{"model_name": "{model}", "input_data": {data}}}"#);
         details(&post(&server, "/predict", body).await, 400, words);
@@ -301,7 +301,19 @@ async fn several_outputs_are_refused_before_the_model_runs() {
     let never =
         Models::new().version("m", 1, signature(x, outputs), |_| -> InferFuture { unreachable!("it is not asked") });
     let answer = post(&TestServer::new(never), "/predict/m", r#"{"input_data": [[1, 2]]}"#).await;
-    details(&answer, 400, "1 inputs and 2 outputs");
+    details(&answer, 400, "2 outputs and not one of floats");
+}
+
+#[tokio::test]
+async fn of_several_outputs_the_only_one_of_floats_is_the_prediction() {
+    let x = vec![spec("x", DType::Fp32, &[-1, 2])];
+    let outputs = vec![spec("label", DType::Int64, &[-1]), spec("probabilities", DType::Fp32, &[-1, 2])];
+    let classifier = Models::new().version("m", 1, signature(x, outputs), |request| {
+        assert_eq!(request.wanted, Wanted::Only([1].into_iter().collect()), "labels are nobody's concern");
+        answered(request.inputs)
+    });
+    let answer = post(&TestServer::new(classifier), "/predict/m", r#"{"input_data": [[0.25, 0.75]]}"#).await;
+    assert_eq!(answer.json()["predictions"], json!([[0.25, 0.75]]));
 }
 
 #[tokio::test]

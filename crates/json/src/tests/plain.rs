@@ -5,8 +5,8 @@ use millrace_core::{DType, Dim, Reason, Signature, Signatures, Tensor, TensorSpe
 
 use super::{DEFAULT_MAX_DEPTH, one, tensor_text, two};
 use crate::{
-    Content, Field, JsonError, MOST_KEYS, decode_content, decode_fields, decode_plain, encode_plain_within, list,
-    object,
+    Content, Field, JsonError, MOST_KEYS, decode_content, decode_fields, decode_plain, encode_plain_within,
+    encode_value_within, list, object,
 };
 
 fn decoded(signatures: &Signatures, body: &str) -> String {
@@ -173,4 +173,6 @@ fn answers_stand_between_what_is_around_them() {
     assert_eq!(text, b"[1,2]");
     let error = encode_plain_within(single.get(0).unwrap(), &outputs[..1], (b"", b"}"), 5).unwrap_err();
     assert!(matches!(error, JsonError::AnswerTooLarge { limit: 5 }));
+    let second = &signature.outputs()[1];
+    assert_eq!(encode_value_within(second, &outputs[1], (b"<", b">"), 5).unwrap(), b"<3>");
 }
