@@ -175,6 +175,7 @@ pub(super) fn components() -> Value {
     let request = json!({"type": "object", "required": ["model_name", "input_data"], "properties": {
         "model_name": string(), "model_version": nullable(), "input_data": rows(), "batch_id": nullable(),
     }});
+    let required = ["predictions", "model_name", "model_version", "inference_time_ms", "batch_id"];
     json!({"schemas": {
         "Error": {"type": "object", "required": ["error"], "properties": {"error": string()}},
         "TorchServeError": {"type": "object", "required": ["code", "type", "message"], "properties": {
@@ -184,11 +185,10 @@ pub(super) fn components() -> Value {
             string(), {"type": "array", "items": {"type": "object"}},
         ]}}},
         "PredictionRequest": request,
-        "PredictionResponse": {"type": "object", "required": ["predictions", "model_name", "model_version", "inference_time_ms", "batch_id"],
-            "properties": {
-                "predictions": rows(), "model_name": string(), "model_version": string(),
-                "inference_time_ms": {"type": "number"}, "batch_id": nullable(),
-            }},
+        "PredictionResponse": {"type": "object", "required": required, "properties": {
+            "predictions": rows(), "model_name": string(), "model_version": string(),
+            "inference_time_ms": {"type": "number"}, "batch_id": nullable(),
+        }},
     }})
 }
 

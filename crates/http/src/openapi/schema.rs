@@ -144,7 +144,8 @@ pub(super) fn plain(signature: &Signature) -> (Value, Value) {
 pub(super) fn infer(signature: &Signature) -> (Value, Value) {
     let one = |spec: &TensorSpec, data: Value| {
         let rank = spec.shape.len();
-        json!({"type": "object", "required": ["name", "datatype", "shape"], "description": spec.to_string(), "properties": {
+        let required = ["name", "datatype", "shape"];
+        json!({"type": "object", "required": required, "description": spec.to_string(), "properties": {
             "name": {"type": "string", "enum": [&*spec.name]},
             "datatype": {"type": "string", "enum": [spec.dtype.name()]},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": rank, "maxItems": rank},
