@@ -11,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use http_body::Body;
 use millrace_core::{Code, ModelRef, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, VersionChoice};
 use millrace_protocol::front::{Record, now, on_compute};
+use millrace_protocol::tfs::Bare;
 use serde_json::json;
 
 mod codec;
@@ -215,8 +216,8 @@ fn resolve(
     };
     found.map_err(|refusal| match refusal.reason() {
         Reason::ModelUnknown | Reason::VersionUnknown | Reason::LabelUnknown => {
-            let version = prediction.version.as_deref().map(|version| format!(":{}", view::bare(version)));
-            let text = format!("Model {}{} not found", view::bare(name), version.unwrap_or_default());
+            let version = prediction.version.as_deref().map(|version| format!(":{}", Bare(version)));
+            let text = format!("Model {}{} not found", Bare(name), version.unwrap_or_default());
             failure(Refusal::new(refusal.reason(), text))
         }
         _ => failure(refusal),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use millrace_core::{Catalog, Quoted, Reason, Refusal, VersionState, VersionStatus};
+use millrace_core::{Catalog, Reason, Refusal, VersionState, VersionStatus};
+use millrace_protocol::tfs::Bare;
 use serde::Serialize;
 
 use super::failure;
@@ -45,8 +46,8 @@ pub(super) fn models(catalog: &dyn Catalog) -> Answer {
 /// 404 for a model or a version that is not known.
 pub(super) fn metrics(catalog: &dyn Catalog, name: &str, version: Option<&str>) -> Result<Answer, Failure> {
     let unknown = || {
-        let version = version.map(|version| format!(":{}", bare(version))).unwrap_or_default();
-        failure(Refusal::new(Reason::ModelUnknown, format!("Model {}{version} not found", bare(name))))
+        let version = version.map(|version| format!(":{}", Bare(version))).unwrap_or_default();
+        failure(Refusal::new(Reason::ModelUnknown, format!("Model {}{version} not found", Bare(name))))
     };
     let model = catalog.model(name).ok_or_else(unknown)?;
     let number = match version {
@@ -69,11 +70,6 @@ pub(super) fn metrics(catalog: &dyn Catalog, name: &str, version: Option<&str>) 
             total_inference_time: total,
         },
     }))
-}
-
-/// Foreign text escaped and cut, without quotes.
-pub(super) fn bare(text: &str) -> String {
-    Quoted(text).to_string().trim_matches('`').to_owned()
 }
 
 fn document(body: &impl Serialize) -> Answer {

@@ -4,7 +4,8 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use millrace_core::{Quoted, Reason, Refusal};
+use millrace_core::{Reason, Refusal};
+use millrace_protocol::tfs::Bare;
 use serde_json::{Value, json};
 
 mod paths;
@@ -46,11 +47,11 @@ pub(crate) fn page() -> Answer {
 /// 404 for a model that is not known.
 pub(crate) fn of_model(shared: &Shared, name: &str) -> Result<Answer, Failure> {
     let name = segment(name).unwrap_or_default();
-    let model = shared.parts.catalog.model(&name).ok_or_else(|| {
-        let shown = Quoted(&name).to_string();
-        let text = format!("Model not found: {}", shown.trim_matches('`'));
-        failure(Refusal::new(Reason::ModelUnknown, text))
-    })?;
+    let model = shared
+        .parts
+        .catalog
+        .model(&name)
+        .ok_or_else(|| failure(Refusal::new(Reason::ModelUnknown, format!("Model not found: {}", Bare(&name)))))?;
     let mut paths = Paths::new();
     paths::model(&mut paths, &model);
     Ok(answer(&described(name.as_ref(), "A model.", paths)))

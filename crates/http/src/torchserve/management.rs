@@ -19,7 +19,7 @@ use super::{failure, form, identified, media_type};
 use crate::error::Failure;
 use crate::exchange::{Asked, receive_order};
 use crate::openapi;
-use crate::response::{self, Answer};
+use crate::response::{Answer, json};
 use crate::route::segment;
 use crate::service::Shared;
 
@@ -73,7 +73,7 @@ where
     match (route(asked.parts.uri.path()), method) {
         (Route::Models, "GET") => {
             let page = Page::read(pairs(&parameters()?)).map_err(failure)?;
-            Ok(text(StatusCode::OK, list_text(&list(catalog, page))))
+            Ok(json(StatusCode::OK, list_text(&list(catalog, page))))
         }
         (Route::Models, "POST") => {
             let order = Register::read(pairs(&parameters()?)).map_err(failure)?;
@@ -83,7 +83,7 @@ where
         (Route::Model { model, version }, "GET") => {
             let (model, version) = decoded(model, version);
             let views = describe(catalog, &model, version.as_deref()).map_err(failure)?;
-            Ok(text(StatusCode::OK, describe_text(&views)))
+            Ok(json(StatusCode::OK, describe_text(&views)))
         }
         (Route::Model { model, version }, "PUT") => {
             let order = Scale::read(pairs(&parameters()?)).map_err(failure)?;
@@ -105,7 +105,7 @@ where
             let name = views.first().map_or(&*model, |view| &view.model_name);
             let ready = catalog.model(name).is_some_and(|status| status.is_ready());
             let body = serde_json::json!({"name": name, "ready": ready});
-            Ok(response::json(StatusCode::OK, body.to_string()))
+            Ok(json(StatusCode::OK, body.to_string()))
         }
         (Route::Description, "GET" | "HEAD" | "OPTIONS") => Ok(openapi::torchserve_management()),
         (Route::Unknown, _) => Err(failure(torchserve::Failure::no_such_resource())),
@@ -129,11 +129,7 @@ async fn patiently(
 fn done(done: Result<Done, torchserve::Failure>) -> Result<Answer, Failure> {
     let done = done.map_err(failure)?;
     let status = StatusCode::from_u16(done.rest_status).unwrap_or(StatusCode::OK);
-    Ok(text(status, status_text(&done.status)))
-}
-
-fn text(status: StatusCode, body: String) -> Answer {
-    response::json(status, body)
+    Ok(json(status, status_text(&done.status)))
 }
 
 fn control(shared: &Shared) -> Result<&dyn Control, Failure> {
