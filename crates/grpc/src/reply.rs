@@ -85,7 +85,7 @@ impl Reply {
         let reply = match packing {
             None => self,
             Some(coding) if self.bytes <= config.offload_bytes => self.packed(coding)?,
-            Some(coding) => on_compute(compute, move || self.packed(coding)).await??,
+            Some(coding) => Box::pin(on_compute(compute, move || self.packed(coding))).await??,
         };
         if reply.bytes < SMALL_ANSWER {
             return Ok(reply);

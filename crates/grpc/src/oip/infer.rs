@@ -20,7 +20,6 @@ use super::request::{Outline, Question};
 use crate::body::GrpcBody;
 use crate::call::{Call, RequestBody, late, within};
 use crate::failure::Failure;
-use crate::head::Head;
 use crate::reply::Reply;
 use crate::service::Shared;
 
@@ -48,23 +47,35 @@ async fn attempt<B: RequestBody>(
     let arrived = shared.message(call, body, shared.parts.config.max_message_bytes).await.map_err(failure)?;
     record.carried(arrived.sent);
     let message = arrived.bytes;
-    let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
-    let asked = ask(shared, call, record, &outline)?;
-    let (deadline, id) = (Some(asked.deadline), outline.id.to_owned());
-    let ready = {
-        let decoding = pin!(decode(shared, asked, outline, &message));
-        within(deadline, call.received, decoding).await?
+    let (id, begun) = {
+        let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
+        (outline.id.to_owned(), begin(shared, call, record, &outline, &message)?)
+    };
+    let ready = match begun {
+        Begun::Ready(ready) => ready,
+        // A future of its own, so that short requests do not carry the room that it needs.
+        Begun::Long(asked) => Box::pin(asked.read(shared, &message)).await?,
     };
     // What was copied out of it is copied; what was not keeps it.
     drop(message);
-    let answering = pin!(async {
-        let Ready { servable, request, plan, patience, mut times } = ready;
+    let Ready { servable, request, plan, patience, deadline, mut times } = ready;
+    let response = {
         let future = contained(|| servable.infer(request)).map_err(failure)?;
-        let response = patience.wait(contained_future(future)).await?;
-        let reply = encode(shared, call.head, &*servable, &plan, response, (&id, None), &mut times).await?;
-        Ok(Done { reply, ended: now(), times })
-    });
-    within(deadline, call.received, answering).await
+        let answer = pin!(patience.wait(contained_future(future)));
+        within(Some(deadline), call.received, answer).await?
+    };
+    let began = now();
+    let outputs = match convert(shared, plan, response, &mut times) {
+        Converted::Here(outputs) => outputs.map_err(failure)?,
+        Converted::Long(work) => {
+            let work = Box::pin(on_compute(&*shared.parts.compute, work));
+            within(Some(deadline), call.received, work).await.and_then(|outputs| outputs).map_err(failure)?
+        }
+    };
+    let reply = write(&*servable, (&id, None), &outputs)?;
+    drop(outputs);
+    let reply = shared.finish(call.head, reply).await.map_err(failure)?;
+    Ok(Done::now(reply, began, times))
 }
 
 /// Refuses what comes once the server has stopped taking requests.
@@ -79,7 +90,7 @@ pub(super) fn check_open(shared: &Shared) -> Result<(), Failure> {
 pub(super) struct Asked {
     servable: Arc<dyn Servable>,
     context: RequestContext,
-    pub(super) deadline: Instant,
+    deadline: Instant,
     arrived: Instant,
 }
 
@@ -89,7 +100,17 @@ pub(super) struct Ready {
     pub(super) request: InferRequest,
     pub(super) plan: OutputPlan,
     pub(super) patience: Patience,
+    pub(super) deadline: Instant,
     pub(super) times: Answered,
+}
+
+/// A request whose message has been looked at.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart as soon as it is made")]
+pub(super) enum Begun {
+    /// There was little to convert, and it is done.
+    Ready(Ready),
+    /// There is much to convert.
+    Long(Asked),
 }
 
 /// An inference that was answered.
@@ -97,6 +118,14 @@ pub(super) struct Done {
     pub(super) reply: Reply,
     pub(super) ended: Instant,
     pub(super) times: Answered,
+}
+
+impl Done {
+    /// Answered just now; writing the answer began at `began`.
+    pub(super) fn now(reply: Reply, began: Instant, times: Answered) -> Self {
+        let ended = now();
+        Self { reply, ended, times: Answered { encode: ended.saturating_duration_since(began), ..times } }
+    }
 }
 
 /// Records how a request ended.
@@ -113,57 +142,61 @@ pub(super) fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Res
     }
 }
 
-/// Finds the model of a request that has just arrived.
+/// Finds the model of a request that has just arrived, and reads the question where that is little work.
 ///
 /// # Errors
-/// A [`Failure`]: unknown, not ready, or a version that is none.
-pub(super) fn ask(
+/// A [`Failure`]: a model that is unknown or not ready, a version that is none, or what does not fit the model.
+pub(super) fn begin(
     shared: &Shared,
     call: Call<'_>,
     record: &mut Record<'_>,
     outline: &Outline<'_>,
-) -> Result<Asked, Failure> {
+    message: &Bytes,
+) -> Result<Begun, Failure> {
     let parts = &shared.parts;
     let arrived = now();
     let (context, deadline) = call.context(Protocol::OipGrpc, arrived, parts.config.request_timeout);
     let servable = oip::resolve_name(&*parts.resolver, outline.model_name, outline.model_version, &context)?;
     record.found(&*servable);
-    Ok(Asked { servable, context, deadline, arrived })
+    let asked = Asked { servable, context, deadline, arrived };
+    if outline.weight(&*asked.servable) > parts.config.offload_bytes {
+        return Ok(Begun::Long(asked));
+    }
+    let question = contained(|| outline.question(message, &*asked.servable)).and_then(|question| question);
+    Ok(Begun::Ready(asked.ready(question.map_err(failure)?)))
 }
 
-/// Reads the question; on a compute thread where much has to be converted.
-///
-/// # Errors
-/// A [`Failure`] that says what does not fit the model.
-pub(super) async fn decode(
-    shared: &Shared,
-    asked: Asked,
-    outline: Outline<'_>,
-    message: &Bytes,
-) -> Result<Ready, Failure> {
-    let parts = &shared.parts;
-    let Asked { servable, mut context, deadline, arrived } = asked;
-    let question = if outline.weight(&*servable) > parts.config.offload_bytes {
-        let (message, lease) = (message.clone(), Arc::clone(&servable));
+impl Asked {
+    /// Reads the question on a compute thread.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says what does not fit the model.
+    pub(super) async fn read(self, shared: &Shared, message: &Bytes) -> Result<Ready, Failure> {
+        let (message, lease) = (message.clone(), Arc::clone(&self.servable));
         let read = move || Outline::read(&message)?.question(&message, &*lease);
-        on_compute(&*parts.compute, read).await
-    } else {
-        contained(|| outline.question(message, &*servable))
-    };
-    let Question { inputs, plan, parameters } = question.and_then(|question| question).map_err(failure)?;
-    context.priority = parameters.priority;
-    let own = parameters.queue_deadline(context.received, deadline);
-    context.deadline = Some(own);
-    let is_batched = servable.signatures().get(0).is_some_and(Signature::is_batched);
-    let rows = inputs.first().filter(|_| is_batched).and_then(|input| input.shape().rows());
-    let times = Answered {
-        decode: now().saturating_duration_since(arrived),
-        examples: rows.unwrap_or(1),
-        ..Answered::default()
-    };
-    let patience = Patience { parameters, own: Some(own).filter(|own| *own < deadline), received: context.received };
-    let request = InferRequest { signature: 0, inputs, wanted: plan.wanted(), context };
-    Ok(Ready { servable, request, plan, patience, times })
+        let reading = async { on_compute(&*shared.parts.compute, read).await.and_then(|question| question) };
+        let question = within(Some(self.deadline), self.context.received, reading).await.map_err(failure)?;
+        Ok(self.ready(question))
+    }
+
+    fn ready(self, question: Question) -> Ready {
+        let Self { servable, mut context, deadline, arrived } = self;
+        let Question { inputs, plan, parameters } = question;
+        context.priority = parameters.priority;
+        let own = parameters.queue_deadline(context.received, deadline);
+        context.deadline = Some(own);
+        let is_batched = servable.signatures().get(0).is_some_and(Signature::is_batched);
+        let rows = inputs.first().filter(|_| is_batched).and_then(|input| input.shape().rows());
+        let times = Answered {
+            decode: now().saturating_duration_since(arrived),
+            examples: rows.unwrap_or(1),
+            ..Answered::default()
+        };
+        let own = Some(own).filter(|own| *own < deadline);
+        let patience = Patience { parameters, own, received: context.received };
+        let request = InferRequest { signature: 0, inputs, wanted: plan.wanted(), context };
+        Ready { servable, request, plan, patience, deadline, times }
+    }
 }
 
 /// How long a request itself is willing to wait, and in which words that ends.
@@ -194,24 +227,19 @@ impl Patience {
     }
 }
 
-/// Writes the answer that `response` is to the request called `id`; on a compute thread where much has to be converted.
-///
-/// # Errors
-/// A [`Failure`]: too large, too much that was not taken, or outputs that are not what was wanted.
-pub(super) async fn encode(
-    shared: &Shared,
-    head: &Head,
-    servable: &dyn Servable,
-    plan: &OutputPlan,
-    response: InferResponse,
-    (id, is_final): (&str, Option<bool>),
-    times: &mut Answered,
-) -> Result<Reply, Failure> {
-    let began = now();
+/// Outputs on their way to the wire.
+pub(super) enum Converted {
+    /// There was little to convert, and it is done.
+    Here(Result<Vec<Output>, Refusal>),
+    /// There is much to convert.
+    Long(Box<dyn FnOnce() -> Result<Vec<Output>, Refusal> + Send>),
+}
+
+/// Makes of `response` what the request wanted, where that is little work.
+pub(super) fn convert(shared: &Shared, plan: OutputPlan, response: InferResponse, times: &mut Answered) -> Converted {
     times.queue = response.stages.queue();
     times.compute = response.stages.compute();
-    let parts = &shared.parts;
-    let (plan, tensors) = (plan.clone(), response.outputs);
+    let tensors = response.outputs;
     let work: usize = tensors
         .iter()
         .zip(&plan.outputs)
@@ -223,12 +251,37 @@ pub(super) async fn encode(
         let one = |(planned, tensor): (_, Tensor)| Ok(Output { planned, raw: raw_bytes(&tensor)?, tensor });
         plan.outputs.into_iter().zip(tensors).map(one).collect::<Result<Vec<Output>, Refusal>>()
     };
-    let outputs =
-        if work > parts.config.offload_bytes { on_compute(&*parts.compute, convert).await } else { contained(convert) };
-    let outputs = outputs.and_then(|outputs| outputs).map_err(failure)?;
+    if work > shared.parts.config.offload_bytes {
+        return Converted::Long(Box::new(convert));
+    }
+    Converted::Here(contained(convert).and_then(|outputs| outputs))
+}
+
+impl Converted {
+    /// The outputs; those that are much work are made on a compute thread.
+    ///
+    /// # Errors
+    /// A [`Failure`] where they are not what was wanted, or the compute pool's.
+    pub(super) async fn outputs(self, shared: &Shared) -> Result<Vec<Output>, Failure> {
+        let outputs = match self {
+            Self::Here(outputs) => outputs,
+            Self::Long(convert) => {
+                Box::pin(on_compute(&*shared.parts.compute, convert)).await.and_then(|outputs| outputs)
+            }
+        };
+        outputs.map_err(failure)
+    }
+}
+
+/// The answer to the request called `id`.
+///
+/// # Errors
+/// A [`Failure`] where it is too large.
+pub(super) fn write(
+    servable: &dyn Servable,
+    (id, is_final): (&str, Option<bool>),
+    outputs: &[Output],
+) -> Result<Reply, Failure> {
     let (model, version) = (servable.model().as_str(), servable.version());
-    let answer = Answer { model, version, id, is_final, outputs: &outputs };
-    let reply = shared.finish(head, answer.write().map_err(failure)?).await.map_err(failure)?;
-    times.encode += now().saturating_duration_since(began);
-    Ok(reply)
+    Answer { model, version, id, is_final, outputs }.write().map_err(failure)
 }

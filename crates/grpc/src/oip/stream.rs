@@ -2,7 +2,8 @@
 //!
 //! A request that fails is answered on the stream, which stays open; a client may ask for the first failure to end it.
 
-use std::future::{poll_fn, ready};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,7 +16,7 @@ use millrace_protocol::front::{ConnectionContext, Record, contained, now};
 
 use super::answer::Answer;
 use super::failure;
-use super::infer::{Done, Ready, ask, check_open, conclude, decode, encode};
+use super::infer::{Begun, Done, Ready, begin, check_open, conclude, convert, write};
 use super::request::Outline;
 use crate::body::GrpcBody;
 use crate::call::{Call, RequestBody, within};
@@ -98,26 +99,32 @@ async fn attempt(
         id: outline.id.to_owned(),
     };
     let id = names.id.as_str();
-    let asked = ask(shared, call, record, &outline)?;
-    let deadline = Some(asked.deadline);
-    let decoded = within(deadline, call.received, decode(shared, asked, outline, &message)).await?;
+    let begun = begin(shared, call, record, &outline, &message)?;
+    drop(outline);
+    let ready = match begun {
+        Begun::Ready(ready) => ready,
+        Begun::Long(asked) => Box::pin(asked.read(shared, &message)).await?,
+    };
     drop(message);
-    within(deadline, call.received, async {
-        let Ready { servable, request, plan, patience, mut times } = decoded;
+    let deadline = Some(ready.deadline);
+    let answering = pin!(async {
+        let Ready { servable, request, plan, patience, mut times, .. } = ready;
         let mut stream = contained(|| servable.infer_stream(request)).map_err(failure)?;
         let mut next = patience.wait(poll_fn(|context| poll(&mut stream, context))).await?;
         while let Some(response) = next {
             // Which answer is the last one shows only when the stream is asked for another.
             let ahead = poll_fn(|context| Poll::Ready(poll(&mut stream, context))).await;
             let is_final = matches!(ahead, Poll::Ready(Ok(None)));
-            let name = (id, Some(is_final));
-            let reply = encode(shared, call.head, &*servable, &plan, response, name, &mut times).await?;
+            let began = now();
+            let outputs = convert(shared, plan.clone(), response, &mut times).outputs(shared).await?;
+            let reply = write(&*servable, (id, Some(is_final)), &outputs)?;
+            let reply = shared.finish(call.head, reply).await.map_err(failure)?;
             if is_final {
-                return Ok(Done { reply, ended: now(), times });
+                return Ok(Done::now(reply, began, times));
             }
             let _gone = answers.send(reply).await;
             next = match ahead {
-                Poll::Ready(result) => patience.wait(ready(result)).await?,
+                Poll::Ready(result) => patience.wait(std::future::ready(result)).await?,
                 Poll::Pending => patience.wait(poll_fn(|context| poll(&mut stream, context))).await?,
             };
         }
@@ -125,9 +132,9 @@ async fn attempt(
         let (model, version) = (servable.model().as_str(), servable.version());
         let empty = Answer { model, version, id, is_final: Some(true), outputs: &[] };
         let reply = if patience.wants_empty_end() { empty.write().map_err(failure)? } else { Reply::nothing() };
-        Ok(Done { reply, ended: now(), times })
-    })
-    .await
+        Ok(Done::now(reply, now(), times))
+    });
+    within(deadline, call.received, answering).await
 }
 
 /// The stream's next answer, or `None` after the last.
