@@ -90,13 +90,11 @@ impl Doors {
         ended.refuses(code::INVALID_ARGUMENT, text);
     }
 
-    /// One REST input in the words of a test: `shape` and `data` as they stand.
+    /// The input with this shape, as JSON writes it and as numbers, is refused by either door.
     #[track_caller]
     fn both_refuse_shape(&mut self, shape: &str, sizes: &[i64], text: &str) {
         self.rest_refuses(input(shape, "[1, 2, 3, 4]"), text);
-        let raw = vec![[0; 16].to_vec().into()];
-        let mut bad = request(InferInputTensor { shape: sizes.to_vec(), ..good().0 });
-        bad.raw_input_contents = raw;
+        let bad = request((InferInputTensor { shape: sizes.to_vec(), ..good().0 }, vec![0; 16]));
         self.grpc_refuses(&bad, text);
     }
 }
@@ -112,27 +110,12 @@ fn good() -> (InferInputTensor, Vec<u8>) {
     (input, 1.0_f32.to_le_bytes().to_vec())
 }
 
-/// What [`request`] takes.
-trait IntoInput {
-    fn into_input(self) -> (InferInputTensor, Option<Vec<u8>>);
+/// A gRPC request to `half_plus_two` with one input and its raw contents.
+fn request((input, raw): (InferInputTensor, Vec<u8>)) -> ModelInferRequest {
+    ModelInferRequest { raw_input_contents: vec![raw.into()], ..request_without_raw(input) }
 }
 
-impl IntoInput for (InferInputTensor, Vec<u8>) {
-    fn into_input(self) -> (InferInputTensor, Option<Vec<u8>>) {
-        (self.0, Some(self.1))
-    }
-}
-
-impl IntoInput for InferInputTensor {
-    fn into_input(self) -> (InferInputTensor, Option<Vec<u8>>) {
-        (self, None)
-    }
-}
-
-/// A gRPC request to `half_plus_two` with one input, and its raw contents if it has any.
-fn request(input: impl IntoInput) -> ModelInferRequest {
-    let (input, raw) = input.into_input();
-    let raw_input_contents = raw.into_iter().map(Into::into).collect();
-    let model_name = "half_plus_two".into();
-    ModelInferRequest { model_name, inputs: vec![input], raw_input_contents, ..Default::default() }
+/// The same without raw contents.
+fn request_without_raw(input: InferInputTensor) -> ModelInferRequest {
+    ModelInferRequest { model_name: "half_plus_two".into(), inputs: vec![input], ..Default::default() }
 }

@@ -4,11 +4,11 @@ use millrace_proto::inference::model_infer_request::{InferInputTensor, InferRequ
 use millrace_proto::inference::{InferTensorContents, ModelInferRequest};
 use serde_json::json;
 
-use super::{Doors, INFER, MIB, MODEL_INFER, good, input, request};
+use super::{Doors, INFER, MIB, MODEL_INFER, good, input, request, request_without_raw};
 use crate::support::Client;
 
 fn typed(contents: InferTensorContents, sizes: &[i64]) -> ModelInferRequest {
-    request(InferInputTensor { contents: Some(contents), shape: sizes.to_vec(), ..good().0 })
+    request_without_raw(InferInputTensor { contents: Some(contents), shape: sizes.to_vec(), ..good().0 })
 }
 
 #[test]
