@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::ConnectionLimits;
 use super::carried::{BoxError, Carried};
 use super::drive::{Ends, LINGER, drive};
+use super::gathered::Gathered;
 use super::phase::{Phase, Phases};
 use super::socket::Stream;
 use super::timed::{Activity, Patience, Timed};
@@ -86,7 +87,8 @@ pub(crate) async fn serve<A: Answer>(
     };
     let activity = Arc::new(Activity::default());
     let patience = Patience { header: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
-    let io = TokioIo::new(Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity)));
+    let timed = Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity));
+    let io = TokioIo::new(Gathered::new(timed, is_http2));
     let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), is_http2 });
     let service = service_fn(|request| {
         let begun = Begun::new(&connection);

@@ -8,6 +8,7 @@ mod bind;
 mod carried;
 mod connection;
 mod drive;
+mod gathered;
 mod phase;
 mod socket;
 mod timed;
