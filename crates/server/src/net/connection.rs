@@ -145,11 +145,15 @@ impl<A: Answer> Begun<A> {
     async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Response<Carried<A>> {
         let Connection { answer, phases, is_http2, .. } = &*self.0;
         let tongue = A::tongue(&request);
-        let response =
-            until_cut(answer.answer(tongue, request, caller), phases, *is_http2).await.unwrap_or_else(|| {
-                phases.count_cut();
-                A::cut(tongue)
-            });
+        let response = {
+            // Handed on by value it would take its room twice.
+            let answering = pin!(answer.answer(tongue, request, caller));
+            until_cut(answering, phases, *is_http2).await
+        };
+        let response = response.unwrap_or_else(|| {
+            phases.count_cut();
+            A::cut(tongue)
+        });
         response.map(|body| Carried::new(body, self, tongue))
     }
 }
