@@ -56,7 +56,7 @@ where
 /// `POST /v2/repository/models/{name}/load` and `…/unload`. Ends when it is done.
 ///
 /// # Errors
-/// A [`Failure`]: not allowed here, no order, no such model, or what went wrong.
+/// A [`Failure`]: not allowed here, no order, no such model to load, or what went wrong.
 pub(super) async fn repository<B>(
     shared: &Shared,
     asked: Asked<'_>,
@@ -82,7 +82,11 @@ where
     })?;
     let result = match order {
         Order::Load => control.load(&model, None).await.map_err(|refusal| failed(&load_failure(&model, refusal))),
-        Order::Unload => control.unload(&model, None).await.map_err(OipCodec::failure),
+        Order::Unload => match control.unload(&model, None).await {
+            // What is not there is unloaded already.
+            Err(refusal) if refusal.reason() == Reason::ModelUnknown => Ok(()),
+            result => result.map_err(OipCodec::failure),
+        },
     };
     result.map(|()| response::empty(StatusCode::OK))
 }
