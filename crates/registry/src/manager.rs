@@ -290,8 +290,10 @@ impl Manager {
     }
 
     fn take(&mut self, mut scan: Scan, trusted: bool, now: Instant) {
-        self.warn(std::mem::take(&mut scan.warnings));
+        let mut warnings = std::mem::take(&mut scan.warnings);
         self.table.scanned(scan, trusted, now);
+        warnings.extend(self.table.missing());
+        self.warn(warnings);
         self.schedule.scanned = now;
     }
 

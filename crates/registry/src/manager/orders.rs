@@ -228,7 +228,11 @@ impl Manager {
             if is_last {
                 return Overrides::default();
             }
-            let overrides = meant.iter().fold(overrides, |overrides, number| overrides.without(*number));
+            let mut overrides = meant.iter().fold(overrides, |overrides, number| overrides.without(*number));
+            if version.is_none() {
+                // Else whatever is registered next would be refused in favour of a version that is gone.
+                overrides.aliases.retain(|alias, target| alias.as_str() != Alias::DEFAULT || target.is_none());
+            }
             if unloads { overrides.with_unload(version) } else { overrides }
         })?;
         let withdrawn = meant.iter().filter_map(|number| self.table.withdraw(model, *number));

@@ -120,4 +120,12 @@ impl<L> Model<L> {
         let policy = config.versions.as_ref().or_else(|| listed.map(|(policy, _)| policy)).unwrap_or(&default);
         wanted(policy, &aliases, overrides, &present)
     }
+
+    /// The versions that a configuration names one by one and that are not on disk.
+    pub(super) fn missing(&self, listed: Option<&Listed>, overrides: &Overrides) -> Vec<u64> {
+        let configured = self.config.as_ref().and_then(|config| config.versions.as_ref());
+        let policy = overrides.policy.as_ref().or(configured).or_else(|| listed.map(|(policy, _)| policy));
+        let Some(VersionPolicy::Specific(versions)) = policy else { return Vec::new() };
+        versions.iter().copied().filter(|version| !self.on_disk.contains_key(version)).collect()
+    }
 }

@@ -60,6 +60,18 @@ impl<L> Table<L> {
         Some(model.wanted(self.config.listed.get(name), self.orders.get(name).unwrap_or(&none)))
     }
 
+    /// A line for each version that a configuration names and the disk does not have. The others serve.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let none = Overrides::default();
+        let models = self.models.iter().filter(|(_, model)| !model.gone);
+        let missing = models.flat_map(|(name, model)| {
+            let overrides = self.orders.get(name).unwrap_or(&none);
+            let versions = model.missing(self.config.listed.get(name), overrides);
+            versions.into_iter().map(move |version| (name, version))
+        });
+        missing.map(|(name, version)| format!("model `{name}`: version {version} is wanted and not on disk")).collect()
+    }
+
     /// The orders that hold.
     pub(crate) fn orders(&self) -> &Orders {
         &self.orders

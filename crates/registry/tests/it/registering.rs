@@ -321,3 +321,19 @@ fn an_unregister_during_the_load_wins() {
     assert_eq!(served.resolve(&ModelRef::new("m")).unwrap_err().reason(), Reason::ModelUnknown);
     assert_eq!(served.names(), Vec::<String>::new());
 }
+
+#[test]
+fn a_default_that_was_ordered_goes_with_the_model() {
+    let repository = Repository::new();
+    let served = start(
+        repository.version("m", 1).version("m", 2).file("m/model.toml", "versions = \"all\"").with_store(),
+        FakeBackend::default(),
+    );
+    served.set_alias("m", "default", 1).unwrap();
+    served.unregister("m", 2).unwrap();
+    served.unregister("m", None).unwrap();
+    assert_eq!(served.default_of("m"), Err(Reason::NotReady));
+    let again = Registration { keep_default: true, ..Registration::new("m") };
+    assert_eq!(served.register(again).unwrap(), ("m".to_owned(), 2));
+    assert_eq!(served.default_of("m"), Ok(2), "the first version that is there again");
+}

@@ -188,3 +188,11 @@ fn statistics_and_facts_are_in_the_status() {
     assert_eq!(status.signatures.unwrap().get(0).unwrap().inputs()[0].to_string(), "x FP32[N]");
     assert!(status.load_time.is_some());
 }
+
+#[test]
+fn a_version_that_is_named_and_missing_is_a_warning_and_the_others_serve() {
+    let repository = Repository::new();
+    let served = repository.version("m", 1).version("m", 2).file("m/model.toml", "versions = [1, 9]").start();
+    assert_eq!(served.available("m"), [1]);
+    assert_eq!(served.0.warnings(), ["model `m`: version 9 is wanted and not on disk"]);
+}
