@@ -63,7 +63,9 @@ fn not_resolved(refusal: Refusal, model: &ModelRef<'_>) -> Failure {
         }
         Reason::NotReady | Reason::Loading => {
             let name = Bare(model.name);
-            format!("Request for unknown model: '{name}' has no available versions ({refusal})")
+            let why =
+                if refusal.reason() == Reason::Loading { "its first version is loading" } else { "none can serve now" };
+            format!("Model '{name}' has no available versions: {why}")
         }
         Reason::SignatureUnknown
         | Reason::InvalidInput
@@ -109,17 +111,56 @@ fn unknown(model: &ModelRef<'_>, is_whole: bool) -> String {
 pub fn is_model_ready(catalog: &dyn Catalog, model: &ModelRef<'_>) -> Result<bool, Failure> {
     let not_found = |reason: Reason| Refusal::new(reason, unknown(model, reason == Reason::ModelUnknown));
     let status = catalog.model(model.name).ok_or_else(|| not_found(Reason::ModelUnknown))?;
-    let VersionChoice::Number(number) = model.version else { return Ok(status.is_ready()) };
+    let number = match model.version {
+        VersionChoice::Number(number) => number,
+        VersionChoice::Default | VersionChoice::Label(_) => match status.default_version {
+            Some(number) => number,
+            None => return Ok(false),
+        },
+    };
     let version = status.versions.iter().find(|version| version.version == number);
     let version = version.ok_or_else(|| not_found(Reason::VersionUnknown))?;
-    Ok(version.state == VersionState::Available)
+    // A version that was scaled to nothing is loaded, and refuses every request.
+    Ok(version.state == VersionState::Available && version.executors != Some(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use millrace_core::{Reason, VersionChoice};
+    use millrace_core::{Catalog, ModelRef, ModelStatus, Reason, VersionChoice, VersionState, VersionStatus};
 
-    use super::parse_version;
+    use super::{is_model_ready, parse_version};
+
+    #[derive(Debug)]
+    struct One(ModelStatus);
+
+    impl Catalog for One {
+        fn models(&self) -> Vec<ModelStatus> {
+            vec![self.0.clone()]
+        }
+        fn model(&self, name: &str) -> Option<ModelStatus> {
+            (name == self.0.name.as_str()).then(|| self.0.clone())
+        }
+        fn is_ready(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_model_is_ready_when_its_version_takes_requests() {
+        let ready = |state: VersionState, executors: Option<usize>, version: VersionChoice<'_>| {
+            let status = VersionStatus { executors, ..VersionStatus::new(1, state) };
+            let model = "m".parse().unwrap();
+            let default_version = (state == VersionState::Available).then_some(1);
+            let one = One(ModelStatus { versions: vec![status], default_version, ..ModelStatus::new(model) });
+            is_model_ready(&one, &ModelRef { name: "m", version }).unwrap()
+        };
+        for version in [VersionChoice::Default, VersionChoice::Number(1)] {
+            assert!(ready(VersionState::Available, None, version));
+            assert!(ready(VersionState::Available, Some(2), version));
+            assert!(!ready(VersionState::Available, Some(0), version), "scaled to nothing");
+            assert!(!ready(VersionState::Loading, None, version));
+        }
+    }
 
     #[test]
     fn a_version_is_a_whole_number_or_nothing() {
