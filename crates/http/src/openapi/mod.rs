@@ -25,7 +25,9 @@ const PAGE: &str = include_str!("page.html");
 pub(crate) fn document(shared: &Shared) -> Answer {
     let mut paths = Paths::new();
     paths::common(&mut paths);
+    paths::plain(&mut paths);
     shared.parts.catalog.models().iter().for_each(|model| paths::model(&mut paths, model));
+    paths::platforms(&mut paths, &shared.parts.config);
     let title = "millrace";
     answer(&described(title, "Models over every protocol that their clients speak.", paths))
 }

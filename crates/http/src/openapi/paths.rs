@@ -4,11 +4,13 @@ use millrace_core::{ModelStatus, VersionStatus};
 use serde_json::{Map, Value, json};
 
 use super::schema;
+use crate::config::HttpConfig;
 
 /// Paths and what each method of them does.
 pub(super) type Paths = Map<String, Value>;
 
 /// What an operation is: enough to write it down.
+#[derive(Default)]
 struct Operation<'a> {
     tag: &'a str,
     summary: String,
@@ -18,16 +20,22 @@ struct Operation<'a> {
     error: &'static str,
     /// The parameters that the path names.
     parameters: Vec<Value>,
+    /// Whether the request may have no body.
+    may_be_empty: bool,
+    /// Whether the answer is text and no JSON.
+    is_text: bool,
 }
 
 impl Operation<'_> {
     fn document(self) -> Value {
         let content = |schema: Value| json!({"application/json": {"schema": schema}});
+        let answer =
+            if self.is_text { json!({"text/plain": {"schema": {"type": "string"}}}) } else { content(self.answer) };
         let mut document = json!({
             "tags": [self.tag],
             "summary": self.summary,
             "responses": {
-                "200": {"description": "the answer", "content": content(self.answer)},
+                "200": {"description": "the answer", "content": answer},
                 "default": {
                     "description": "a refusal",
                     "content": content(json!({"$ref": format!("#/components/schemas/{}", self.error)})),
@@ -35,7 +43,7 @@ impl Operation<'_> {
             },
         });
         if let Some(request) = self.request {
-            document["requestBody"] = json!({"required": true, "content": content(request)});
+            document["requestBody"] = json!({"required": !self.may_be_empty, "content": content(request)});
         }
         if !self.parameters.is_empty() {
             document["parameters"] = Value::Array(self.parameters);
@@ -68,6 +76,7 @@ pub(super) fn common(paths: &mut Paths) {
         answer,
         error,
         parameters,
+        ..Operation::default()
     };
     let health = json!({"type": "object", "required": ["status", "timestamp"], "properties": {
         "status": {"type": "string"}, "timestamp": {"type": "number"}}});
@@ -85,7 +94,7 @@ pub(super) fn common(paths: &mut Paths) {
         request: Some(request),
         answer,
         error: "Detail",
-        parameters: vec![],
+        ..Operation::default()
     };
     add(paths, "/predict", "post", post("A prediction from rows of numbers", request.clone(), answer.clone()));
     let list = |items: Value| json!({"type": "array", "items": items});
@@ -139,6 +148,117 @@ pub(super) fn common(paths: &mut Paths) {
     add(paths, "/ping", "get", get("torchserve", "Whether the server is well", object(), "TorchServeError", vec![]));
 }
 
+/// A path, its method and what it does.
+type Row<'a> = (&'a str, &'static str, &'static str);
+
+/// TensorFlow Serving's routes of one version or label.
+const TFS: [Row<'_>; 6] = [
+    ("/v1/models/{model_name}/versions/{version}", "get", "The state of a version"),
+    ("/v1/models/{model_name}/versions/{version}/metadata", "get", "What a version takes and gives"),
+    ("/v1/models/{model_name}/versions/{version}:predict", "post", "A prediction of a version"),
+    ("/v1/models/{model_name}/labels/{label}", "get", "The state of the version with a label"),
+    ("/v1/models/{model_name}/labels/{label}/metadata", "get", "What the version with a label takes and gives"),
+    ("/v1/models/{model_name}/labels/{label}:predict", "post", "A prediction of the version with a label"),
+];
+
+/// The Open Inference Protocol's routes that need no schema of their own.
+const OIP: [Row<'_>; 12] = [
+    ("/v2/models", "get", "The models"),
+    ("/v2/models/stats", "get", "What all models have done"),
+    ("/v2/models/{model_name}/config", "get", "The configuration of a model"),
+    ("/v2/models/{model_name}/stats", "get", "What a model has done"),
+    ("/v2/models/{model_name}/versions/{version}", "get", "What a version takes and gives"),
+    ("/v2/models/{model_name}/versions/{version}/ready", "get", "Whether a version is ready"),
+    ("/v2/models/{model_name}/versions/{version}/config", "get", "The configuration of a version"),
+    ("/v2/models/{model_name}/versions/{version}/stats", "get", "What a version has done"),
+    ("/v2/models/{model_name}/versions/{version}/infer", "post", "A prediction of a version"),
+    ("/v2/logging", "get", "The log settings"),
+    ("/v2/trace/setting", "get", "The trace settings"),
+    ("/v2/models/{model_name}/trace/setting", "get", "The trace settings of a model"),
+];
+
+/// Its routes that take a document or nothing.
+const OIP_ORDERS: [Row<'_>; 4] = [
+    ("/v2/repository/index", "post", "Every version that is known, or those that are ready"),
+    ("/v2/logging", "post", "Changes log settings; only to what they are"),
+    ("/v2/trace/setting", "post", "Changes trace settings; only to what they are"),
+    ("/v2/models/{model_name}/trace/setting", "post", "Changes trace settings; only to what they are"),
+];
+
+const TORCHSERVE: [Row<'_>; 2] = [
+    ("/predictions/{model_name}/{model_version}", "post", "A prediction of a version"),
+    ("/api-description", "get", "A description of the inference API"),
+];
+
+const GENERAL: [Row<'_>; 1] = [("/", "get", "Whether anybody is there")];
+
+const METRICS: [Row<'_>; 2] = [("/metrics", "get", "Metrics"), ("/monitoring/prometheus/metrics", "get", "Metrics")];
+
+/// SageMaker's routes, where it is configured.
+const SAGEMAKER: [Row<'_>; 6] = [
+    ("/invocations", "post", "A prediction of the one model, or of the one that the query names"),
+    ("/models", "get", "The models that are loaded"),
+    ("/models", "post", "Loads a model"),
+    ("/models/{model_name}", "get", "Describes a model"),
+    ("/models/{model_name}", "delete", "Unloads a model"),
+    ("/models/{model_name}/invoke", "post", "A prediction of a model"),
+];
+
+/// The routes that one line says enough about. Requests and answers may be anything.
+pub(super) fn plain(paths: &mut Paths) {
+    rows(paths, ("tensorflow serving", "Error"), &TFS, |_| {});
+    rows(paths, ("open inference protocol", "Error"), &OIP, |_| {});
+    rows(paths, ("open inference protocol", "Error"), &OIP_ORDERS, |operation| operation.may_be_empty = true);
+    rows(paths, ("torchserve", "TorchServeError"), &TORCHSERVE, |_| {});
+    rows(paths, ("general", "Detail"), &GENERAL, |_| {});
+    rows(paths, ("general", "Detail"), &METRICS, |operation| operation.is_text = true);
+}
+
+/// The routes of the platforms that are configured, in place of others of the same path.
+pub(super) fn platforms(paths: &mut Paths, config: &HttpConfig) {
+    if config.sagemaker.is_some() {
+        for (path, ..) in SAGEMAKER {
+            paths.remove(path);
+        }
+        rows(paths, ("sagemaker", "Error"), &SAGEMAKER, |_| {});
+    }
+    // Where both routes are one path, it is that of health checks.
+    if let Some(vertex) = &config.vertex {
+        let predict = (&*vertex.predict_route, "post", "A prediction of the one model");
+        let health = (&*vertex.health_route, "get", "Whether the server is ready");
+        for row in [predict, health] {
+            paths.remove(row.0);
+            rows(paths, ("vertex ai", "Error"), &[row], |_| {});
+        }
+    }
+}
+
+/// Adds `list` under a tag and with a schema of errors; `change` has the last word on each.
+fn rows(paths: &mut Paths, (tag, error): (&str, &'static str), list: &[Row<'_>], change: impl Fn(&mut Operation<'_>)) {
+    for (path, method, summary) in list {
+        let named = |name: &&str| path.contains(&format!("{{{name}}}"));
+        let parameters = ["model_name", "model_version", "version", "label"].into_iter().filter(named);
+        let parameters = parameters.map(|name| {
+            let mut parameter = in_path(name);
+            if name == "version" {
+                parameter["schema"] = json!({"type": "integer", "minimum": 0});
+            }
+            parameter
+        });
+        let mut operation = Operation {
+            tag,
+            summary: (*summary).to_owned(),
+            request: (*method == "post").then(|| json!({})),
+            answer: json!({}),
+            error,
+            parameters: parameters.collect(),
+            ..Operation::default()
+        };
+        change(&mut operation);
+        add(paths, path, method, operation);
+    }
+}
+
 /// What a model that is loaded adds: a route in each protocol whose JSON holds what its default version takes and gives.
 pub(super) fn model(paths: &mut Paths, model: &ModelStatus) {
     let default = |version: &&VersionStatus| Some(version.version) == model.default_version;
@@ -151,7 +271,7 @@ pub(super) fn model(paths: &mut Paths, model: &ModelStatus) {
         request: Some(request),
         answer,
         error,
-        parameters: vec![],
+        ..Operation::default()
     };
     let mut add = |path: String, operation| add(paths, &path, "post", operation);
     if schema::is_json(signature, true) {
@@ -202,10 +322,10 @@ pub(super) fn torchserve(paths: &mut Paths, list: &[(&'static str, &'static str,
         let operation = Operation {
             tag: "torchserve",
             summary: (*summary).to_owned(),
-            request: None,
             answer: json!({}),
             error: "TorchServeError",
             parameters: parameters.collect(),
+            ..Operation::default()
         };
         add(paths, path, method, operation);
     }

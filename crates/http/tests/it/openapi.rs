@@ -1,6 +1,7 @@
 //! The document of what is served, and its page.
 
 use http::Method;
+use millrace_http::{SageMakerConfig, VertexConfig};
 use serde_json::{Value, json};
 
 use crate::harness::{Models, TestServer, models};
@@ -108,13 +109,85 @@ async fn what_is_listed_without_a_body_answers() {
     let mut asked = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
         let Some(operation) = methods.get("get") else { continue };
-        let answer = server.get(&path.replace("{model_name}", "pairs")).await;
+        let model = if path.contains("{label}") { "half_plus_two" } else { "pairs" };
+        let asked_path = path.replace("{model_name}", model).replace("{version}", "1").replace("{label}", "stable");
+        let answer = server.get(&asked_path).await;
         assert_eq!(answer.status, 200, "{path}: {:?}", answer.body);
-        let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
-        assert!(answer.body.is_empty() || fits(&answer.json(), schema, &document), "{path}: {:?}", answer.body);
         asked += 1;
+        let content = &operation["responses"]["200"]["content"];
+        let Some(schema) = content["application/json"].get("schema") else {
+            assert!(answer.headers["content-type"].to_str().unwrap().starts_with("text/plain"), "{path}");
+            continue;
+        };
+        assert!(answer.body.is_empty() || fits(&answer.json(), schema, &document), "{path}: {:?}", answer.body);
     }
     assert!(asked > 10, "{asked}");
+}
+
+#[tokio::test]
+async fn routes_that_need_no_schema_are_listed_and_those_of_platforms_where_they_are() {
+    let listed = |document: &Value, routes: &[(&str, &str)]| {
+        for (path, method) in routes {
+            assert!(document["paths"][path][method].is_object(), "{method} {path}");
+        }
+    };
+    let document = TestServer::new(models()).get("/openapi.json").await.json();
+    let [version, label] =
+        ["versions/{version}", "labels/{label}"].map(|part| format!("/v1/models/{{model_name}}/{part}:predict"));
+    listed(&document, &[(&*version, "post"), (&*label, "post")]);
+    let oip = "/v2/models/{model_name}";
+    for rest in ["/config", "/stats", "/versions/{version}", "/versions/{version}/ready"] {
+        listed(&document, &[(&*format!("{oip}{rest}"), "get")]);
+    }
+    let infer = format!("{oip}/versions/{{version}}/infer");
+    listed(
+        &document,
+        &[
+            (&*infer, "post"),
+            ("/v2/models", "get"),
+            ("/v2/models/stats", "get"),
+            ("/v2/repository/index", "post"),
+            ("/v2/logging", "get"),
+            ("/v2/logging", "post"),
+            ("/v2/trace/setting", "get"),
+            ("/v2/trace/setting", "post"),
+            ("/predictions/{model_name}/{model_version}", "post"),
+            ("/api-description", "get"),
+            ("/metrics", "get"),
+            ("/monitoring/prometheus/metrics", "get"),
+            ("/", "get"),
+        ],
+    );
+    let parameters = &document["paths"][&infer]["post"]["parameters"];
+    assert_eq!((&parameters[1]["name"], &parameters[1]["schema"]["type"]), (&json!("version"), &json!("integer")));
+    assert_eq!(document["paths"]["/v2/logging"]["post"]["requestBody"]["required"], false);
+    assert!(document["paths"].get("/invocations").is_none(), "SageMaker is not configured");
+
+    let server = TestServer::with(models(), |config| {
+        config.sagemaker = Some(SageMakerConfig::default());
+        config.vertex = Some(VertexConfig {
+            health_route: "/isalive".to_owned(),
+            predict_route: "/v1/models/pairs:predict".to_owned(),
+            model: None,
+        });
+    });
+    let document = server.get("/openapi.json").await.json();
+    listed(
+        &document,
+        &[
+            ("/invocations", "post"),
+            ("/models", "get"),
+            ("/models", "post"),
+            ("/models/{model_name}", "get"),
+            ("/models/{model_name}", "delete"),
+            ("/models/{model_name}/invoke", "post"),
+            ("/isalive", "get"),
+        ],
+    );
+    for (path, tag) in [("/models", "sagemaker"), ("/v1/models/pairs:predict", "vertex ai")] {
+        let methods = document["paths"][path].as_object().unwrap();
+        assert!(methods.values().all(|operation| operation["tags"] == json!([tag])), "{path}");
+    }
 }
 
 #[tokio::test]
