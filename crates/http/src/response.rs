@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use millrace_protocol::front::Budget;
 use smallvec::SmallVec;
 
+use crate::error::error_body;
+
 /// A complete body of known length: a document, or a document and the tensors that follow it, each sent as it lies.
 #[derive(Debug, Default)]
 pub struct ResponseBody {
@@ -88,7 +90,6 @@ impl Body for ResponseBody {
 pub(crate) type Answer = Response<ResponseBody>;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 fn answer(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {
@@ -115,19 +116,14 @@ pub(crate) fn prometheus(page: String) -> Answer {
     answer(StatusCode::OK, PROMETHEUS, page)
 }
 
-/// Plain text.
-pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
-    answer(status, TEXT, Bytes::from_static(body.as_bytes()))
-}
-
 /// No body at all.
 pub(crate) fn empty(status: StatusCode) -> Answer {
     with_body(status, ResponseBody::default())
 }
 
-/// 405, naming the methods there are.
+/// 405 as JSON, naming the methods there are.
 pub(crate) fn method_not_allowed(allow: &'static str) -> Answer {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    let mut response = json(StatusCode::METHOD_NOT_ALLOWED, error_body("Method Not Allowed"));
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     response
 }

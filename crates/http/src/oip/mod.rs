@@ -6,8 +6,7 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use http::header::ALLOW;
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use http_body::Body;
 use millrace_core::{Code, ModelRef, Reason, Refusal, RequestContext, Resolver};
 use millrace_protocol::front::now;
@@ -167,7 +166,5 @@ fn method_not_allowed(methods: Methods) -> Answer {
         Methods::Post => "POST",
         Methods::Both => "GET, HEAD, POST",
     };
-    let mut answer = response::json(StatusCode::METHOD_NOT_ALLOWED, error_body("Method Not Allowed"));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    answer
+    response::method_not_allowed(allow)
 }

@@ -64,15 +64,15 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let method = &asked.parts.method;
+    let is_read = matches!(*method, Method::GET | Method::HEAD);
     let answered = match route(asked.parts.uri.path()) {
         Route::Predict { model, .. } if *method == Method::OPTIONS => openapi::of_model(shared, model),
         Route::Predict { model, version } => predict(shared, asked, model, version, body).await,
         Route::Explain { model } => Err(failure(not_explained(model))),
-        Route::Ping => return identified(shared, health(shared)),
-        Route::Description if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) => {
-            Ok(openapi::torchserve_inference())
-        }
-        Route::Description => Err(failure(torchserve::Failure::method_not_allowed())),
+        // SageMaker's contract has this route too.
+        Route::Ping if is_read || shared.parts.config.sagemaker.is_some() => Ok(health(shared)),
+        Route::Description if is_read || *method == Method::OPTIONS => Ok(openapi::torchserve_inference()),
+        Route::Ping | Route::Description => Err(failure(torchserve::Failure::method_not_allowed())),
         Route::Unknown => Err(failure(torchserve::Failure::no_such_resource())),
     };
     let answer = answered.unwrap_or_else(|failure| shared.refuse(&failure, &asked));

@@ -306,8 +306,10 @@ async fn the_description_is_an_openapi_document() {
     assert!(answer.json()["paths"]["/predictions/pairs"].is_object());
     let answer = server.ask(Method::OPTIONS, "/predictions/nope", &[], "").await;
     answer.is_torchserve_error(404, "ModelNotFoundException", "nope");
-    let answer = server.ask(Method::POST, "/api-description", &[], "").await;
-    answer.is_torchserve_error(405, "MethodNotAllowedException", "Requested method is not allowed");
+    for path in ["/api-description", "/ping"] {
+        let answer = server.ask(Method::POST, path, &[], "").await;
+        answer.is_torchserve_error(405, "MethodNotAllowedException", "Requested method is not allowed");
+    }
 }
 
 #[tokio::test]
