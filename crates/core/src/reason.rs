@@ -226,6 +226,14 @@ impl Refusal {
         self
     }
 
+    /// The same refusal in a protocol's own words: reason and retry time stay, the former text becomes the cause.
+    #[must_use]
+    pub fn reworded(self, message: impl Into<Cow<'static, str>>) -> Self {
+        let (reason, retry_after) = (self.0.reason, self.0.retry_after);
+        let cause: Arc<dyn Error + Send + Sync> = Arc::new(self);
+        Self(Box::new(Inner { reason, message: message.into(), retry_after, cause: Some(cause) }))
+    }
+
     /// Why.
     pub fn reason(&self) -> Reason {
         self.0.reason
@@ -271,5 +279,21 @@ impl fmt::Display for Refusal {
 impl Error for Refusal {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::time::Duration;
+
+    use super::{Reason, Refusal};
+
+    #[test]
+    fn other_words_keep_the_reason_and_when_to_come_back() {
+        let refusal = Refusal::new(Reason::Loading, "ours").with_retry_after(Duration::from_secs(3)).reworded("theirs");
+        assert_eq!((refusal.reason(), refusal.message()), (Reason::Loading, "theirs"));
+        assert_eq!(refusal.retry_after(), Some(Duration::from_secs(3)));
+        assert_eq!(refusal.source().map(ToString::to_string).as_deref(), Some("ours"));
     }
 }

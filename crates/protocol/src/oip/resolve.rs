@@ -2,7 +2,6 @@
 //!
 //! Looking up and leasing is the resolver's. Version 0 means nothing special here: there is one or there is not.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use millrace_core::{
@@ -84,12 +83,7 @@ fn not_resolved(refusal: Refusal, model: &ModelRef<'_>) -> Failure {
         | Reason::BackendBroken
         | Reason::NotSaved => return refusal.into(),
     };
-    let mut words = Refusal::new(refusal.reason(), message);
-    if let Some(wait) = refusal.retry_after() {
-        words = words.with_retry_after(wait);
-    }
-    let cause: Arc<dyn Error + Send + Sync> = Arc::new(refusal);
-    words.with_cause(cause).into()
+    refusal.reworded(message).into()
 }
 
 fn unknown(model: &ModelRef<'_>, is_whole: bool) -> String {

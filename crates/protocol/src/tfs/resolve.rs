@@ -2,7 +2,6 @@
 //!
 //! Looking up and leasing is the resolver's; this file decides what version 0 means and how a failure reads.
 
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
@@ -128,12 +127,7 @@ fn not_resolved(refusal: Refusal, model: &ModelRef<'_>) -> Failure {
         | Reason::BackendBroken
         | Reason::NotSaved => return refusal.into(),
     };
-    let mut words = Refusal::new(refusal.reason(), message);
-    if let Some(wait) = refusal.retry_after() {
-        words = words.with_retry_after(wait);
-    }
-    let cause: Arc<dyn Error + Send + Sync> = Arc::new(refusal);
-    Failure::with_code(code, words.with_cause(cause))
+    Failure::with_code(code, refusal.reworded(message))
 }
 
 /// The failure of a REST request that names a signature the model does not have.

@@ -2,7 +2,6 @@
 //! answer here.
 
 use std::fmt;
-use std::sync::Arc;
 
 use millrace_core::{Code, Reason, Refusal};
 
@@ -113,12 +112,7 @@ impl Failure {
     /// The same failure in other words; the words that it had become the cause.
     #[must_use]
     pub(super) fn reworded(refusal: Refusal, message: String) -> Self {
-        let mut words = Refusal::new(refusal.reason(), message);
-        if let Some(wait) = refusal.retry_after() {
-            words = words.with_retry_after(wait);
-        }
-        let cause: Arc<dyn std::error::Error + Send + Sync> = Arc::new(refusal);
-        words.with_cause(cause).into()
+        refusal.reworded(message).into()
     }
 
     /// The HTTP status.
