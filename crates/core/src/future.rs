@@ -7,11 +7,9 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use parking_lot::Mutex;
-
+use crate::cell::Cell;
 use crate::{InferResponse, Reason, Refusal};
 
 /// What a servable gives in the end.
@@ -23,7 +21,7 @@ pub struct InferFuture(Kind);
 
 enum Kind {
     Ready(Option<Box<InferResult>>),
-    Slot(Arc<Cell>),
+    Slot(Arc<Cell<InferResult>>),
     Led(Led),
     Boxed(Pin<Box<dyn Future<Output = InferResult> + Send + 'static>>),
 }
@@ -58,7 +56,7 @@ impl InferFuture {
 
     /// An answer that another thread will give through the [`Slot`].
     pub fn slot() -> (Slot, Self) {
-        let cell = Arc::new(Cell { cancelled: AtomicBool::new(false), state: Mutex::new(State::Waiting(None)) });
+        let cell = Arc::new(Cell::default());
         (Slot(Some(Arc::clone(&cell))), Self(Kind::Slot(cell)))
     }
 }
@@ -81,7 +79,7 @@ impl Future for InferFuture {
 impl Drop for InferFuture {
     fn drop(&mut self) {
         if let Kind::Slot(cell) | Kind::Led(Led { cell, .. }) = &self.0 {
-            cell.cancelled.store(true, Ordering::Release);
+            cell.cancel();
         }
     }
 }
@@ -107,7 +105,7 @@ pub trait Leader: Send + 'static {
 }
 
 struct Led {
-    cell: Arc<Cell>,
+    cell: Arc<Cell<InferResult>>,
     leader: Option<Box<dyn Leader>>,
     has_yielded: bool,
 }
@@ -133,52 +131,14 @@ impl Led {
     }
 }
 
-struct Cell {
-    cancelled: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[expect(clippy::large_enum_variant, reason = "one allocation holds the whole cell; a box would be a second")]
-enum State {
-    Waiting(Option<Waker>),
-    Answered(InferResult),
-    Taken,
-}
-
-impl Cell {
-    fn poll(&self, context: &Context<'_>) -> Poll<InferResult> {
-        let mut state = self.state.lock();
-        match &mut *state {
-            State::Waiting(Some(waker)) if waker.will_wake(context.waker()) => return Poll::Pending,
-            State::Waiting(waker) => {
-                *waker = Some(context.waker().clone());
-                return Poll::Pending;
-            }
-            State::Answered(_) | State::Taken => {}
-        }
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Answered(result) => Poll::Ready(result),
-            State::Waiting(_) | State::Taken => panic!("polled after it was ready"),
-        }
-    }
-
-    fn answer(&self, result: InferResult) -> Option<Waker> {
-        let mut state = self.state.lock();
-        match std::mem::replace(&mut *state, State::Answered(result)) {
-            State::Waiting(waker) => waker,
-            State::Answered(_) | State::Taken => None,
-        }
-    }
-}
-
 /// The end of an [`InferFuture`] that gives the answer, once. Dropped without one, the caller gets `BackendBroken`.
 #[must_use = "dropping it fails the request"]
-pub struct Slot(Option<Arc<Cell>>);
+pub struct Slot(Option<Arc<Cell<InferResult>>>);
 
 impl Slot {
     /// Whether the caller has gone. An answer would reach nobody.
     pub fn is_cancelled(&self) -> bool {
-        self.0.as_ref().is_none_or(|cell| cell.cancelled.load(Ordering::Acquire))
+        self.0.as_ref().is_none_or(|cell| cell.is_cancelled())
     }
 
     /// Gives the answer and wakes the caller.

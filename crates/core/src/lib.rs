@@ -3,20 +3,25 @@
 //! Every other crate speaks in these types: [`Tensor`]s with a [`DType`] and a [`Shape`], [`Signature`]s with
 //! symbolic dimensions, [`InferRequest`] in, [`InferResponse`] or [`Refusal`] out. The traits are the places where
 //! parts meet: [`Backend`] → [`Model`] → [`Instance`] below, [`Resolver`] → [`Servable`] above, [`Catalog`] and
-//! [`Control`] beside them, [`Compute`] for CPU work.
+//! [`Control`] beside them, [`Compute`] for CPU work. [`PipelineFactory`] and [`InputAdapterFactory`] make servables that build
+//! on other models, or that take their inputs in another form.
 //!
 //! What is absent on purpose: I/O, clocks, threads, async runtimes and serialisation. Instants are handed in.
 
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod backend;
 mod batch;
 mod catalog;
+mod cell;
 mod compute;
 mod dim;
 mod dtype;
 mod future;
 mod name;
+mod offload;
+mod pipeline;
 mod quote;
 mod reason;
 mod request;
@@ -26,6 +31,7 @@ mod signature;
 mod source;
 mod tensor;
 
+pub use adapter::{InputAdapter, InputAdapterFactory};
 pub use backend::{Backend, Instance, LoadError, LoadErrorKind, Model, ModelFacts, Prepared, RunContext, RunError};
 pub use batch::{Batch, BatchOutputs, ContractError, Part, PartOutputs};
 pub use catalog::{
@@ -36,7 +42,9 @@ pub use compute::{Compute, Job};
 pub use dim::{Dim, DimExpr, DimExprError};
 pub use dtype::{DType, Element, UnknownDType};
 pub use future::{InferFuture, InferResult, InferStream, Leader, Slot};
-pub use name::{Alias, ModelName, ModelRef, NameError, VersionChoice};
+pub use name::{Alias, ModelName, ModelRef, ModelRefError, NameError, OwnedModelRef, VersionChoice};
+pub use offload::{contained, contained_future, on_compute};
+pub use pipeline::{PipelineFactory, PipelineSource};
 pub use quote::Quoted;
 pub use reason::{Code, Reason, Refusal};
 pub use request::{CallerId, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted};

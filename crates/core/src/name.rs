@@ -119,9 +119,92 @@ pub enum VersionChoice<'a> {
     Label(&'a str),
 }
 
+/// A [`ModelRef`] that stands in a configuration: `fraud`, `fraud:3` for a version, `fraud@stable` for an alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedModelRef {
+    name: ModelName,
+    choice: Choice,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Choice {
+    Default,
+    Number(u64),
+    Label(Alias),
+}
+
+/// Text that refers to no model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelRefError {
+    /// The part before `:` or `@` is no model name, or the part after `@` no alias.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The part after `:` is no version.
+    #[error("{0} is no version: expected a number, as in `fraud:3`; an alias is written `fraud@stable`")]
+    Version(String),
+}
+
+impl OwnedModelRef {
+    /// What a resolver takes.
+    pub fn borrowed(&self) -> ModelRef<'_> {
+        let version = match &self.choice {
+            Choice::Default => VersionChoice::Default,
+            Choice::Number(number) => VersionChoice::Number(*number),
+            Choice::Label(label) => VersionChoice::Label(label.as_str()),
+        };
+        ModelRef { name: self.name.as_str(), version }
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &ModelName {
+        &self.name
+    }
+}
+
+impl FromStr for OwnedModelRef {
+    type Err = ModelRefError;
+
+    fn from_str(text: &str) -> Result<Self, ModelRefError> {
+        if let Some((name, version)) = text.split_once(':') {
+            let number = version.parse().map_err(|_| ModelRefError::Version(Quoted(version).to_string()))?;
+            return Ok(Self { name: name.parse()?, choice: Choice::Number(number) });
+        }
+        match text.split_once('@') {
+            Some((name, label)) => Ok(Self { name: name.parse()?, choice: Choice::Label(label.parse()?) }),
+            None => Ok(Self { name: text.parse()?, choice: Choice::Default }),
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for OwnedModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.choice {
+            Choice::Default => write!(f, "{}", self.name),
+            Choice::Number(number) => write!(f, "{}:{number}", self.name),
+            Choice::Label(label) => write!(f, "{}@{label}", self.name),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Alias, ModelName};
+    use super::{Alias, ModelName, OwnedModelRef, VersionChoice};
+
+    #[test]
+    fn a_written_reference_means_what_it_says() {
+        let choice = |text: &str| match text.parse::<OwnedModelRef>().unwrap().borrowed().version {
+            VersionChoice::Default => "default".to_owned(),
+            VersionChoice::Number(number) => format!("number {number}"),
+            VersionChoice::Label(label) => format!("label {label}"),
+        };
+        let texts = ["fraud", "fraud:3", "fraud@stable"];
+        assert_eq!(texts.map(choice), ["default", "number 3", "label stable"]);
+        assert_eq!(texts.map(|text| text.parse::<OwnedModelRef>().unwrap().to_string()), texts);
+        for bad in ["", "fraud:", "fraud:x", "fraud:-1", "fraud@", "a/b", "a/b:1", "fraud@a b"] {
+            assert!(bad.parse::<OwnedModelRef>().is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn only_names_that_are_safe_as_file_names_pass() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::TensorList;
+use crate::{Reason, Refusal, TensorList};
 
 /// Who asks, for fairness: an API key's or a connection's number. Callers take turns within a priority class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -115,6 +115,19 @@ impl RequestContext {
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// The context of a pipeline's inner call: the same deadline, priority and caller, one level deeper. An inner call
+    /// borrows no thread, because a pipeline may have several of them on their way.
+    ///
+    /// # Errors
+    /// `InvalidInput`, when pipelines ask one another too deeply: most likely in a circle.
+    pub fn nested(&self) -> Result<Self, Refusal> {
+        if self.depth >= Self::DEEPEST {
+            let text = format!("pipelines are nested more than {} deep: do they ask one another?", Self::DEEPEST);
+            return Err(Refusal::new(Reason::InvalidInput, text));
+        }
+        Ok(Self { depth: self.depth + 1, lends_thread: false, protocol: Protocol::Local, ..*self })
     }
 }
 

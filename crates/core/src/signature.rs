@@ -22,19 +22,45 @@ pub struct TensorSpec {
     pub shape: Vec<Dim>,
     /// The axis along which independent rows lie, if any. [`Signature::new`] sets it.
     pub batch_axis: Option<usize>,
+    /// For an output whose number of rows differs from instance to instance: the output that counts them. The rows of all
+    /// instances then follow one another along the first axis, which is [`Dim::Unknown`].
+    pub ragged_by: Option<Arc<str>>,
+    /// The record that a ragged output is a field of: a front-end that answers in objects gives each instance a list of
+    /// this name, with one object for each row.
+    pub record: Option<Arc<str>>,
 }
 
 impl TensorSpec {
     /// An input or output without a batch axis yet.
     pub fn new(name: impl AsRef<str>, dtype: DType, shape: impl Into<Vec<Dim>>) -> Self {
-        Self { name: Arc::from(name.as_ref()), dtype, shape: shape.into(), batch_axis: None }
+        let (name, shape) = (Arc::from(name.as_ref()), shape.into());
+        Self { name, dtype, shape, batch_axis: None, ragged_by: None, record: None }
+    }
+
+    /// The same as an output whose rows are counted, instance by instance, by the output `counts`: INT32 or INT64 with
+    /// the batch axis alone.
+    #[must_use]
+    pub fn ragged_by(mut self, counts: impl AsRef<str>) -> Self {
+        self.ragged_by = Some(Arc::from(counts.as_ref()));
+        self
+    }
+
+    /// The same as a field of the records called `record`.
+    #[must_use]
+    pub fn in_record(mut self, record: impl AsRef<str>) -> Self {
+        self.record = Some(Arc::from(record.as_ref()));
+        self
     }
 }
 
 /// Written as `x FP32[N,4]`.
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.name, self.dtype, Axes(&self.shape))
+        write!(f, "{} {}{}", self.name, self.dtype, Axes(&self.shape))?;
+        match &self.ragged_by {
+            Some(counts) => write!(f, " ragged by {counts}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -56,7 +82,8 @@ impl fmt::Display for Axes<'_> {
 /// Named inputs and outputs of one entry point of a model.
 ///
 /// A signature is *batched* when the first axis of every input and every output is one and the same symbol, which
-/// stands nowhere else: then rows of different requests may share a run.
+/// stands nowhere else: then rows of different requests may share a run. Ragged outputs have the batch axis of the output
+/// that counts their rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     inputs: Vec<TensorSpec>,
@@ -82,6 +109,14 @@ pub enum SignatureError {
         output: Arc<str>,
         /// The symbol.
         symbol: Arc<str>,
+    },
+    /// A ragged output whose rows nothing counts, or a record of an output that is not ragged.
+    #[error("output `{output}`: {detail}")]
+    Ragged {
+        /// The output.
+        output: Arc<str>,
+        /// What is wrong and what would be right.
+        detail: String,
     },
 }
 
@@ -127,10 +162,16 @@ impl Signature {
                 return Err(SignatureError::Unbound { output: Arc::clone(&output.name), symbol });
             }
         }
+        for output in &outputs {
+            check_ragged(output, &outputs).map_err(|detail| {
+                let output = Arc::clone(&output.name);
+                SignatureError::Ragged { output, detail }
+            })?;
+        }
         let batch = batch_symbol(&inputs, &outputs);
         let axis = batch.is_some().then_some(0);
         for spec in inputs.iter_mut().chain(&mut outputs) {
-            spec.batch_axis = axis;
+            spec.batch_axis = axis.filter(|_| spec.ragged_by.is_none());
         }
         symbols.retain(|symbol| Some(symbol) != batch.as_ref());
         Ok(Self { inputs, outputs, symbols, batch })
@@ -318,8 +359,33 @@ fn batch_symbol(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Option<Arc<str
         Some((Dim::Symbol(first), rest)) => first == candidate && !symbols_of(rest).contains(candidate),
         _ => false,
     };
-    let all = !outputs.is_empty() && inputs.iter().chain(outputs).all(fits);
+    let mut even = outputs.iter().filter(|spec| spec.ragged_by.is_none()).peekable();
+    let all = even.peek().is_some() && inputs.iter().chain(even).all(fits);
     all.then(|| Arc::clone(candidate))
+}
+
+/// Checks that `output`, if ragged, has rows that another output counts.
+fn check_ragged(output: &TensorSpec, outputs: &[TensorSpec]) -> Result<(), String> {
+    let Some(counts) = &output.ragged_by else {
+        return match &output.record {
+            Some(record) => Err(format!("a field of the record `{record}` must be ragged")),
+            None => Ok(()),
+        };
+    };
+    if output.shape.first() != Some(&Dim::Unknown) {
+        return Err("the first axis of a ragged output must be unknown".to_owned());
+    }
+    let Some(counts) = outputs.iter().find(|spec| spec.name == *counts) else {
+        return Err(format!("no output `{counts}` counts its rows"));
+    };
+    let is_count = matches!(counts.dtype, DType::Int32 | DType::Int64)
+        && counts.ragged_by.is_none()
+        && matches!(counts.shape.as_slice(), [Dim::Symbol(_)]);
+    if is_count {
+        Ok(())
+    } else {
+        Err(format!("`{counts}` cannot count its rows: expected INT32 or INT64 with the batch axis alone"))
+    }
 }
 
 /// The named signatures of a servable. Never empty.
@@ -426,6 +492,16 @@ pub enum InputError {
     /// A batch of zero rows.
     #[error("the batch has 0 rows; expected at least 1")]
     NoRows,
+    /// The value of one instance is wrong: a picture that cannot be decoded, say.
+    #[error("input `{input}`, instance {index}: {detail}")]
+    Instance {
+        /// The input.
+        input: Arc<str>,
+        /// Which instance, counted from 0 along the batch axis.
+        index: usize,
+        /// What is wrong and what would be right.
+        detail: String,
+    },
     /// The inputs are so small or so large that an output has no size.
     #[error("the inputs are too small or too large for output `{output}`: {detail}")]
     OutputSize {

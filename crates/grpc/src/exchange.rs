@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::Response;
 use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature, Tensor,
-    TensorList, Wanted,
+    TensorList, Wanted, contained, contained_future, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
-use millrace_protocol::front::{Budget, Record, Share, contained, contained_future, now, on_compute};
+use millrace_protocol::front::{Budget, Record, Share, now};
 use tokio::time::timeout_at;
 
 use crate::body::GrpcBody;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
-use millrace_core::{Compute, Reason, Refusal};
-use millrace_protocol::front::{Budget, Front, Share, now, on_compute};
+use millrace_core::{Compute, Reason, Refusal, on_compute};
+use millrace_protocol::front::{Budget, Front, Share, now};
 use tokio::time::Sleep;
 
 use crate::coding::{Coding, Unpacked};

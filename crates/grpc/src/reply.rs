@@ -5,8 +5,8 @@ use std::error::Error;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Response};
-use millrace_core::{Compute, Reason, Refusal};
-use millrace_protocol::front::{Front, on_compute};
+use millrace_core::{Compute, Reason, Refusal, on_compute};
+use millrace_protocol::front::Front;
 use prost::Message;
 
 use crate::body::{GrpcBody, Pieces};

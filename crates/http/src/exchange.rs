@@ -13,10 +13,10 @@ use http::Method;
 use http_body::Body;
 use millrace_core::{
     InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
-    TensorList, Wanted,
+    TensorList, Wanted, contained, contained_future, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
-use millrace_protocol::front::{ConnectionContext, Record, contained, contained_future, now, on_compute};
+use millrace_protocol::front::{ConnectionContext, Record, now};
 use tokio::time::timeout_at;
 
 use crate::body::{self, Bounds, Received};

@@ -1,4 +1,6 @@
-use millrace_core::{DType, Dim, DimExpr, InputError, Signature, SignatureError, Signatures, Tensor, TensorSpec};
+use millrace_core::{
+    DType, Dim, DimExpr, InputError, Reason, RequestContext, Signature, SignatureError, Signatures, Tensor, TensorSpec,
+};
 
 fn zeros(sizes: &[usize]) -> Tensor {
     Tensor::from_vec(sizes, vec![0.0_f32; sizes.iter().product()]).unwrap()
@@ -112,4 +114,41 @@ fn an_empty_signature_name_means_serving_default() {
     assert_eq!(signatures.find("serving_default").map(|(index, _)| index), Some(0));
     assert_eq!(signatures.find("other").map(|(index, _)| index), Some(1));
     assert!(signatures.find("missing").is_none());
+}
+
+fn counted(counts: TensorSpec, rows: TensorSpec) -> Result<Signature, SignatureError> {
+    let image = TensorSpec::new("image", DType::Bytes, [n()]);
+    Signature::new(vec![image], vec![counts, rows])
+}
+
+#[test]
+fn ragged_outputs_are_batched_by_what_counts_them() {
+    let counts = TensorSpec::new("counts", DType::Int32, [n()]);
+    let boxes = TensorSpec::new("boxes", DType::Fp32, [Dim::Unknown, Dim::Fixed(4)]).ragged_by("counts");
+    let signature = counted(counts.clone(), boxes.clone().in_record("faces")).unwrap();
+    assert!(signature.is_batched());
+    assert_eq!((signature.outputs()[0].batch_axis, signature.outputs()[1].batch_axis), (Some(0), None));
+    assert_eq!(signature.outputs()[1].to_string(), "boxes FP32[?,4] ragged by counts");
+
+    let wrong = [
+        (TensorSpec::new("n", DType::Int32, [n()]), boxes.clone()),
+        (TensorSpec::new("counts", DType::Fp32, [n()]), boxes.clone()),
+        (TensorSpec::new("counts", DType::Int32, [n(), Dim::Fixed(1)]), boxes),
+        (counts.clone(), TensorSpec::new("boxes", DType::Fp32, [n(), Dim::Fixed(4)]).ragged_by("counts")),
+        (counts, TensorSpec::new("boxes", DType::Fp32, [n(), Dim::Fixed(4)]).in_record("faces")),
+    ];
+    for (counts, rows) in wrong {
+        assert!(matches!(counted(counts, rows), Err(SignatureError::Ragged { .. })));
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a context has an instant, whichever")]
+fn pipelines_that_ask_one_another_come_to_an_end() {
+    let mut context = RequestContext::new(std::time::Instant::now());
+    for depth in 1..=RequestContext::DEEPEST {
+        context = context.nested().unwrap();
+        assert_eq!(context.depth, depth);
+    }
+    assert_eq!(context.nested().unwrap_err().reason(), Reason::InvalidInput);
 }

@@ -7,10 +7,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::Response;
 use millrace_core::{
-    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor,
+    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, contained,
+    contained_future, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
-use millrace_protocol::front::{Record, contained, contained_future, now, on_compute};
+use millrace_protocol::front::{Record, now};
 use millrace_protocol::oip::{self, OutputPlan, Parameters, raw_bytes, raw_len};
 use tokio::time::timeout_at;
 

@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
-use millrace_core::{InferResponse, InferStream, Protocol, Refusal};
+use millrace_core::{InferResponse, InferStream, Protocol, Refusal, contained};
 use millrace_proto::inference::infer_parameter::ParameterChoice;
 use millrace_proto::inference::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
-use millrace_protocol::front::{ConnectionContext, Record, contained, now};
+use millrace_protocol::front::{ConnectionContext, Record, now};
 
 use super::answer::Answer;
 use super::failure;

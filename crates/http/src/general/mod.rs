@@ -9,8 +9,10 @@ use bytes::Bytes;
 use http::header::ALLOW;
 use http::{HeaderValue, StatusCode};
 use http_body::Body;
-use millrace_core::{Code, ModelRef, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, VersionChoice};
-use millrace_protocol::front::{Record, now, on_compute};
+use millrace_core::{
+    Code, ModelRef, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, VersionChoice, on_compute,
+};
+use millrace_protocol::front::{Record, now};
 use millrace_protocol::tfs::Bare;
 use serde_json::json;
 

@@ -8,7 +8,6 @@ mod clock;
 mod connection;
 mod log;
 pub mod metrics;
-mod offload;
 mod readiness;
 mod record;
 
@@ -19,7 +18,6 @@ pub use budget::{Budget, Share};
 pub use clock::now;
 pub use connection::{ConnectionContext, Roles};
 pub use log::{FailureLog, Weight};
-pub use offload::{contained, contained_future, on_compute};
 pub use readiness::{MetricsText, Readiness};
 pub use record::Record;
 

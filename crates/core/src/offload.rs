@@ -3,10 +3,11 @@
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
-use millrace_core::{Compute, InferFuture, InferResult, Reason, Refusal};
-use tokio::sync::oneshot;
+use crate::cell::Cell;
+use crate::{Compute, InferFuture, InferResult, Reason, Refusal};
 
 /// Runs `work` on a compute thread. Dropping the future skips work that has not begun.
 ///
@@ -16,16 +17,45 @@ pub async fn on_compute<T: Send + 'static>(
     compute: &dyn Compute,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
-    let (sender, receiver) = oneshot::channel();
-    compute.run(Box::new(move || {
-        if !sender.is_closed() {
-            // A caller that leaves just now is no error.
-            let _gone = sender.send(contained(work));
+    let cell = Arc::new(Cell::default());
+    let worker = Worker(Some(Arc::clone(&cell)));
+    let caller = Caller(cell);
+    compute.run(Box::new(move || worker.work(work)))?;
+    poll_fn(|context| caller.0.poll(context)).await
+}
+
+/// The caller's end: without it, work that has not begun never will.
+struct Caller<T>(Arc<Cell<T>>);
+
+impl<T> Drop for Caller<T> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// The worker's end: dropped without a result, the caller is told.
+struct Worker<T>(Option<Arc<Cell<Result<T, Refusal>>>>);
+
+impl<T> Worker<T> {
+    fn work(mut self, work: impl FnOnce() -> T) {
+        if let Some(cell) = self.0.take_if(|cell| !cell.is_cancelled()) {
+            give(&cell, contained(work));
         }
-    }))?;
-    receiver
-        .await
-        .unwrap_or_else(|_| Err(Refusal::new(Reason::BackendBroken, "the work was dropped before it was done")))
+    }
+}
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            give(&cell, Err(Refusal::new(Reason::BackendBroken, "the work was dropped before it was done")));
+        }
+    }
+}
+
+fn give<T>(cell: &Cell<T>, value: T) {
+    if let Some(waker) = cell.answer(value) {
+        waker.wake();
+    }
 }
 
 /// Runs `work` here and now.
@@ -60,7 +90,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use millrace_core::{Compute, Job, Reason, Refusal};
+    use crate::{Compute, Job, Reason, Refusal};
     use parking_lot::Mutex;
 
     use super::{contained, on_compute};
