@@ -381,10 +381,19 @@ fn check_ragged(output: &TensorSpec, outputs: &[TensorSpec]) -> Result<(), Strin
     let is_count = matches!(counts.dtype, DType::Int32 | DType::Int64)
         && counts.ragged_by.is_none()
         && matches!(counts.shape.as_slice(), [Dim::Symbol(_)]);
-    if is_count {
-        Ok(())
-    } else {
-        Err(format!("`{counts}` cannot count its rows: expected INT32 or INT64 with the batch axis alone"))
+    if !is_count {
+        return Err(format!("`{counts}` cannot count its rows: expected INT32 or INT64 with the batch axis alone"));
+    }
+    let Some(record) = &output.record else { return Ok(()) };
+    if outputs.iter().any(|spec| spec.name == *record) {
+        return Err(format!("its record `{record}` has the name of an output"));
+    }
+    let is_other = |spec: &&TensorSpec| spec.record == output.record && spec.ragged_by != output.ragged_by;
+    match outputs.iter().find(is_other) {
+        Some(other) => {
+            Err(format!("the record `{record}` needs one count, but its field `{}` has another", other.name))
+        }
+        None => Ok(()),
     }
 }
 

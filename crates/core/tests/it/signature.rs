@@ -143,6 +143,21 @@ fn ragged_outputs_are_batched_by_what_counts_them() {
 }
 
 #[test]
+fn fields_of_a_record_share_a_count_and_no_output_has_its_name() {
+    let image = || vec![TensorSpec::new("image", DType::Bytes, [n()])];
+    let counts = |name: &str| TensorSpec::new(name, DType::Int64, [n()]);
+    let field = |name: &str, counts: &str| {
+        TensorSpec::new(name, DType::Fp32, [Dim::Unknown]).ragged_by(counts).in_record("faces")
+    };
+    let outputs = |second: &str| vec![counts("a"), counts("b"), field("score", "a"), field("size", second)];
+    assert!(Signature::new(image(), outputs("a")).is_ok());
+    let other = Signature::new(image(), outputs("b")).unwrap_err();
+    assert!(other.to_string().contains("the record `faces` needs one count, but its field `size`"), "{other}");
+    let named = Signature::new(image(), vec![counts("a"), counts("faces"), field("score", "a")]).unwrap_err();
+    assert!(named.to_string().contains("its record `faces` has the name of an output"), "{named}");
+}
+
+#[test]
 #[expect(clippy::disallowed_methods, reason = "a context has an instant, whichever")]
 fn pipelines_that_ask_one_another_come_to_an_end() {
     let mut context = RequestContext::new(std::time::Instant::now());
