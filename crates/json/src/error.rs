@@ -279,6 +279,14 @@ pub enum JsonError {
         /// This one's.
         got: usize,
     },
+    /// A ragged output without counts that add up to its rows.
+    #[error("output `{output}`: {detail}")]
+    Counts {
+        /// The output that is ragged, or the one that counts.
+        output: Arc<str>,
+        /// What is wrong.
+        detail: String,
+    },
     /// An output dtype that has no JSON form.
     #[error("Failed to write JSON value for tensor type: {dtype} (output `{output}`)")]
     OutputType {
@@ -330,7 +338,7 @@ impl JsonError {
         match self {
             Self::SignatureUnknown { .. } => Reason::SignatureUnknown,
             Self::Unsupported { .. } => Reason::Unsupported,
-            Self::Outputs { .. } => Reason::BackendBroken,
+            Self::Outputs { .. } | Self::Counts { .. } => Reason::BackendBroken,
             Self::AnswerTooLarge { .. } => Reason::TooLarge,
             Self::Empty
             | Self::Syntax { .. }

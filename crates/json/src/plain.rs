@@ -70,7 +70,7 @@ pub(crate) fn fields(fields: &[Field<'_>], signatures: &Signatures, max_depth: u
         let tensor = if is_raw(spec, field.content, &field.bytes) {
             raw(spec, &field.bytes)?
         } else {
-            value(&field.bytes, spec, max_depth)?
+            lifted(value(&field.bytes, spec, max_depth)?, spec)
         };
         if tensors[position].replace(tensor).is_some() {
             return Err(JsonError::Duplicate { key: quoted() });
@@ -95,11 +95,24 @@ fn is_raw(spec: &TensorSpec, content: Content, bytes: &[u8]) -> bool {
         }
 }
 
+/// The shape that a single element of `spec` has, if it has one.
+fn sizes_of_one(spec: &TensorSpec) -> Option<SmallVec<[usize; 4]>> {
+    let one = |dim: &Dim| matches!(dim, Dim::Symbol(_) | Dim::Fixed(1)).then_some(1);
+    spec.shape.iter().map(one).collect()
+}
+
+/// The same, where it is a single string and `spec` wants axes: a picture is written as `{"b64": …}`, as it is sent raw.
+fn lifted(tensor: Tensor, spec: &TensorSpec) -> Tensor {
+    if spec.dtype != DType::Bytes || !tensor.shape().is_empty() {
+        return tensor;
+    }
+    sizes_of_one(spec).and_then(|sizes| tensor.reshaped(&sizes).ok()).unwrap_or(tensor)
+}
+
 /// One element, under a shape of as many axes as `spec` has.
 fn raw(spec: &TensorSpec, bytes: &Bytes) -> Result<Tensor, JsonError> {
-    let one = |dim: &Dim| matches!(dim, Dim::Symbol(_) | Dim::Fixed(1)).then_some(1);
     let unfit = || JsonError::Raw { input: spec.to_string() };
-    let sizes: SmallVec<[usize; 4]> = spec.shape.iter().map(one).collect::<Option<_>>().ok_or_else(unfit)?;
+    let sizes = sizes_of_one(spec).ok_or_else(unfit)?;
     let strings = Strings::new(bytes.clone(), vec![0, bytes.len()]).ok_or_else(unfit)?;
     Tensor::from_strings(&sizes, strings).map_err(|error| JsonError::Tensor { input: spec.name.clone(), error })
 }
@@ -125,7 +138,7 @@ pub(crate) fn decode(body: &[u8], signatures: &Signatures, max_depth: usize) -> 
         let mut column = Column::new(spec, &cursor, max_depth)?;
         column.read(&mut cursor, None)?;
         nothing_after(cursor)?;
-        column.finish(None)
+        column.finish(None).map(|tensor| lifted(tensor, spec))
     };
     // Should the document itself be broken, then that is what is said, and not what came of it.
     let tensor = read(cursor).map_err(|error| whole(body, max_depth).err().unwrap_or(error))?;
@@ -146,8 +159,9 @@ fn named(body: &[u8], signatures: &Signatures, max_depth: usize) -> Result<Plain
         let Some(position) = signature.input_index(&key) else {
             return Err(JsonError::UnknownName { input: Quoted(&key).to_string(), names: names(signature) });
         };
+        let spec = &signature.inputs()[position];
         // Open by now: the document.
-        tensors[position] = Some(value.tensor(&signature.inputs()[position], max_depth.saturating_sub(1))?);
+        tensors[position] = Some(lifted(value.tensor(spec, max_depth.saturating_sub(1))?, spec));
     }
     Ok(PlainBody { signature: index, inputs: in_order(tensors, signature)? })
 }

@@ -4,6 +4,7 @@
 
 mod plain;
 mod property;
+mod ragged;
 mod reader;
 mod reference;
 mod written;

@@ -1,9 +1,12 @@
 //! Answers as JSON text: one buffer, written front to back, nothing allocated per element.
 //!
+//! Outputs with another number of rows for each instance are cut in `ragged`.
+//!
 //! Floats are the shortest text that reads back as the same number, and always look like floats: `3.0`, never `3`. Not
 //! a number and the infinities are the bare tokens `NaN`, `Infinity` and `-Infinity`, as TensorFlow Serving writes them.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use millrace_core::{DType, Element, Strings, Tensor, TensorSpec};
@@ -11,6 +14,8 @@ use smallvec::SmallVec;
 
 use crate::Form;
 use crate::error::JsonError;
+
+mod ragged;
 
 /// What stands around the outputs, and how much all of it may be.
 #[derive(Debug, Clone, Copy)]
@@ -24,13 +29,16 @@ pub(crate) struct Envelope<'a> {
 
 /// Writes the whole body.
 pub(crate) fn body(envelope: Envelope<'_>, specs: &[TensorSpec], outputs: &[Tensor]) -> Result<Vec<u8>, JsonError> {
-    let Envelope { form, before, after, limit } = envelope;
+    let Envelope { form, limit, .. } = envelope;
     if specs.len() != outputs.len() {
         return Err(JsonError::Outputs { expected: specs.len(), got: outputs.len() });
     }
+    if specs.iter().any(|spec| spec.ragged_by.is_some()) {
+        return ragged::body(envelope, specs, outputs);
+    }
     let columns = specs.iter().zip(outputs).map(Column::new).collect::<Result<SmallVec<[_; 2]>, _>>()?;
     let n_rows = match form {
-        Form::Rows => rows(&columns)?,
+        Form::Rows => rows(columns.iter().map(|column| (column.spec, column.sizes)))?,
         Form::Columns => 0,
     };
     // A tensor without elements is free whatever its sizes, its text is not: `[2^40,0]` is a terabyte of brackets.
@@ -41,21 +49,30 @@ pub(crate) fn body(envelope: Envelope<'_>, specs: &[TensorSpec], outputs: &[Tens
     }
     let names = columns.iter().map(|column| column.spec.name.len() + 8).sum::<usize>().saturating_mul(n_rows.max(1));
     let guess = columns.iter().map(Column::text_len).fold(names, usize::saturating_add);
-    let guess = guess.saturating_add(before.len()).saturating_add(after.len()).saturating_add(32);
-    let mut text = Vec::with_capacity(guess.min(limit));
-    text.extend_from_slice(before);
-    match (form, &*columns) {
-        (_, [only]) => only.write(&mut text)?,
-        (Form::Columns, several) => object(&mut text, several, |column, text| column.write(text))?,
+    envelope.around(guess, |text| match (form, &*columns) {
+        (_, [only]) => only.write(text),
+        (Form::Columns, several) => object(text, named(several), |text, column| column.write(text)),
         (Form::Rows, several) => {
-            list(&mut text, n_rows, |text, row| object(text, several, |column, text| column.write_row(text, row)))?
+            list(text, 0..n_rows, |text, row| object(text, named(several), |text, column| column.write_row(text, row)))
         }
+    })
+}
+
+impl Envelope<'_> {
+    /// The whole body around what `write` writes, about `guess` bytes.
+    fn around(
+        self,
+        guess: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), JsonError>,
+    ) -> Result<Vec<u8>, JsonError> {
+        let Self { before, after, limit, .. } = self;
+        let guess = guess.saturating_add(before.len()).saturating_add(after.len()).saturating_add(32);
+        let mut text = Vec::with_capacity(guess.min(limit));
+        text.extend_from_slice(before);
+        write(&mut text)?;
+        text.extend_from_slice(after);
+        if text.len() > limit { Err(JsonError::AnswerTooLarge { limit }) } else { Ok(text) }
     }
-    text.extend_from_slice(after);
-    if text.len() > limit {
-        return Err(JsonError::AnswerTooLarge { limit });
-    }
-    Ok(text)
 }
 
 /// Appends the elements of `tensor` as one list; strings as strings, whatever the output is called.
@@ -75,11 +92,11 @@ pub(crate) fn elements(text: &mut Vec<u8>, spec: &TensorSpec, tensor: &Tensor, l
 }
 
 /// The number of rows that all outputs share.
-fn rows(columns: &[Column<'_>]) -> Result<usize, JsonError> {
+fn rows<'a>(outputs: impl Iterator<Item = (&'a TensorSpec, &'a [usize])>) -> Result<usize, JsonError> {
     let mut shared = None;
-    for column in columns {
-        let output = || Arc::clone(&column.spec.name);
-        let got = *column.sizes.first().ok_or_else(|| JsonError::NoRows { output: output() })?;
+    for (spec, sizes) in outputs {
+        let output = || Arc::clone(&spec.name);
+        let got = *sizes.first().ok_or_else(|| JsonError::NoRows { output: output() })?;
         let expected = *shared.get_or_insert(got);
         if got != expected {
             return Err(JsonError::Rows { output: output(), expected, got });
@@ -136,10 +153,15 @@ impl<'a> Column<'a> {
         Ok(Self { spec, sizes: tensor.shape(), elements: elements.map_err(|_| unwritable())? })
     }
 
-    /// The shortest text that tensors of these sizes have: brackets, commas, the least of each element.
+    /// The shortest text that the tensor has.
     fn least_len(&self) -> usize {
+        self.least_of(self.sizes)
+    }
+
+    /// The shortest text that tensors of `sizes` have: brackets, commas, the least of each element.
+    fn least_of(&self, sizes: &[usize]) -> usize {
         let (mut lists, mut bytes) = (1_usize, 0_usize);
-        for &n in self.sizes {
+        for &n in sizes {
             bytes = bytes.saturating_add(lists.saturating_mul(n.saturating_add(1).max(2)));
             lists = lists.saturating_mul(n);
         }
@@ -182,8 +204,13 @@ impl<'a> Column<'a> {
     }
 
     fn write_row(&self, text: &mut Vec<u8>, row: usize) -> Result<(), JsonError> {
-        let sizes = self.sizes.get(1..).unwrap_or_default();
+        let sizes = self.row_sizes();
         self.nested(text, sizes, row * sizes.iter().product::<usize>())
+    }
+
+    /// The axes but the first.
+    fn row_sizes(&self) -> &'a [usize] {
+        self.sizes.get(1..).unwrap_or_default()
     }
 
     fn nested(&self, text: &mut Vec<u8>, sizes: &[usize], from: usize) -> Result<(), JsonError> {
@@ -261,15 +288,16 @@ fn list_of<I: IntoIterator>(text: &mut Vec<u8>, items: I, mut write: impl FnMut(
     }
 }
 
-/// Writes `n` items in brackets.
+/// Writes an item for each index of `range`, in brackets.
 fn list(
     text: &mut Vec<u8>,
-    n: usize,
+    range: Range<usize>,
     mut write: impl FnMut(&mut Vec<u8>, usize) -> Result<(), JsonError>,
 ) -> Result<(), JsonError> {
     text.push(b'[');
-    for index in 0..n {
-        if index > 0 {
+    let first = range.start;
+    for index in range {
+        if index > first {
             text.push(b',');
         }
         write(text, index)?;
@@ -278,23 +306,28 @@ fn list(
     Ok(())
 }
 
-/// Writes an object with a key for each output.
-fn object(
+/// Writes an object of keys and what `write` writes for each.
+fn object<'a, T>(
     text: &mut Vec<u8>,
-    columns: &[Column<'_>],
-    write: impl Fn(&Column<'_>, &mut Vec<u8>) -> Result<(), JsonError>,
+    members: impl Iterator<Item = (&'a str, T)>,
+    mut write: impl FnMut(&mut Vec<u8>, T) -> Result<(), JsonError>,
 ) -> Result<(), JsonError> {
     text.push(b'{');
-    for (index, column) in columns.iter().enumerate() {
+    for (index, (key, value)) in members.enumerate() {
         if index > 0 {
             text.push(b',');
         }
-        string(text, &column.spec.name);
+        string(text, key);
         text.push(b':');
-        write(column, text)?;
+        write(text, value)?;
     }
     text.push(b'}');
     Ok(())
+}
+
+/// Columns as members of an object.
+fn named<'c, 'a>(columns: &'c [Column<'a>]) -> impl Iterator<Item = (&'c str, &'c Column<'a>)> {
+    columns.iter().map(|column| (&*column.spec.name, column))
 }
 
 /// An element that is written without quotes.

@@ -51,9 +51,17 @@ fn a_value_is_the_only_input_and_an_object_names_each() {
 #[test]
 fn an_object_of_base64_is_a_value() {
     let strings = one(DType::Bytes);
-    for body in [r#"{"b64": "YQ=="}"#, r#"[{"b64": "YQ=="}]"#, r#"{"x": {"b64": "YQ=="}}"#] {
+    // Alone it is an element, as raw bytes are.
+    for body in [
+        r#"{"b64": "YQ=="}"#,
+        r#"[{"b64": "YQ=="}]"#,
+        r#"{"x": {"b64": "YQ=="}}"#,
+        r#"{"x": [{"b64": "YQ=="}]}"#,
+        r#""a""#,
+    ] {
         let body = decode_plain(body.as_bytes(), &strings, DEFAULT_MAX_DEPTH).unwrap();
         assert_eq!(body.inputs[0].strings().unwrap().get(0), Some(&b"a"[..]));
+        assert_eq!(&**body.inputs[0].shape(), [1]);
     }
 }
 
