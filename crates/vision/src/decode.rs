@@ -103,13 +103,7 @@ pub enum DecodeError {
 /// # Errors
 /// [`DecodeError`], with a text for whoever sent the file.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, DecodeError> {
-    if bytes.is_empty() {
-        return Err(DecodeError::Empty);
-    }
-    if bytes.len() > limits.max_bytes {
-        return Err(DecodeError::TooLong { got: bytes.len(), limit: limits.max_bytes });
-    }
-    let (format, decoder): (_, fn(&[u8], &Limits) -> _) = match sniff(bytes)? {
+    let (format, decoder): (_, fn(&[u8], &Limits) -> _) = match check_file(bytes, limits)? {
         Format::Jpeg => ("JPEG", jpeg::decode),
         Format::Png => ("PNG", png::decode),
     };
@@ -119,9 +113,32 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, DecodeError> {
         .unwrap_or_else(|_panic| Err(DecodeError::Damaged { format, detail: "the decoder gave up".to_owned() }))
 }
 
+/// Width and height of a JPEG or PNG file, read from its header and checked against the limits; nothing is decoded. What a
+/// picture will cost is thus known before it costs anything.
+///
+/// # Errors
+/// [`DecodeError`], as [`decode`] would give it for the header. That the rest is sound, only decoding shows.
+pub fn size(bytes: &[u8], limits: &Limits) -> Result<(usize, usize), DecodeError> {
+    match check_file(bytes, limits)? {
+        Format::Jpeg => jpeg::size(bytes, limits),
+        Format::Png => png::size(bytes, limits),
+    }
+}
+
 enum Format {
     Jpeg,
     Png,
+}
+
+/// The format of a file that is neither empty nor too long.
+fn check_file(bytes: &[u8], limits: &Limits) -> Result<Format, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if bytes.len() > limits.max_bytes {
+        return Err(DecodeError::TooLong { got: bytes.len(), limit: limits.max_bytes });
+    }
+    sniff(bytes)
 }
 
 /// Formats by their first bytes.

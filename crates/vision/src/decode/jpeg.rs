@@ -45,6 +45,21 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, DecodeError>
     Rgb8::new(width, height, pixels).map_err(|error| damaged(error.to_string()))
 }
 
+pub(super) fn size(bytes: &[u8], limits: &Limits) -> Result<(usize, usize), DecodeError> {
+    let mut walk = Walk { bytes, at: 2 };
+    loop {
+        match walk.next(0)? {
+            (END | SCAN, _) => return Err(damaged("it has no size before its pixels")),
+            (marker, segment) if is_frame(marker) => {
+                let Frame { width, height, .. } = Frame::read(marker, segment)?;
+                check_size(width, height, limits)?;
+                return Ok((width, height));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// How a file with four components stores its inks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ink {
@@ -111,7 +126,7 @@ fn survey(bytes: &[u8], limits: &Limits) -> Result<Survey, DecodeError> {
                 push(&mut file, marker, segment);
                 file.extend_from_slice(walk.scan());
             }
-            0xc0..=0xcf if !matches!(marker, HUFFMAN | 0xc8 | 0xcc) => {
+            _ if is_frame(marker) => {
                 if frame.is_some() {
                     return Err(damaged("it has two sizes"));
                 }
@@ -154,6 +169,11 @@ const HUFFMAN: u8 = 0xc4;
 const QUANTIZATION: u8 = 0xdb;
 const RESTART: u8 = 0xdd;
 const ADOBE: u8 = 0xee;
+
+/// Whether a marker begins a frame: sizes, and which kind of JPEG it is.
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, HUFFMAN | 0xc8 | 0xcc)
+}
 
 /// Appends a segment. Its length was read from two bytes, so it fits into two bytes.
 fn push(file: &mut Vec<u8>, marker: u8, segment: &[u8]) {

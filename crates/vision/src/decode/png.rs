@@ -13,19 +13,10 @@ const BYTES_BESIDE_ROWS: usize = 1 << 20;
 const HIGHEST_RATIO: usize = 1032;
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, DecodeError> {
-    let mut decoder = Decoder::new(Cursor::new(bytes));
-    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
-    // Neither is used, and both can hide a bomb.
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-
-    let header = decoder.read_header_info().map_err(|error| fault(error, "before its header"))?;
-    let (Ok(width), Ok(height)) = (usize::try_from(header.width), usize::try_from(header.height)) else {
-        return Err(DecodeError::TooManyPixels { width: usize::MAX, height: usize::MAX, limit: limits.max_pixels });
-    };
-    check_size(width, height, limits)?;
+    let mut decoder = decoder(bytes);
+    let (width, height, bits_per_pixel) = header(&mut decoder, limits)?;
     // At most 8 bytes a pixel, and no overflow: the pixels were counted.
-    let raw = (width * header.bits_per_pixel()).div_ceil(8) * height;
+    let raw = (width * bits_per_pixel).div_ceil(8) * height;
     if raw / HIGHEST_RATIO > bytes.len() {
         let detail = format!("{} bytes cannot hold {width}x{height} pixels", bytes.len());
         return Err(DecodeError::Truncated { format: "PNG", detail });
@@ -65,6 +56,30 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb8, DecodeError>
     // Reads on to the end of the pixel data, whose checksum would otherwise not be looked at.
     reader.next_interlaced_row().map_err(|error| fault(error, "after the last row of pixels"))?;
     Rgb8::new(width, height, pixels).map_err(|error| damaged(error.to_string()))
+}
+
+pub(super) fn size(bytes: &[u8], limits: &Limits) -> Result<(usize, usize), DecodeError> {
+    let (width, height, _) = header(&mut decoder(bytes), limits)?;
+    Ok((width, height))
+}
+
+fn decoder(bytes: &[u8]) -> Decoder<Cursor<&[u8]>> {
+    let mut decoder = Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+    // Neither is used, and both can hide a bomb.
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder
+}
+
+/// Width, height and bits of one pixel, checked.
+fn header(decoder: &mut Decoder<Cursor<&[u8]>>, limits: &Limits) -> Result<(usize, usize, usize), DecodeError> {
+    let header = decoder.read_header_info().map_err(|error| fault(error, "before its header"))?;
+    let (Ok(width), Ok(height)) = (usize::try_from(header.width), usize::try_from(header.height)) else {
+        return Err(DecodeError::TooManyPixels { width: usize::MAX, height: usize::MAX, limit: limits.max_pixels });
+    };
+    check_size(width, height, limits)?;
+    Ok((width, height, header.bits_per_pixel()))
 }
 
 /// Where a stored row belongs: from column `first`, every `step` columns, in row `y`.
