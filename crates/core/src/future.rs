@@ -54,6 +54,11 @@ impl InferFuture {
         self
     }
 
+    /// Whether it has just asked to be polled again at once, because of [`InferFuture::led_by`]: no time to set a timer.
+    pub fn is_yielding(&self) -> bool {
+        matches!(&self.0, Kind::Led(Led { leader: Some(_), has_yielded: true, .. }))
+    }
+
     /// An answer that another thread will give through the [`Slot`].
     pub fn slot() -> (Slot, Self) {
         let cell = Arc::new(Cell::default());

@@ -1,13 +1,11 @@
 //! Keeps CPU work off the I/O threads and its panics inside.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use crate::cell::Cell;
-use crate::{Compute, InferFuture, InferResult, Reason, Refusal};
+use crate::{Compute, Reason, Refusal};
 
 /// Runs `work` on a compute thread. Dropping the future skips work that has not begun.
 ///
@@ -74,19 +72,9 @@ pub fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
     })
 }
 
-/// Waits for `future`.
-///
-/// # Errors
-/// Its own, or `BackendBroken` when it panicked.
-pub async fn contained_future(mut future: InferFuture) -> InferResult {
-    poll_fn(|context| {
-        contained(|| Pin::new(&mut future).poll(context)).unwrap_or_else(|refusal| Poll::Ready(Err(refusal)))
-    })
-    .await
-}
-
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 

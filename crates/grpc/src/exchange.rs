@@ -10,16 +10,15 @@ use bytes::Bytes;
 use http::Response;
 use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature, Tensor,
-    TensorList, Wanted, contained, contained_future, on_compute,
+    TensorList, Wanted, contained, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
-use millrace_protocol::front::{Budget, Record, Share, now};
+use millrace_protocol::front::{Answering, Budget, Record, Share, now};
 use tokio::time::timeout_at;
 
 use crate::body::GrpcBody;
 use crate::call::{Arrived, Call, RequestBody, late};
 use crate::failure::Failure;
-use crate::head::Head;
 use crate::receive::Message;
 use crate::reply::Reply;
 use crate::service::Shared;
@@ -238,6 +237,9 @@ fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Result<Reply, 
 }
 
 /// From a whole message to a whole answer, before the deadline.
+///
+/// What is rare or long waits in a box of its own, so that the future of a short call stays small: it is moved into its
+/// place once for each function on the way here.
 async fn infer<C: Codec>(
     shared: &Arc<Shared>,
     call: Call<'_>,
@@ -250,57 +252,69 @@ async fn infer<C: Codec>(
     let (context, deadline) = call.context(C::PROTOCOL, at, shared.parts.config.request_timeout);
     let servable = codec.resolve(&arrived.bytes, &*shared.parts.resolver, &context)?;
     record.found(&*servable);
-    match timeout_at(deadline.into(), run(shared, call.head, codec, servable, arrived.bytes, context)).await {
-        Ok(result) => {
-            let (reply, times, decoded) = result?;
-            let times = Answered { decode: decoded.saturating_duration_since(at), ..times };
-            Ok(Done { reply, encoded: now(), times })
-        }
-        Err(_) => Err(C::failure(late(deadline, context.received))),
-    }
-}
-
-async fn run<C: Codec>(
-    shared: &Arc<Shared>,
-    head: &Head,
-    codec: &C,
-    servable: Arc<dyn Servable>,
-    message: Bytes,
-    context: RequestContext,
-) -> Result<(Reply, Answered, Instant), Failure> {
     let (answering, decoded, examples, reply) = {
-        let question = decode(shared, codec, &servable, message).await?;
+        let question = match decode_here(shared, codec, &*servable, &arrived.bytes) {
+            Ok(question) => question,
+            Err(Unread::Refused(failure)) => return Err(failure),
+            Err(Unread::Long) => {
+                let reading = decode_elsewhere(shared, codec, &servable, arrived.bytes);
+                Box::pin(before::<C, _>(deadline, context.received, reading)).await?
+            }
+        };
         let decoded = now();
         let Question { signature, inputs, wanted, examples, reply } = question;
         let request = InferRequest { signature, inputs, wanted, context };
         (contained(|| servable.infer(request)).map_err(C::failure)?, decoded, examples, reply)
     };
-    let response = contained_future(answering).await.map_err(C::failure)?;
+    let response = Answering::new(answering, deadline).await;
+    let response = response.unwrap_or_else(|| Err(late(deadline, context.received))).map_err(C::failure)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
     let names_version = codec.names_version(&reply);
-    let reply = encode(shared, codec, servable, reply, response).await.map_err(C::failure)?;
-    let reply = shared.finish(head, reply).await.map_err(C::failure)?;
-    let encode = now().saturating_duration_since(answered);
-    Ok((reply, Answered { encode, queue, compute, examples, names_version, ..Answered::default() }, decoded))
+    let reply = if codec.weight(&response.outputs) <= shared.parts.config.offload_bytes {
+        contained(|| codec.encode(&*servable, &reply, &response)).and_then(|reply| reply).map_err(C::failure)?
+    } else {
+        let codec = codec.clone();
+        let encode = move || codec.encode(&*servable, &reply, &response);
+        let encoding = async { on_compute(&*shared.parts.compute, encode).await?.map_err(C::failure) };
+        Box::pin(before::<C, _>(deadline, context.received, encoding)).await?
+    };
+    let reply = shared.finish(call.head, reply).await.map_err(C::failure)?;
+    let encoded = now();
+    let times = Answered {
+        decode: decoded.saturating_duration_since(at),
+        encode: encoded.saturating_duration_since(answered),
+        queue,
+        compute,
+        examples,
+        names_version,
+        ..Answered::default()
+    };
+    Ok(Done { reply, encoded, times })
 }
 
-/// Reads the message here where that is little work, else on a compute thread.
-async fn decode<C: Codec>(
-    shared: &Arc<Shared>,
+/// Reads the message where that is little work.
+fn decode_here<C: Codec>(
+    shared: &Shared,
+    codec: &C,
+    servable: &dyn Servable,
+    message: &Bytes,
+) -> Result<Question<C::Reply>, Unread> {
+    let config = &shared.parts.config;
+    let mut here = Room::new(config.offload_bytes, config.max_message_bytes, &shared.parts.front.receiving);
+    contained(|| codec.decode(servable, message, &mut here))
+        .unwrap_or_else(|refusal| Err(Unread::Refused(C::failure(refusal))))
+}
+
+/// Reads the message on a compute thread.
+async fn decode_elsewhere<C: Codec>(
+    shared: &Shared,
     codec: &C,
     servable: &Arc<dyn Servable>,
     message: Bytes,
 ) -> Result<Question<C::Reply>, Failure> {
-    let (config, budget) = (&shared.parts.config, &shared.parts.front.receiving);
-    let most = config.max_message_bytes;
-    let mut here = Room::new(config.offload_bytes, most, budget);
-    match contained(|| codec.decode(&**servable, &message, &mut here)).map_err(C::failure)? {
-        Ok(question) => return Ok(question),
-        Err(Unread::Refused(failure)) => return Err(failure),
-        Err(Unread::Long) => {}
-    }
-    let (codec, lease, budget) = (codec.clone(), Arc::clone(servable), Arc::clone(budget));
+    let (budget, most) = (Arc::clone(&shared.parts.front.receiving), shared.parts.config.max_message_bytes);
+    let (codec, lease) = (codec.clone(), Arc::clone(servable));
     let read = on_compute(&*shared.parts.compute, move || {
         codec.decode(&*lease, &message, &mut Room::new(usize::MAX, most, &budget))
     });
@@ -311,18 +325,13 @@ async fn decode<C: Codec>(
     }
 }
 
-async fn encode<C: Codec>(
-    shared: &Arc<Shared>,
-    codec: &C,
-    servable: Arc<dyn Servable>,
-    reply: C::Reply,
-    response: InferResponse,
-) -> Result<Reply, Refusal> {
-    if codec.weight(&response.outputs) <= shared.parts.config.offload_bytes {
-        return contained(|| codec.encode(&*servable, &reply, &response))?;
-    }
-    let codec = codec.clone();
-    on_compute(&*shared.parts.compute, move || codec.encode(&*servable, &reply, &response)).await?
+/// Waits for `work` until `deadline`.
+async fn before<C: Codec, T>(
+    deadline: Instant,
+    received: Instant,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout_at(deadline.into(), work).await.unwrap_or_else(|_| Err(C::failure(late(deadline, received))))
 }
 
 impl Shared {

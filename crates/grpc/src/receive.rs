@@ -229,7 +229,7 @@ impl Message {
     pub(crate) async fn unpack(self, limit: usize, front: &Front, compute: &dyn Compute) -> Result<Bytes, Refusal> {
         let Some(coding) = self.coding else { return Ok(self.bytes) };
         let packed = self.bytes;
-        match on_compute(compute, move || coding.unpack(&packed, limit)).await? {
+        match Box::pin(on_compute(compute, move || coding.unpack(&packed, limit))).await? {
             Unpacked::Bytes(bytes) => front.receiving.hold(Bytes::from(bytes)).ok_or_else(|| {
                 let limit = front.receiving.total();
                 let text = format!("the requests that are arriving have reached their common limit of {limit} bytes");

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::ALLOW;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use millrace_core::{Catalog, Code, Compute, Control, Quoted, Reason, Refusal, Resolver};
@@ -70,8 +71,17 @@ impl GrpcService {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let shared = &self.0;
         let (parts, body) = request.into_parts();
+        self.answer_parts(&parts, body, connection).await
+    }
+
+    /// The same for a call in parts: whoever holds the head already spares its room in this future.
+    pub async fn answer_parts<B>(&self, parts: &Parts, body: B, connection: ConnectionContext) -> Response<GrpcBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let shared = &self.0;
         if parts.method != Method::POST {
             return no_call(StatusCode::METHOD_NOT_ALLOWED);
         }

@@ -91,7 +91,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut body = pin!(body);
-    let mut timer = pin!(None::<Sleep>);
+    let mut timer = None;
     let mut asked = false;
     let mut first = Bytes::new();
     let mut joined: Vec<u8> = Vec::new();
@@ -104,7 +104,7 @@ where
             Poll::Pending => {
                 let allowed = allowance(bounds, received);
                 let until = bounds.until.filter(|until| *until < bounds.started + allowed);
-                ready!(overdue(timer.as_mut(), &mut asked, context, until.unwrap_or(bounds.started + allowed)));
+                ready!(overdue(&mut timer, &mut asked, context, until.unwrap_or(bounds.started + allowed)));
                 Poll::Ready(Err(if until.is_some() { too_late() } else { too_slow(allowed) }))
             }
         });
@@ -159,7 +159,7 @@ fn allowance(bounds: Bounds<'_>, received: usize) -> Duration {
 /// the bytes are nearly always there at the second. So the first wait asks again at once, and only the second one sets
 /// a timer, which most requests then never pay for.
 fn overdue(
-    mut timer: Pin<&mut Option<Sleep>>,
+    timer: &mut Option<Pin<Box<Sleep>>>,
     asked: &mut bool,
     context: &mut Context<'_>,
     limit: Instant,
@@ -169,17 +169,14 @@ fn overdue(
         context.waker().wake_by_ref();
         return Poll::Pending;
     }
-    if timer.is_none() {
-        timer.set(Some(tokio::time::sleep_until(limit.into())));
-    }
-    while let Some(mut sleep) = timer.as_mut().as_pin_mut() {
-        ready!(sleep.as_mut().poll(context));
-        if sleep.deadline().into_std() >= limit {
-            break;
+    let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(limit.into())));
+    loop {
+        ready!(timer.as_mut().poll(context));
+        if timer.deadline().into_std() >= limit {
+            return Poll::Ready(());
         }
-        sleep.reset(limit.into());
+        timer.as_mut().reset(limit.into());
     }
-    Poll::Ready(())
 }
 
 fn too_large(limit: u64) -> Failure {

@@ -5,6 +5,7 @@
 //! [`unpack`], [`infer`].
 
 use std::error::Error;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ use http::Method;
 use http_body::Body;
 use millrace_core::{
     InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
-    TensorList, Wanted, contained, contained_future, on_compute,
+    TensorList, Wanted, contained, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
-use millrace_protocol::front::{ConnectionContext, Record, now};
+use millrace_protocol::front::{Answering, ConnectionContext, Record, now};
 use tokio::time::timeout_at;
 
 use crate::body::{self, Bounds, Received};
@@ -281,6 +282,9 @@ pub(crate) async fn unpack(shared: &Shared, coding: Coding, body: Received) -> R
 
 /// From a whole body to a whole answer, before the deadline.
 ///
+/// What is rare or long waits in a box of its own, so that the future of a short request stays small: it is moved into
+/// its place once for each function on the way here.
+///
 /// # Errors
 /// A [`Failure`] in the codec's form.
 pub(crate) async fn infer<C: Codec>(
@@ -289,47 +293,45 @@ pub(crate) async fn infer<C: Codec>(
     servable: Arc<dyn Servable>,
     arrived: Arrived,
 ) -> Result<Done, Failure> {
-    let Arrived { body, at, context, deadline } = arrived;
-    match timeout_at(deadline.into(), run(shared, codec, servable, body, context, at)).await {
-        Ok(result) => result,
-        Err(_) => Err(C::failure(late(deadline.saturating_duration_since(context.received)))),
-    }
-}
-
-async fn run<C: Codec>(
-    shared: &Shared,
-    codec: &C,
-    servable: Arc<dyn Servable>,
-    body: Received,
-    mut context: RequestContext,
-    arrived: Instant,
-) -> Result<Done, Failure> {
+    let Arrived { body, at: arrived, mut context, deadline } = arrived;
+    let config = &shared.parts.config;
     let (answering, own, decoded, examples, reply) = {
-        let question = decode(shared, codec, &servable, body).await.map_err(C::failure)?;
+        // A compressed body is small whatever it holds, so its size says nothing about the work.
+        let question = if codec.coding() == Coding::Identity && body.len() <= config.offload_bytes {
+            // The body has done its service once this returns, but for tensors that are parts of it.
+            let body = body.into_bytes();
+            contained(|| codec.decode(&*servable, &body)).and_then(|question| question)
+        } else {
+            Box::pin(before(deadline, context.received, decode_elsewhere(shared, codec, &servable, body))).await
+        };
+        let Question { signature, inputs, wanted, priority, timeout, examples, reply } =
+            question.map_err(C::failure)?;
         let decoded = now();
-        let Question { signature, inputs, wanted, priority, timeout, examples, reply } = question;
         context.priority = priority.unwrap_or(context.priority);
         let own = timeout.and_then(|timeout| context.received.checked_add(timeout));
-        let own = own.filter(|own| context.deadline.is_none_or(|deadline| *own < deadline));
+        let own = own.filter(|own| *own < deadline);
         context.deadline = own.or(context.deadline);
         let request = InferRequest { signature, inputs, wanted, context };
         (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, examples, reply)
     };
-    let response = match own {
-        None => contained_future(answering).await.map_err(C::failure)?,
-        Some(own) => {
-            let waited = own.saturating_duration_since(context.received);
-            match Box::pin(timeout_at(own.into(), contained_future(answering))).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(refusal)) if refusal.reason() == Reason::Late => return Err(C::timed_out(refusal)),
-                Ok(Err(refusal)) => return Err(C::failure(refusal)),
-                Err(_) => return Err(C::timed_out(late(waited))),
-            }
-        }
+    let until = own.unwrap_or(deadline);
+    let failed = |refusal: Refusal| match own {
+        Some(_) if refusal.reason() == Reason::Late => C::timed_out(refusal),
+        _ => C::failure(refusal),
     };
+    let response = Answering::new(answering, until).await;
+    let response = response.unwrap_or_else(|| Err(late(until, context.received))).map_err(failed)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
-    let mut answer = encode(shared, codec, servable, reply, response).await.map_err(C::failure)?;
+    let answer = if codec.weight(&reply, &response.outputs) <= config.offload_bytes {
+        contained(|| codec.encode(&*servable, &reply, &response)).and_then(|answer| answer)
+    } else {
+        let codec = codec.clone();
+        let encode = move || codec.encode(&*servable, &reply, &response);
+        let encoding = async { on_compute(&*shared.parts.compute, encode).await? };
+        Box::pin(before(deadline, context.received, encoding)).await
+    };
+    let mut answer = answer.map_err(C::failure)?;
     if answer.body().len() >= SMALL_ANSWER && !answer.body_mut().hold(&shared.front.unsent) {
         return Err(C::failure(no_room(shared)));
     }
@@ -346,40 +348,29 @@ async fn run<C: Codec>(
     Ok(Done { answer, encoded, times })
 }
 
-async fn decode<C: Codec>(
+/// Reads the body on a compute thread.
+async fn decode_elsewhere<C: Codec>(
     shared: &Shared,
     codec: &C,
     servable: &Arc<dyn Servable>,
     body: Received,
 ) -> Result<Question<C::Reply>, Refusal> {
-    let config = &shared.parts.config;
-    let coding = codec.coding();
-    // A compressed body is small whatever it holds, so its size says nothing about the work.
-    if coding == Coding::Identity && body.len() <= config.offload_bytes {
-        // The body has done its service once this returns, but for tensors that are parts of it.
-        let body = body.into_bytes();
-        return contained(|| codec.decode(&**servable, &body))?;
-    }
-    let (codec, lease, limit) = (codec.clone(), Arc::clone(servable), config.max_decompressed_bytes);
+    let (codec, lease, limit) = (codec.clone(), Arc::clone(servable), shared.parts.config.max_decompressed_bytes);
     on_compute(&*shared.parts.compute, move || {
+        let coding = codec.coding();
         let bytes = if coding == Coding::Identity { body.into_bytes() } else { coding.unpack(&body, limit)? };
         codec.decode(&*lease, &bytes)
     })
     .await?
 }
 
-async fn encode<C: Codec>(
-    shared: &Shared,
-    codec: &C,
-    servable: Arc<dyn Servable>,
-    reply: C::Reply,
-    response: InferResponse,
-) -> Result<Answer, Refusal> {
-    if codec.weight(&reply, &response.outputs) <= shared.parts.config.offload_bytes {
-        return contained(|| codec.encode(&*servable, &reply, &response))?;
-    }
-    let codec = codec.clone();
-    on_compute(&*shared.parts.compute, move || codec.encode(&*servable, &reply, &response)).await?
+/// Waits for `work` until `deadline`.
+async fn before<T>(
+    deadline: Instant,
+    received: Instant,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    timeout_at(deadline.into(), work).await.unwrap_or_else(|_| Err(late(deadline, received)))
 }
 
 /// The bytes of a tensor, or its lists where they hold nothing: `[1000000,0]` is no work to compute but some to write.
@@ -396,6 +387,7 @@ fn no_room(shared: &Shared) -> Refusal {
     Refusal::new(Reason::QueueFull, text)
 }
 
-fn late(waited: Duration) -> Refusal {
-    Refusal::new(Reason::Late, format!("deadline exceeded: no answer within {} ms", waited.as_millis()))
+fn late(deadline: Instant, received: Instant) -> Refusal {
+    let waited = deadline.saturating_duration_since(received).as_millis();
+    Refusal::new(Reason::Late, format!("deadline exceeded: no answer within {waited} ms"))
 }

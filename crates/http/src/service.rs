@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use millrace_core::{Catalog, Compute, Control, Resolver};
@@ -70,10 +71,19 @@ impl HttpService {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let shared = &*self.0;
         let (parts, body) = request.into_parts();
+        self.answer_parts(&parts, body, connection).await
+    }
+
+    /// The same for a request in parts: whoever holds the head already spares its room in this future.
+    pub async fn answer_parts<B>(&self, parts: &Parts, body: B, connection: ConnectionContext) -> Response<ResponseBody>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let shared = &*self.0;
         let head = Head::read(&parts.headers);
-        let asked = Asked { parts: &parts, head: &head, connection };
+        let asked = Asked { parts, head: &head, connection };
         let result = match shared.family(parts.uri.path(), connection.roles) {
             Family::Tfs(rest) => tfs::answer(shared, asked, rest, body).await,
             Family::Oip(rest) => oip::answer(shared, asked, rest, body).await,

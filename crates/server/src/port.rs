@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use millrace_core::{CallerId, Reason, Refusal};
 use millrace_grpc::{GrpcBody, GrpcService, is_grpc, refusal_response, refusal_trailers};
@@ -36,17 +37,17 @@ impl Answer for Port {
     type Body = PortBody;
     type Tongue = Tongue;
 
-    fn tongue(request: &Request<Incoming>) -> Tongue {
+    fn tongue(parts: &Parts) -> Tongue {
         // The version first: it is what HTTP/1 requests, the many, are told by without a look at their headers.
-        let is_grpc = request.version() == Version::HTTP_2 && is_grpc(request.headers());
+        let is_grpc = parts.version == Version::HTTP_2 && is_grpc(&parts.headers);
         if is_grpc { Tongue::Grpc } else { Tongue::Http }
     }
 
-    async fn answer(&self, tongue: Tongue, request: Request<Incoming>, caller: CallerId) -> Response<PortBody> {
+    async fn answer(&self, tongue: Tongue, parts: &Parts, body: Incoming, caller: CallerId) -> Response<PortBody> {
         let connection = ConnectionContext { caller, roles: self.roles };
         match tongue {
-            Tongue::Http => self.http.answer(request, connection).await.map(PortBody::Http),
-            Tongue::Grpc => self.grpc.answer(request, connection).await.map(PortBody::Grpc),
+            Tongue::Http => self.http.answer_parts(parts, body, connection).await.map(PortBody::Http),
+            Tongue::Grpc => self.grpc.answer_parts(parts, body, connection).await.map(PortBody::Grpc),
         }
     }
 

@@ -1,6 +1,5 @@
 //! `ModelInfer`, and the steps of any inference by this protocol: read the question, ask the model, write the answer.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,10 +7,10 @@ use bytes::Bytes;
 use http::Response;
 use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, contained,
-    contained_future, on_compute,
+    on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
-use millrace_protocol::front::{Record, now};
+use millrace_protocol::front::{Answering, Record, now};
 use millrace_protocol::oip::{self, OutputPlan, Parameters, raw_bytes, raw_len};
 use tokio::time::timeout_at;
 
@@ -62,15 +61,17 @@ async fn attempt<B: RequestBody>(
     let Ready { servable, request, plan, patience, deadline, mut times } = ready;
     let response = {
         let future = contained(|| servable.infer(request)).map_err(failure)?;
-        let answer = pin!(patience.wait(contained_future(future)));
-        within(Some(deadline), call.received, answer).await?
+        let until = patience.own.unwrap_or(deadline);
+        let response = Answering::new(future, until).await;
+        response.unwrap_or_else(|| Err(late(until, call.received))).map_err(|refusal| patience.failure(refusal))?
     };
     let began = now();
     let outputs = match convert(shared, plan, response, &mut times) {
         Converted::Here(outputs) => outputs.map_err(failure)?,
         Converted::Long(work) => {
-            let work = Box::pin(on_compute(&*shared.parts.compute, work));
-            within(Some(deadline), call.received, work).await.and_then(|outputs| outputs).map_err(failure)?
+            let work = on_compute(&*shared.parts.compute, work);
+            let outputs = Box::pin(within(Some(deadline), call.received, work)).await;
+            outputs.and_then(|outputs| outputs).map_err(failure)?
         }
     };
     let reply = write(&*servable, (&id, None), &outputs)?;
@@ -219,7 +220,12 @@ impl Patience {
             None => future.await,
             Some(own) => timeout_at(own.into(), future).await.unwrap_or_else(|_| Err(late(own, self.received))),
         };
-        result.map_err(|refusal| self.parameters.failure(refusal).into())
+        result.map_err(|refusal| self.failure(refusal))
+    }
+
+    /// A model's refusal as the protocol puts it.
+    fn failure(&self, refusal: Refusal) -> Failure {
+        self.parameters.failure(refusal).into()
     }
 
     /// Whether a request of a stream wants an empty last answer from a model that ends without one.

@@ -3,6 +3,7 @@
 //!
 //! [`Front`] is what the front-ends of one server share; each gets a clone. The clock is tokio's.
 
+mod answering;
 mod budget;
 mod clock;
 mod connection;
@@ -14,6 +15,7 @@ mod record;
 use std::ops::Deref;
 use std::sync::Arc;
 
+pub use answering::Answering;
 pub use budget::{Budget, Share};
 pub use clock::now;
 pub use connection::{ConnectionContext, Roles};

@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -49,13 +50,14 @@ pub(crate) trait Answer: Clone + Send + Sync + 'static {
     type Tongue: Copy + Send + Unpin + 'static;
 
     /// The protocol of a request.
-    fn tongue(request: &Request<Incoming>) -> Self::Tongue;
+    fn tongue(parts: &Parts) -> Self::Tongue;
 
     /// Answers one request. Dropping the future gives the request up.
     fn answer(
         &self,
         tongue: Self::Tongue,
-        request: Request<Incoming>,
+        parts: &Parts,
+        body: Incoming,
         caller: CallerId,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
@@ -90,10 +92,7 @@ pub(crate) async fn serve<A: Answer>(
     let timed = Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity));
     let io = TokioIo::new(Gathered::new(timed, is_http2));
     let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), is_http2 });
-    let service = service_fn(|request| {
-        let begun = Begun::new(&connection);
-        async move { Ok::<_, Infallible>(begun.answer(request, caller).await) }
-    });
+    let service = service_fn(|request| Begun::new(&connection).answer(request, caller));
     let age = is_http2.then(|| age(&limits, caller)).flatten();
     let ends = Ends { phases: &phases, activity: &activity, age };
     let result = if is_http2 {
@@ -142,19 +141,20 @@ impl<A> Begun<A> {
 }
 
 impl<A: Answer> Begun<A> {
-    async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Response<Carried<A>> {
+    async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Result<Response<Carried<A>>, Infallible> {
         let Connection { answer, phases, is_http2, .. } = &*self.0;
-        let tongue = A::tongue(&request);
+        let (parts, body) = request.into_parts();
+        let tongue = A::tongue(&parts);
         let response = {
-            // Handed on by value it would take its room twice.
-            let answering = pin!(answer.answer(tongue, request, caller));
+            // Handed on by value it would take its room twice; so would the head.
+            let answering = pin!(answer.answer(tongue, &parts, body, caller));
             until_cut(answering, phases, *is_http2).await
         };
         let response = response.unwrap_or_else(|| {
             phases.count_cut();
             A::cut(tongue)
         });
-        response.map(|body| Carried::new(body, self, tongue))
+        Ok(response.map(|body| Carried::new(body, self, tongue)))
     }
 }
 
