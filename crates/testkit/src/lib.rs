@@ -1,6 +1,7 @@
 //! Test helpers that every crate of the workspace shares. For tests only: helpers panic where a test should fail.
 //!
 //! - [`FakeBackend`], [`FakeModel`]: a real, tiny engine whose misbehaviour a test chooses.
+//! - [`FakeFaces`]: answers with another number of rows for each instance, without an engine.
 //! - [`CountingAllocator`]: how often a thread allocates.
 //! - [`Gate`]: holds threads until the test lets them go, so that no test sleeps.
 //! - [`Case`]: the neutral golden cases under `fixtures/cases`.
@@ -10,11 +11,13 @@ mod allocations;
 mod case;
 pub mod conformance;
 mod fake;
+mod fake_faces;
 mod fixture;
 mod gate;
 
 pub use allocations::CountingAllocator;
 pub use case::{Case, assert_close};
 pub use fake::{FakeBackend, FakeModel, FakeModelBuilder, Misbehaviour};
+pub use fake_faces::FakeFaces;
 pub use fixture::{fixture, fixture_source, fixtures};
 pub use gate::Gate;
