@@ -42,7 +42,7 @@ pub struct TensorConfig {
     pub name: String,
     /// Its element type; the name on the wire is [`data_type_name`].
     pub dtype: DType,
-    /// Its sizes, without the batch axis where the model is batched.
+    /// Its sizes, without the axis of rows where the model is batched.
     pub dims: Vec<i64>,
 }
 
@@ -139,7 +139,10 @@ pub fn model_config(
     let signature = servable.signatures().get(0);
     let view = |specs: &[TensorSpec]| {
         let one = |spec: &TensorSpec| {
-            let without_rows = usize::from(max_batch_size > 0 && spec.batch_axis == Some(0));
+            // Clients put an axis in front of these. The rows of a ragged output are not those of a batch, but as many axes
+            // as clients then count it has.
+            let counts_rows = spec.batch_axis == Some(0) || spec.ragged_by.is_some();
+            let without_rows = usize::from(max_batch_size > 0 && counts_rows);
             let dims = spec_sizes(spec).skip(without_rows).collect();
             TensorConfig { name: spec.name.to_string(), dtype: spec.dtype, dims }
         };

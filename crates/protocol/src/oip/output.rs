@@ -82,8 +82,8 @@ impl<'s> Outputs<'s> {
     /// Asks for the output `name`.
     ///
     /// # Errors
-    /// `InvalidInput` when the model has no such output, it was asked for already, its elements cannot be classified, or
-    /// its parameters contradict each other; `Unsupported` for an output in shared memory.
+    /// `InvalidInput` when the model has no such output, it was asked for already, its elements cannot be classified or are
+    /// ragged, or its parameters contradict each other; `Unsupported` for an output in shared memory.
     pub fn ask(&mut self, name: &str, parameters: OutputParameters) -> Result<(), Refusal> {
         let specs = self.signature.outputs();
         let index = self.signature.output_index(name);
@@ -105,6 +105,12 @@ impl<'s> Outputs<'s> {
         if classification.is_some() && !can_classify(spec.dtype) {
             let (name, dtype) = (Bare(name), spec.dtype);
             return Err(words::invalid(format!("output '{name}' of type {dtype} cannot be classified")));
+        }
+        if let (Some(_), Some(counts)) = (classification, &spec.ragged_by) {
+            let (name, counts) = (Bare(name), Bare(counts));
+            return Err(words::invalid(format!(
+                "output '{name}' cannot be classified: its rows belong to instances as '{counts}' counts them"
+            )));
         }
         let is_batched = spec.batch_axis == Some(0);
         self.planned.push(PlannedOutput { name: Arc::clone(&spec.name), index, classification, binary, is_batched });
@@ -221,6 +227,30 @@ mod tests {
             let classified = parameters(&[("classification", Parameter::Int(2))]);
             assert_eq!(outputs.ask(name, classified).unwrap_err().reason(), Reason::InvalidInput, "{name}");
         }
+    }
+
+    #[test]
+    fn ragged_outputs_are_not_classified_and_neither_they_nor_their_order_have_a_batch_axis() {
+        let spec = |name, dtype| TensorSpec::new(name, dtype, [Dim::symbol("N")]);
+        let scores = TensorSpec::new("scores", DType::Fp32, [Dim::Unknown]).ragged_by("counts");
+        let inputs = vec![spec("image", DType::Bytes)];
+        let signature = Signature::new(inputs, vec![scores, spec("counts", DType::Int32)]).unwrap();
+        let model: ModelName = "m".parse().unwrap();
+        let mut outputs = Outputs::new(&model, &signature);
+        let classified = parameters(&[("classification", Parameter::Int(2))]);
+        let refused = outputs.ask("scores", classified).unwrap_err();
+        assert_eq!(
+            (refused.reason(), refused.message()),
+            (
+                Reason::InvalidInput,
+                "output 'scores' cannot be classified: its rows belong to instances as 'counts' counts them"
+            )
+        );
+        outputs.ask("counts", classified).unwrap();
+        outputs.ask("scores", parameters(&[])).unwrap();
+        let plan = outputs.finish(false);
+        assert_eq!(plan.wanted(), Wanted::Only([1, 0].into_iter().collect()));
+        assert_eq!(plan.outputs.iter().map(|planned| planned.is_batched).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

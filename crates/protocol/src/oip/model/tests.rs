@@ -50,7 +50,10 @@ impl Resolver for OneModel {
             return Err(Refusal::new(Reason::VersionUnknown, "no such version"));
         }
         let spec = |name, dtype| TensorSpec::new(name, dtype, [Dim::symbol("N"), Dim::Fixed(4)]);
-        let signature = Signature::new(vec![spec("x", DType::Fp32)], vec![spec("y", DType::Bytes)]).unwrap();
+        let counts = TensorSpec::new("counts", DType::Int32, [Dim::symbol("N")]);
+        let boxes = TensorSpec::new("boxes", DType::Fp32, [Dim::Unknown, Dim::Fixed(3)]).ragged_by("counts");
+        let outputs = vec![spec("y", DType::Bytes), counts, boxes];
+        let signature = Signature::new(vec![spec("x", DType::Fp32)], outputs).unwrap();
         let name = "m".parse().unwrap();
         Ok(Arc::new(Known { name, version, signatures: Signatures::single(signature) }))
     }
@@ -117,4 +120,14 @@ fn a_batched_models_dims_leave_the_batch_axis_out() {
     let single = config(1);
     assert_eq!((single.max_batch_size, single.inputs[0].dims.as_slice()), (0, &[-1, 4][..]));
     assert_eq!((single.max_queue_delay_microseconds, single.instance_count), (None, None));
+}
+
+#[test]
+fn a_ragged_output_has_rows_of_unknown_number_and_as_many_axes_as_clients_count() {
+    let outputs = metadata(&ModelRef::new("m")).unwrap().outputs;
+    assert_eq!((outputs[1].sizes.as_slice(), outputs[2].sizes.as_slice()), (&[-1][..], &[-1, 3][..]));
+    for (version, counts, boxes) in [(1, &[-1][..], &[-1, 3][..]), (2, &[][..], &[3][..])] {
+        let outputs = config(version).outputs;
+        assert_eq!((outputs[1].dims.as_slice(), outputs[2].dims.as_slice()), (counts, boxes), "version {version}");
+    }
 }
