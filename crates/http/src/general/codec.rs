@@ -56,7 +56,7 @@ impl Codec for GeneralCodec {
         };
         let output = predictions(signature).ok_or_else(|| {
             let count = signature.outputs().len();
-            invalid(format!("it has {count} outputs and not one of floats; ask it by another protocol"))
+            invalid(format!("it has {count} outputs and not one of floats in rows; ask it by another protocol"))
         })?;
         if spec.dtype == DType::Bytes {
             return Err(invalid(format!("its input is {spec} and takes no numbers; ask it by another protocol")));
@@ -115,10 +115,11 @@ impl Codec for GeneralCodec {
 }
 
 /// The position of the output that predictions are: the only one, or the only one of floats. A classifier has its labels
-/// beside its probabilities.
+/// beside its probabilities. Ragged outputs are none: their rows are not one for each row of the request.
 pub(crate) fn predictions(signature: &Signature) -> Option<usize> {
     let outputs = signature.outputs();
-    let is_float = |(_, spec): &(usize, &TensorSpec)| matches!(spec.dtype, DType::Fp32 | DType::Fp64);
+    let is_float =
+        |(_, spec): &(usize, &TensorSpec)| matches!(spec.dtype, DType::Fp32 | DType::Fp64) && spec.ragged_by.is_none();
     let mut floats = outputs.iter().enumerate().filter(is_float).map(|(position, _)| position);
     match outputs {
         [_] => Some(0),

@@ -24,6 +24,8 @@ struct Operation<'a> {
     may_be_empty: bool,
     /// Whether the answer is text and no JSON.
     is_text: bool,
+    /// Whether the request may be a picture, or whatever bytes the model takes, in place of JSON.
+    takes_raw: bool,
 }
 
 impl Operation<'_> {
@@ -43,7 +45,13 @@ impl Operation<'_> {
             },
         });
         if let Some(request) = self.request {
-            document["requestBody"] = json!({"required": !self.may_be_empty, "content": content(request)});
+            let mut content = content(request);
+            if self.takes_raw {
+                for kind in ["application/octet-stream", "image/*"] {
+                    content[kind] = json!({"schema": {"type": "string", "format": "binary"}});
+                }
+            }
+            document["requestBody"] = json!({"required": !self.may_be_empty, "content": content});
         }
         if !self.parameters.is_empty() {
             document["parameters"] = Value::Array(self.parameters);
@@ -280,7 +288,8 @@ pub(super) fn model(paths: &mut Paths, model: &ModelStatus) {
     }
     if schema::is_json(signature, false) {
         add(format!("/v1/models/{name}:predict"), post("tensorflow serving", schema::predict(signature), "Error"));
-        add(format!("/predictions/{name}"), post("torchserve", schema::plain(signature), "TorchServeError"));
+        let plain = post("torchserve", schema::plain(signature), "TorchServeError");
+        add(format!("/predictions/{name}"), Operation { takes_raw: schema::takes_raw(signature), ..plain });
         if let Some(rows) = schema::rows(signature) {
             add(format!("/predict/{name}"), post("general", rows, "Detail"));
         }

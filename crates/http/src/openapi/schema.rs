@@ -1,5 +1,7 @@
 //! Signatures as JSON schemas: what a value for a tensor looks like in each protocol.
 
+use std::borrow::Borrow;
+
 use millrace_core::{DType, Dim, Signature, TensorSpec};
 use serde_json::{Map, Value, json};
 
@@ -52,18 +54,43 @@ fn row(spec: &TensorSpec) -> Value {
 }
 
 /// An object with a key for each of `specs`.
-fn named(specs: &[TensorSpec], value: impl Fn(&TensorSpec) -> Value) -> Value {
-    let properties: Map<_, _> = specs.iter().map(|spec| (spec.name.to_string(), value(spec))).collect();
-    let required: Vec<_> = specs.iter().map(|spec| &*spec.name).collect();
+fn named<S: Borrow<TensorSpec>>(specs: &[S], value: impl Fn(&TensorSpec) -> Value) -> Value {
+    let specs = || specs.iter().map(Borrow::borrow);
+    let properties: Map<_, _> = specs().map(|spec| (spec.name.to_string(), value(spec))).collect();
+    let required: Vec<_> = specs().map(|spec| &*spec.name).collect();
     json!({"type": "object", "properties": properties, "required": required})
 }
 
-/// The only value, or an object with the names.
-fn only_or_named(specs: &[TensorSpec], value: impl Fn(&TensorSpec) -> Value) -> Value {
-    match specs {
-        [only] => value(only),
-        several => named(several, value),
+/// What an answer has for `outputs`: the only value, or an object with the names. Ragged outputs are lists as they are for one
+/// instance, and become lists of those by `several`; their counts are not shown, and records are lists of objects.
+fn answered(outputs: &[TensorSpec], value: impl Fn(&TensorSpec) -> Value, several: impl Fn(&Value) -> Value) -> Value {
+    if let [only] = outputs {
+        return value(only);
     }
+    let mut properties = Map::new();
+    for spec in outputs.iter().filter(|spec| !counts(outputs, spec)) {
+        match (&spec.ragged_by, &spec.record) {
+            (None, _) => properties.insert(spec.name.to_string(), value(spec)),
+            (Some(_), None) => properties.insert(spec.name.to_string(), several(&tensor(spec))),
+            (Some(_), Some(record)) => {
+                let fields: Vec<_> = outputs.iter().filter(|spec| spec.record.as_ref() == Some(record)).collect();
+                let list = json!({"type": "array", "items": named(&fields, row)});
+                properties.insert(record.to_string(), several(&list))
+            }
+        };
+    }
+    let required: Vec<_> = properties.keys().cloned().collect();
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+/// Whether `spec` counts the rows of some other output.
+fn counts(outputs: &[TensorSpec], spec: &TensorSpec) -> bool {
+    outputs.iter().any(|output| output.ragged_by.as_ref() == Some(&spec.name))
+}
+
+/// A list with an entry for each instance.
+fn list_of(items: &Value) -> Value {
+    json!({"type": "array", "items": items})
 }
 
 /// Whether JSON can hold what goes in and what comes out. Lists of the Open Inference Protocol hold one dtype more.
@@ -117,14 +144,14 @@ pub(super) fn predict(signature: &Signature) -> (Value, Value) {
         json!({"type": "object", "required": ["inputs"], "properties": {"signature_name": name, "inputs": columns}}),
     ];
     let mut answer = vec![
-        json!({"type": "object", "required": ["outputs"], "properties": {"outputs": only_or_named(outputs, tensor)}}),
+        json!({"type": "object", "required": ["outputs"], "properties": {"outputs": answered(outputs, tensor, list_of)}}),
     ];
     // A scalar has no rows.
     if has_rows {
         let rows = |items: Value| json!({"type": "array", "minItems": 1, "items": items});
         let request_rows = json!({"signature_name": name, "instances": rows(instance)});
         request.insert(0, json!({"type": "object", "required": ["instances"], "properties": request_rows}));
-        let answer_rows = json!({"predictions": rows(only_or_named(outputs, row))});
+        let answer_rows = json!({"predictions": rows(answered(outputs, row, Value::clone))});
         answer.insert(0, json!({"type": "object", "required": ["predictions"], "properties": answer_rows}));
     }
     (json!({"oneOf": request}), json!({"oneOf": answer}))
@@ -133,11 +160,22 @@ pub(super) fn predict(signature: &Signature) -> (Value, Value) {
 /// A request of TorchServe and its answer.
 pub(super) fn plain(signature: &Signature) -> (Value, Value) {
     let inputs = signature.inputs();
-    let request = match inputs {
-        [only] => json!({"oneOf": [tensor(only), named(inputs, tensor)]}),
-        several => named(several, tensor),
+    // A string may stand for a list of one.
+    let value = |spec: &TensorSpec| match spec.dtype {
+        DType::Bytes if !spec.shape.is_empty() => json!({"oneOf": [element(spec.dtype), tensor(spec)]}),
+        _ => tensor(spec),
     };
-    (request, only_or_named(signature.outputs(), tensor))
+    let request = match inputs {
+        [only] => json!({"oneOf": [value(only), named(inputs, value)]}),
+        several => named(several, value),
+    };
+    (request, answered(signature.outputs(), tensor, list_of))
+}
+
+/// Whether a body may be the bytes of the only input, such as a picture.
+pub(super) fn takes_raw(signature: &Signature) -> bool {
+    let has_one = |spec: &TensorSpec| spec.shape.iter().all(|dim| matches!(dim, Dim::Symbol(_) | Dim::Fixed(1)));
+    matches!(signature.inputs(), [only] if only.dtype == DType::Bytes && has_one(only))
 }
 
 /// An inference request of the Open Inference Protocol and its answer.

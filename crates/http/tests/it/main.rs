@@ -24,6 +24,7 @@ mod openapi;
 mod over_hyper;
 mod platform;
 mod predict;
+mod ragged;
 mod status;
 mod torchserve;
 mod torchserve_management;

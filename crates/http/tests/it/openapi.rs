@@ -5,6 +5,7 @@ use millrace_http::{SageMakerConfig, VertexConfig};
 use serde_json::{Value, json};
 
 use crate::harness::{Models, TestServer, models};
+use crate::ragged::{b64, face_models};
 
 /// Whether `value` fits `schema`: the part of JSON schema that the document uses.
 fn fits(value: &Value, schema: &Value, root: &Value) -> bool {
@@ -100,6 +101,46 @@ async fn every_model_has_a_route_in_each_protocol_and_what_it_says_is_true() {
         assert!(document["paths"].get(path).is_none(), "{path}: {why}");
     }
     assert!(document["paths"].get("/v1/models/failed:predict").is_none(), "it cannot serve");
+}
+
+#[tokio::test]
+async fn answers_by_instance_and_pictures_are_described() {
+    let server = TestServer::new(face_models());
+    let document = server.get("/openapi.json").await.json();
+    let picture = || b64("2");
+    for (path, good, bad) in [
+        ("/v1/models/{}:predict", json!({"instances": [picture(), b64("0")]}), json!({"instances": [1]})),
+        ("/v1/models/{}:predict", json!({"instances": [{"image": picture()}]}), json!({"instances": [{"x": 1}]})),
+        ("/v1/models/{}:predict", json!({"inputs": {"image": [picture()]}}), json!({"inputs": {"x": [picture()]}})),
+        ("/predictions/{}", picture(), json!(1)),
+        ("/predictions/{}", json!({"image": [picture(), picture()]}), json!({"x": picture()})),
+        (
+            "/v2/models/{}/infer",
+            json!({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["1", "3"]}]}),
+            json!({"inputs": [{"name": "image", "datatype": "FP32", "shape": [2], "data": [1, 3]}]}),
+        ),
+    ] {
+        for (model, other) in [("lists", "records"), ("records", "lists")] {
+            let path = path.replace("{}", model);
+            let (request, answer) = schemas(&document, &path);
+            assert!(fits(&good, request, &document), "{path} {good}");
+            assert!(!fits(&bad, request, &document), "{path} {bad}");
+            let answered =
+                server.ask(Method::POST, &path, &[("content-type", "application/json")], good.to_string()).await;
+            assert_eq!(answered.status, 200, "{path} {good}: {:?}", answered.body);
+            assert!(fits(&answered.json(), answer, &document), "{path}: {:?}", answered.body);
+            if !path.starts_with("/v2") {
+                let (_, of_other) = schemas(&document, &path.replace(model, other));
+                assert!(!fits(&answered.json(), of_other, &document), "{path}: {:?}", answered.body);
+            }
+        }
+    }
+    let content = &document["paths"]["/predictions/records"]["post"]["requestBody"]["content"];
+    for kind in ["image/*", "application/octet-stream"] {
+        assert_eq!(content[kind]["schema"]["format"], "binary");
+    }
+    let plain = TestServer::new(models()).get("/openapi.json").await.json();
+    assert!(plain["paths"]["/predictions/pairs"]["post"]["requestBody"]["content"].get("image/*").is_none());
 }
 
 #[tokio::test]
