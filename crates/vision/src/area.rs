@@ -1,8 +1,8 @@
 //! Area resizing: every output value is the plain mean of the input pixels that it covers.
 //!
 //! One table of sums over the picture answers any crop at any size in four look-ups a value, which is what face detection
-//! needs: a pyramid of the picture and hundreds of overlapping crops of it. For one resize of one picture, `resize` is the
-//! better choice.
+//! needs: a pyramid of the picture and hundreds of overlapping crops of it. For one resize of one picture there is a
+//! function without a table.
 
 use crate::{Crop, Normalization, Rgb8};
 
@@ -169,6 +169,37 @@ impl IntegralImage {
     fn row(&self, y: usize) -> &[u32] {
         let stride = (self.width + 1) * 3;
         &self.sums[y * stride..=(y + 1) * stride]
+    }
+}
+
+/// Resizes the whole of `picture` to `width` x `height`, smaller or larger, into the planes `[3, height, width]` of `out`:
+/// what [`IntegralImage::area_resize`] gives without normalisation, but for one use the memory of one row is enough.
+///
+/// # Panics
+/// When `width` or `height` is 0, or `out` has another length than `3 * height * width`.
+pub fn area_resize(picture: &Rgb8, width: usize, height: usize, out: &mut [f32]) {
+    assert!(width > 0 && height > 0, "an area resize to {width}x{height}");
+    let plane = width * height;
+    assert_eq!(out.len(), 3 * plane, "planes of {width}x{height}");
+    let mut sums = vec![0_u64; 3 * picture.width()];
+    for y in 0..height {
+        let (top, bottom) = span(0, picture.height(), y, height);
+        sums.fill(0);
+        for row in top..bottom {
+            for (sum, value) in sums.iter_mut().zip(picture.row(row)) {
+                *sum += u64::from(*value);
+            }
+        }
+        for x in 0..width {
+            let (left, right) = span(0, picture.width(), x, width);
+            let mut cell = [0_u64; 3];
+            for column in sums[3 * left..3 * right].chunks_exact(3) {
+                cell = std::array::from_fn(|channel| cell[channel] + column[channel]);
+            }
+            for (channel, sum) in cell.into_iter().enumerate() {
+                out[channel * plane + y * width + x] = quotient(sum, (right - left) * (bottom - top));
+            }
+        }
     }
 }
 

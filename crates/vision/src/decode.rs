@@ -24,14 +24,16 @@ use crate::Rgb8;
 pub struct Limits {
     /// The most pixels. A picture takes three bytes each; a progressive JPEG three to twelve more while it is decoded.
     pub max_pixels: usize,
+    /// The longest side, in pixels.
+    pub max_side: usize,
     /// The longest file, in bytes.
     pub max_bytes: usize,
 }
 
 impl Default for Limits {
-    /// 40 megapixels, 32 MiB.
+    /// 40 megapixels, 65535 pixels a side (a JPEG's most), 32 MiB.
     fn default() -> Self {
-        Self { max_pixels: 40_000_000, max_bytes: 32 << 20 }
+        Self { max_pixels: 40_000_000, max_side: 65_535, max_bytes: 32 << 20 }
     }
 }
 
@@ -70,6 +72,16 @@ pub enum DecodeError {
         /// The height that the header claims.
         height: usize,
         /// [`Limits::max_pixels`].
+        limit: usize,
+    },
+    /// A side longer than the limit.
+    #[error("{width}x{height} pixels have a side longer than the limit of {limit} pixels")]
+    TooWide {
+        /// The width that the header claims.
+        width: usize,
+        /// The height that the header claims.
+        height: usize,
+        /// [`Limits::max_side`].
         limit: usize,
     },
     /// The file is a JPEG or PNG of a kind that is not decoded here.
@@ -172,6 +184,11 @@ fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
 
 /// Checks a header's sizes against the limit.
 fn check_size(width: usize, height: usize, limits: &Limits) -> Result<(), DecodeError> {
-    let fits = width.checked_mul(height).is_some_and(|pixels| pixels <= limits.max_pixels);
-    if fits { Ok(()) } else { Err(DecodeError::TooManyPixels { width, height, limit: limits.max_pixels }) }
+    if width.checked_mul(height).is_none_or(|pixels| pixels > limits.max_pixels) {
+        return Err(DecodeError::TooManyPixels { width, height, limit: limits.max_pixels });
+    }
+    if width.max(height) > limits.max_side {
+        return Err(DecodeError::TooWide { width, height, limit: limits.max_side });
+    }
+    Ok(())
 }
