@@ -13,6 +13,7 @@ mod metrics;
 mod oip;
 mod orders;
 mod properties;
+mod ragged;
 mod reflection;
 mod stream;
 mod tfs;
