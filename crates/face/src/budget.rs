@@ -1,0 +1,242 @@
+//! How much memory pictures may take at once: who comes when there is no room waits for its turn.
+//!
+//! A semaphore with weights, first come, first served, that needs no runtime. Dropping a waiter leaves the queue.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+/// How many pixels may be in work at once, in all pipelines that share it. A picture that finds no room waits its turn, in
+/// the order of arrival; one larger than the whole budget waits until it is alone.
+///
+/// A picture takes about 25 bytes for each of its pixels, besides what the networks need. A handle: clones are one budget.
+#[derive(Clone)]
+pub struct PictureBudget(Arc<Shared>);
+
+struct Shared {
+    whole: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    left: usize,
+    /// The number of the next waiter.
+    next: u64,
+    /// Those who wait, in the order they came.
+    queue: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    number: u64,
+    pixels: usize,
+    waker: Waker,
+}
+
+/// Room for one picture. Dropping it gives the room back.
+#[must_use = "dropping it gives the room back"]
+pub(crate) struct Room {
+    budget: Arc<Shared>,
+    pixels: usize,
+}
+
+impl PictureBudget {
+    /// A budget of this many pixels.
+    pub fn new(whole: usize) -> Self {
+        let state = State { left: whole, next: 0, queue: VecDeque::new() };
+        Self(Arc::new(Shared { whole, state: Mutex::new(state) }))
+    }
+
+    /// Waits for room for `pixels`.
+    pub(crate) fn room(&self, pixels: usize) -> impl Future<Output = Room> + Send + use<> {
+        Turn { budget: Arc::clone(&self.0), pixels: pixels.min(self.0.whole), number: None }
+    }
+}
+
+impl Default for PictureBudget {
+    /// 16 777 216 pixels.
+    fn default() -> Self {
+        Self::new(1 << 24)
+    }
+}
+
+impl fmt::Debug for PictureBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.state.lock();
+        write!(f, "PictureBudget({} of {} pixels left, {} wait)", state.left, self.0.whole, state.queue.len())
+    }
+}
+
+/// Waits until its turn has come and there is room.
+struct Turn {
+    budget: Arc<Shared>,
+    pixels: usize,
+    /// Its number in the queue, once it stands there.
+    number: Option<u64>,
+}
+
+impl Future for Turn {
+    type Output = Room;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Room> {
+        let budget = Arc::clone(&self.budget);
+        let mut state = budget.state.lock();
+        let is_first = match self.number {
+            Some(number) => state.queue.front().is_some_and(|first| first.number == number),
+            None => state.queue.is_empty(),
+        };
+        if is_first && self.pixels <= state.left {
+            state.left -= self.pixels;
+            if self.number.take().is_some() {
+                state.queue.pop_front();
+            }
+            let next = state.ready();
+            drop(state);
+            wake(next);
+            return Poll::Ready(Room { budget, pixels: self.pixels });
+        }
+        let waker = context.waker();
+        match self.number.and_then(|number| state.queue.iter_mut().find(|waiting| waiting.number == number)) {
+            Some(waiting) => waiting.waker.clone_from(waker),
+            None => {
+                let number = state.next;
+                state.next += 1;
+                state.queue.push_back(Waiting { number, pixels: self.pixels, waker: waker.clone() });
+                self.number = Some(number);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let mut state = self.budget.state.lock();
+        state.queue.retain(|waiting| waiting.number != number);
+        let next = state.ready();
+        drop(state);
+        wake(next);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut state = self.budget.state.lock();
+        state.left += self.pixels;
+        let next = state.ready();
+        drop(state);
+        wake(next);
+    }
+}
+
+impl State {
+    /// Whom to wake: the first in the queue, if there is room for it.
+    fn ready(&self) -> Option<Waker> {
+        self.queue.front().filter(|first| first.pixels <= self.left).map(|first| first.waker.clone())
+    }
+}
+
+/// Wakes outside of the lock: a waker may run anything.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::{PictureBudget, Room};
+
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// One who wants room.
+    struct Wants {
+        future: Pin<Box<dyn Future<Output = Room>>>,
+        counter: Arc<Counter>,
+    }
+
+    impl Wants {
+        fn new(budget: &PictureBudget, pixels: usize) -> Self {
+            Self { future: Box::pin(budget.room(pixels)), counter: Arc::default() }
+        }
+
+        fn poll(&mut self) -> Option<Room> {
+            let waker = Waker::from(Arc::clone(&self.counter));
+            match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(room) => Some(room),
+                Poll::Pending => None,
+            }
+        }
+
+        fn woken(&self) -> usize {
+            self.counter.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn who_finds_no_room_waits_until_there_is_some() {
+        let budget = PictureBudget::new(10);
+        let (first, mut second) = (Wants::new(&budget, 6).poll().unwrap(), Wants::new(&budget, 6));
+        assert!(second.poll().is_none());
+        drop(first);
+        assert_eq!(second.woken(), 1);
+        assert!(second.poll().is_some());
+    }
+
+    #[test]
+    fn small_ones_do_not_overtake_a_large_one() {
+        let budget = PictureBudget::new(10);
+        let first = Wants::new(&budget, 6).poll().unwrap();
+        let (mut large, mut small) = (Wants::new(&budget, 8), Wants::new(&budget, 1));
+        assert!(large.poll().is_none() && small.poll().is_none());
+        drop(first);
+        assert_eq!((large.woken(), small.woken()), (1, 0));
+        let large = large.poll().unwrap();
+        // Who got in wakes the next one, as there is room left.
+        assert_eq!(small.woken(), 1);
+        drop((large, small.poll().unwrap()));
+    }
+
+    #[test]
+    fn who_leaves_the_queue_lets_the_next_one_in() {
+        let budget = PictureBudget::new(10);
+        let _first = Wants::new(&budget, 6).poll().unwrap();
+        let (mut large, mut small) = (Wants::new(&budget, 8), Wants::new(&budget, 1));
+        assert!(large.poll().is_none() && small.poll().is_none());
+        drop(large);
+        assert_eq!(small.woken(), 1);
+        assert!(small.poll().is_some());
+    }
+
+    #[test]
+    fn what_is_too_large_for_the_budget_goes_alone() {
+        let budget = PictureBudget::new(10);
+        let first = Wants::new(&budget, 1).poll().unwrap();
+        let mut huge = Wants::new(&budget, 1000);
+        assert!(huge.poll().is_none());
+        drop(first);
+        let huge = huge.poll().unwrap();
+        let mut next = Wants::new(&budget, 1);
+        assert!(next.poll().is_none());
+        drop(huge);
+        assert!(next.poll().is_some());
+    }
+}

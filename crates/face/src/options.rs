@@ -1,0 +1,199 @@
+//! What the `[options]` of a face pipeline may say, with complete defaults. Anything else is an error: an option that does
+//! nothing would be taken for one that works.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use millrace_core::{LoadError, LoadErrorKind, Quoted};
+
+/// How faces are looked for, and how much one picture may cost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetectionOptions {
+    /// `smallest_face`: the side of the smallest face to look for, in pixels; 12 to 10 000. Halving it quadruples the work.
+    /// Default: 20.
+    pub smallest_face: f64,
+    /// `factor`: how much smaller each level of the pyramid is than the one before; 0.1 to 0.95. Default: 0.709.
+    pub factor: f64,
+    /// `thresholds`: the scores that a face must reach in the three stages; each 0 to 1. Default: `[0.6, 0.7, 0.7]`.
+    pub thresholds: [f32; 3],
+    /// `max_candidates`: the most candidates of one picture, at one level of the pyramid and in each stage; 1 to 16 384.
+    /// Of more, those with the best scores are kept. Default: 2048.
+    pub max_candidates: usize,
+    /// `max_faces`: the most faces that an answer has for one picture; 1 to 16 384. Of more, those with the best scores are
+    /// kept. Default: 1000.
+    pub max_faces: usize,
+}
+
+impl Default for DetectionOptions {
+    fn default() -> Self {
+        Self { smallest_face: 20.0, factor: 0.709, thresholds: [0.6, 0.7, 0.7], max_candidates: 2048, max_faces: 1000 }
+    }
+}
+
+/// How large a request may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PictureOptions {
+    /// `max_pixels`: the most pixels of one picture; 1 to 268 435 456. A larger one is refused by its header. Default:
+    /// 16 777 216.
+    pub max_pixels: usize,
+    /// `max_pictures`: the most pictures of one request; 1 to 65 536. Default: 128.
+    pub max_pictures: usize,
+}
+
+impl Default for PictureOptions {
+    fn default() -> Self {
+        Self { max_pixels: 1 << 24, max_pictures: 128 }
+    }
+}
+
+impl PictureOptions {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, LoadError> {
+        let default = Self::default();
+        Ok(Self {
+            max_pixels: reader.number("max_pixels", default.max_pixels, 1..=1 << 28)?,
+            max_pictures: reader.number("max_pictures", default.max_pictures, 1..=1 << 16)?,
+        })
+    }
+}
+
+impl DetectionOptions {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, LoadError> {
+        let default = Self::default();
+        Ok(Self {
+            smallest_face: reader.number("smallest_face", default.smallest_face, 12.0..=10_000.0)?,
+            factor: reader.number("factor", default.factor, 0.1..=0.95)?,
+            thresholds: reader.numbers("thresholds", default.thresholds, 0.0..=1.0)?,
+            max_candidates: reader.number("max_candidates", default.max_candidates, 1..=1 << 14)?,
+            max_faces: reader.number("max_faces", default.max_faces, 1..=1 << 14)?,
+        })
+    }
+}
+
+/// Takes options one by one, and refuses those that nobody took.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    options: &'a BTreeMap<String, String>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(options: &'a BTreeMap<String, String>) -> Self {
+        Self { options, known: Vec::new() }
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<&'a str> {
+        self.known.push(name);
+        self.options.get(name).map(String::as_str)
+    }
+
+    fn number<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> Result<T, LoadError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.take(name) else { return Ok(default) };
+        in_range(text, &range).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            invalid(format!("option `{name}`: expected a number from {least} to {most}, got {}", Quoted(text)))
+        })
+    }
+
+    /// A list of exactly `N` numbers, as TOML writes it.
+    fn numbers<T, const N: usize>(
+        &mut self,
+        name: &'static str,
+        default: [T; N],
+        range: RangeInclusive<T>,
+    ) -> Result<[T; N], LoadError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.take(name) else { return Ok(default) };
+        let list = || {
+            let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
+            // TOML allows a comma behind the last item.
+            let inner = inner.strip_suffix(',').unwrap_or(inner);
+            let numbers: Option<Vec<T>> = inner.split(',').map(|item| in_range(item.trim(), &range)).collect();
+            numbers?.try_into().ok()
+        };
+        list().ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            let text = Quoted(text);
+            invalid(format!("option `{name}`: expected a list of {N} numbers from {least} to {most}, got {text}"))
+        })
+    }
+
+    /// Refuses every option that has not been taken.
+    pub(crate) fn finish(self) -> Result<(), LoadError> {
+        match self.options.keys().find(|name| !self.known.contains(&name.as_str())) {
+            Some(name) => {
+                let known = self.known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                Err(invalid(format!("unknown option {}; there are {known}", Quoted(name))))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The number, unless it is none or out of range; NaN is.
+fn in_range<T: FromStr + PartialOrd>(text: &str, range: &RangeInclusive<T>) -> Option<T> {
+    text.parse().ok().filter(|number| range.contains(number))
+}
+
+fn invalid(text: String) -> LoadError {
+    LoadError::new(LoadErrorKind::Invalid, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{DetectionOptions, PictureOptions, Reader};
+
+    fn read(options: &[(&str, &str)]) -> Result<(DetectionOptions, PictureOptions), String> {
+        let options: BTreeMap<_, _> = options.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
+        let mut reader = Reader::new(&options);
+        let read = || {
+            let read = (DetectionOptions::read(&mut reader)?, PictureOptions::read(&mut reader)?);
+            reader.finish()?;
+            Ok(read)
+        };
+        read().map_err(|error: millrace_core::LoadError| error.to_string())
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        assert_eq!(read(&[]), Ok((DetectionOptions::default(), PictureOptions::default())));
+    }
+
+    #[test]
+    fn what_is_said_is_used() {
+        let said = [("smallest_face", "40"), ("thresholds", "[0.5, 0.75, 1,]"), ("max_pixels", "1000")];
+        let (detection, pictures) = read(&said).unwrap();
+        assert_eq!((detection.smallest_face, detection.thresholds), (40.0, [0.5, 0.75, 1.0]));
+        assert_eq!((pictures.max_pixels, pictures.max_pictures), (1000, 128));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        for (name, text, error) in [
+            ("smallest_face", "big", "option `smallest_face`: expected a number from 12 to 10000, got `big`"),
+            ("smallest_face", "11.9", "option `smallest_face`: expected a number from 12 to 10000, got `11.9`"),
+            ("factor", "NaN", "option `factor`: expected a number from 0.1 to 0.95, got `NaN`"),
+            ("max_faces", "0", "option `max_faces`: expected a number from 1 to 16384, got `0`"),
+            ("max_pixels", "-1", "option `max_pixels`: expected a number from 1 to 268435456, got `-1`"),
+            (
+                "thresholds",
+                "[0.5, 0.5]",
+                "option `thresholds`: expected a list of 3 numbers from 0 to 1, got `[0.5, 0.5]`",
+            ),
+            ("thresholds", "0.5", "option `thresholds`: expected a list of 3 numbers from 0 to 1, got `0.5`"),
+            ("thresholds", "[]", "option `thresholds`: expected a list of 3 numbers from 0 to 1, got `[]`"),
+        ] {
+            assert_eq!(read(&[(name, text)]).unwrap_err(), error);
+        }
+        let unknown = read(&[("smalest_face", "20")]).unwrap_err();
+        assert!(unknown.starts_with("unknown option `smalest_face`; there are `smallest_face`, `factor`"), "{unknown}");
+    }
+}
