@@ -1,13 +1,15 @@
 //! One loaded version, shared by everybody who uses it, and the thread that frees it after the last of them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchQueue, ComputePool};
 use millrace_core::{InferFuture, InferRequest, ModelName, QueueStatus, Servable, Signatures, VersionStatistics};
 
+use crate::adapted::Adapted;
+use crate::pipeline::Pipeline;
 use crate::table::LoadId;
 
 /// A loaded version. Whoever holds it may use it, whatever the registry has decided since; when the last holder lets
@@ -18,53 +20,103 @@ pub(crate) struct Lease {
     signatures: Arc<Signatures>,
     body: Option<Body>,
     reaper: Reaper,
+    /// For answers that outlive the call: they hold the version until they are given.
+    this: Weak<Self>,
 }
 
 /// The heavy part of a lease.
 struct Body {
     id: LoadId,
-    queue: BatchQueue,
-    /// The queue alone would not keep the threads that it runs on.
+    serving: Serving,
+    /// A queue alone would not keep the threads that it runs on.
     _pool: ComputePool,
+}
+
+/// What answers.
+pub(crate) enum Serving {
+    /// A model's queue.
+    Queue(BatchQueue),
+    /// A model whose inputs are turned into what its network takes.
+    Adapted(Adapted),
+    /// Other models, asked by a pipeline.
+    Pipeline(Pipeline),
+}
+
+impl Serving {
+    fn queue(&self) -> Option<&BatchQueue> {
+        match self {
+            Self::Queue(queue) => Some(queue),
+            Self::Adapted(adapted) => Some(adapted.queue()),
+            Self::Pipeline(_) => None,
+        }
+    }
+
+    fn statistics(&self) -> VersionStatistics {
+        match self {
+            Self::Queue(queue) => queue.statistics(),
+            Self::Adapted(adapted) => adapted.statistics(),
+            Self::Pipeline(pipeline) => pipeline.counts().read(),
+        }
+    }
+}
+
+/// Which version a lease is of, and for which load.
+#[derive(Debug, Clone)]
+pub(crate) struct Leased {
+    pub(crate) id: LoadId,
+    pub(crate) model: ModelName,
+    pub(crate) version: u64,
 }
 
 impl Lease {
     pub(crate) fn new(
-        model: ModelName,
-        version: u64,
+        leased: Leased,
         signatures: Arc<Signatures>,
-        id: LoadId,
-        queue: BatchQueue,
+        serving: Serving,
         pool: ComputePool,
         reaper: Reaper,
-    ) -> Self {
-        Self { model, version, signatures, body: Some(Body { id, queue, _pool: pool }), reaper }
+    ) -> Arc<Self> {
+        let Leased { id, model, version } = leased;
+        let body = Some(Body { id, serving, _pool: pool });
+        Arc::new_cyclic(|this| Self { model, version, signatures, body, reaper, this: Weak::clone(this) })
     }
 
     pub(crate) fn statistics(&self) -> VersionStatistics {
-        self.queue().statistics()
+        self.serving().statistics()
     }
 
-    /// Changes how many runs may go on at once.
+    /// Changes how many runs may go on at once. A pipeline has none of its own.
     pub(crate) fn scale(&self, executors: usize) {
-        self.queue().set_executors(executors);
+        match self.serving().queue() {
+            Some(queue) => queue.set_executors(executors),
+            None => tracing::warn!(
+                model = %self.model,
+                version = self.version,
+                "a pipeline runs nothing itself and cannot be scaled; the order has no effect on it"
+            ),
+        }
     }
 
     pub(crate) fn executors(&self) -> Option<usize> {
-        self.queue().executors()
+        self.serving().queue()?.executors()
     }
 
     pub(crate) fn waiting(&self) -> QueueStatus {
-        self.queue().waiting()
+        self.serving().queue().map(BatchQueue::waiting).unwrap_or_default()
     }
 
     /// Whether a run hung and requests are refused since.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.queue().is_quarantined()
+        self.serving().queue().is_some_and(BatchQueue::is_quarantined)
     }
 
-    fn queue(&self) -> &BatchQueue {
-        &self.body.as_ref().expect("only `drop` takes the body").queue
+    fn serving(&self) -> &Serving {
+        &self.body.as_ref().expect("only `drop` takes the body").serving
+    }
+
+    /// The same lease, for an answer that is on its way.
+    fn held(&self) -> Arc<Self> {
+        self.this.upgrade().expect("a lease is called through the Arc that it was made in")
     }
 }
 
@@ -88,7 +140,11 @@ impl Servable for Lease {
     }
 
     fn infer(&self, request: InferRequest) -> InferFuture {
-        self.queue().infer(request)
+        match self.serving() {
+            Serving::Queue(queue) => queue.infer(request),
+            Serving::Adapted(adapted) => adapted.infer(request, &self.model, || self.held()),
+            Serving::Pipeline(pipeline) => pipeline.infer(request, self.held()),
+        }
     }
 }
 
@@ -113,7 +169,7 @@ impl Reaper {
         let (sender, bodies) = crossbeam_channel::unbounded::<Body>();
         let thread = thread::Builder::new().name("millrace-reaper".to_owned()).spawn(move || {
             for body in bodies {
-                let (id, statistics) = (body.id, body.queue.statistics());
+                let (id, statistics) = (body.id, body.serving.statistics());
                 drop(body);
                 freed(id, statistics);
             }

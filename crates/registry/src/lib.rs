@@ -10,9 +10,11 @@
 
 #![forbid(unsafe_code)]
 
+mod adapted;
 mod batch_overrides;
 mod clock;
 mod config;
+mod counts;
 mod desired;
 mod error;
 mod files;
@@ -21,6 +23,8 @@ mod loader;
 mod manager;
 mod metrics;
 mod model_config;
+mod parts;
+mod pipeline;
 mod registry;
 mod reply;
 mod rooted;
@@ -40,7 +44,10 @@ pub use batch_overrides::{BatchOverrides, BatchOverridesError};
 pub use config::{ListedModel, ModelSet, RegistryConfig, RetryConfig};
 pub use error::RegistryError;
 pub use metrics::{LOAD_FAILURES, LOAD_SECONDS, MEMORY_BYTES, VERSIONS, describe_metrics};
-pub use model_config::{ModelConfig, VersionPolicy, WarmupConfig, WarmupInput, WarmupRequest};
+pub use model_config::{
+    InputConfig, ModelConfig, PipelineConfig, VersionPolicy, WarmupConfig, WarmupInput, WarmupRequest,
+};
+pub use parts::Parts;
 pub use registry::Registry;
 pub use toml_reader::ModelConfigError;
 pub use triton::{Declared, DeclaredTensor};

@@ -10,14 +10,16 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
-    Backend, Code, LoadError, LoadErrorKind, Model, ModelFiles, ModelSource, Signatures, VersionFailure,
+    Backend, Code, LoadError, LoadErrorKind, ModelFiles, ModelSource, Signature, Signatures, VersionFailure,
 };
 
+use crate::adapted::{self, Adapted, Turner};
 use crate::files::{Fingerprint, ListError, OneModel, VersionFiles};
-use crate::lease::{Lease, Reaper};
+use crate::lease::{Lease, Leased, Reaper, Serving};
 use crate::metrics::Series;
+use crate::pipeline::{self, Inner, Pipeline};
 use crate::table::{Facts, LoadId, LoadOrder, LoadOutcome};
-use crate::{BatchOverrides, clock, metrics, warmup};
+use crate::{BatchOverrides, Parts, PipelineConfig, clock, metrics, warmup};
 
 /// How much lower than the rest of the process loader threads stand.
 const NICENESS: i32 = 10;
@@ -25,7 +27,9 @@ const NICENESS: i32 = 10;
 /// What every load needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Workshop {
-    pub(crate) backends: Vec<Arc<dyn Backend>>,
+    pub(crate) parts: Parts,
+    /// Where pipelines find their models.
+    pub(crate) inner: Inner,
     pub(crate) pool: ComputePool,
     pub(crate) reaper: Reaper,
     pub(crate) max_model_bytes: u64,
@@ -89,6 +93,34 @@ impl Loader {
 impl Workshop {
     /// Loads a version.
     pub(crate) fn load(&self, order: &LoadOrder) -> LoadOutcome<Arc<Lease>> {
+        match &order.config.pipeline {
+            Some(config) => self.load_pipeline(order, config),
+            None => self.load_model(order),
+        }
+    }
+
+    /// Makes a pipeline. It is made of what its `model.toml` says and of no other file.
+    fn load_pipeline(&self, order: &LoadOrder, config: &PipelineConfig) -> LoadOutcome<Arc<Lease>> {
+        let started = clock::now();
+        let compute = Arc::new(self.pool.clone());
+        let make = || pipeline::build(&self.parts.pipelines, config, order, &self.inner, compute);
+        match caught(make) {
+            Ok((name, servable)) => {
+                let built = Built {
+                    backend: Arc::from(name),
+                    signatures: Arc::new(servable.signatures().clone()),
+                    serving: Serving::Pipeline(Pipeline::new(servable)),
+                    memory: 0,
+                    max_batch_size: 0,
+                    batch_delay: None,
+                };
+                self.finish(order, built, clock::now().saturating_duration_since(started))
+            }
+            Err(error) => LoadOutcome::Failed(failure(order, &error, &[])),
+        }
+    }
+
+    fn load_model(&self, order: &LoadOrder) -> LoadOutcome<Arc<Lease>> {
         let started = clock::now();
         let files = match order.place.files(self.max_model_bytes) {
             Ok(files) => Arc::new(files),
@@ -98,9 +130,7 @@ impl Workshop {
         if order.fingerprint.is_some_and(|expected| expected != seen) {
             return LoadOutcome::Changed;
         }
-        // A panic is the backend's: what it was building is dropped whole, and nothing of ours was half changed.
-        let loaded = catch_unwind(AssertUnwindSafe(|| self.build(order, &files)));
-        let loaded = loaded.unwrap_or_else(|panic| Err(LoadError::new(LoadErrorKind::Engine, panic_text(&*panic))));
+        let loaded = caught(|| self.build(order, &files));
         // Checked for failures too: what was read may have been half of a copy that is still going on.
         if self.fingerprint(order) != Some(seen) {
             return LoadOutcome::Changed;
@@ -131,6 +161,8 @@ impl Workshop {
         if let Some(declared) = &order.config.declared {
             declared.check(model.signature())?;
         }
+        let adapters = adapted::adapters(model.signature(), &order.config.inputs, &self.parts.adapters)?;
+        let declared = adapted::declared(model.signature(), &adapters)?;
         warmup::warm(&model, &order.config.warmup)?;
         let configured = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
         let mut config = order.batching.apply(configured);
@@ -141,21 +173,30 @@ impl Workshop {
             Waiting::Fixed(delay) => Some(delay),
             Waiting::Learned | Waiting::LearnedWithin(_) => None,
         };
-        let queue = BatchQueue::new(Arc::clone(&model), order.model.clone(), order.version, config, &self.pool)?;
-        Ok(Built { backend: Arc::from(backend.name()), model, queue, max_batch_size, batch_delay })
+        let (network, memory) = (model.signature().clone(), model.memory_bytes());
+        let turner = declared
+            .is_some()
+            .then(|| Turner::new(adapters, Arc::new(self.pool.clone()), order.model.clone(), &config));
+        let queue = BatchQueue::new(model, order.model.clone(), order.version, config, &self.pool)?;
+        let signatures = Arc::new(signatures(network, declared));
+        let serving = match turner {
+            Some(turner) => Serving::Adapted(Adapted::new(queue, Arc::clone(&signatures), turner)),
+            None => Serving::Queue(queue),
+        };
+        Ok(Built { backend: Arc::from(backend.name()), signatures, serving, memory, max_batch_size, batch_delay })
     }
 
     fn choose(&self, order: &LoadOrder, source: &ModelSource) -> Result<&Arc<dyn Backend>, LoadError> {
-        let names = || self.backends.iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ");
+        let names = || self.parts.backends.iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ");
         match &order.config.backend {
             Some(wanted) => {
-                let found = self.backends.iter().find(|backend| backend.name() == wanted);
+                let found = self.parts.backends.iter().find(|backend| backend.name() == wanted);
                 found.ok_or_else(|| {
                     let text = format!("there is no backend `{wanted}`; expected one of {}", names());
                     LoadError::new(LoadErrorKind::Unsupported, text)
                 })
             }
-            None => self.backends.iter().find(|backend| backend.recognises(source)).ok_or_else(|| {
+            None => self.parts.backends.iter().find(|backend| backend.recognises(source)).ok_or_else(|| {
                 let text = format!("no backend ({}) recognises the files: {}", names(), listing(&*source.files));
                 LoadError::new(LoadErrorKind::Unsupported, text)
             }),
@@ -164,20 +205,35 @@ impl Workshop {
 
     fn finish(&self, order: &LoadOrder, built: Built, load_time: Duration) -> LoadOutcome<Arc<Lease>> {
         self.series.load(&order.model, order.version, load_time.as_secs_f64());
-        let signatures = Arc::new(Signatures::single(built.model.signature().clone()));
         let facts = Facts {
             backend: built.backend,
-            signatures: Arc::clone(&signatures),
-            memory: built.model.memory_bytes(),
+            signatures: Arc::clone(&built.signatures),
+            memory: built.memory,
             load_time,
             loaded_at: SystemTime::now(),
             max_batch_size: built.max_batch_size,
             batch_delay: built.batch_delay,
         };
-        let (model, pool, reaper) = (order.model.clone(), self.pool.clone(), self.reaper.clone());
-        let lease = Lease::new(model, order.version, signatures, order.id, built.queue, pool, reaper);
-        LoadOutcome::Ready(Arc::new(lease), facts)
+        let leased = Leased { id: order.id, model: order.model.clone(), version: order.version };
+        let (pool, reaper) = (self.pool.clone(), self.reaper.clone());
+        let lease = Lease::new(leased, built.signatures, built.serving, pool, reaper);
+        LoadOutcome::Ready(lease, facts)
     }
+}
+
+/// What a model takes and gives: the network's own signature, behind the declared one where there is one.
+fn signatures(network: Signature, declared: Option<Signature>) -> Signatures {
+    match declared {
+        Some(declared) => adapted::signatures(declared, network),
+        None => Signatures::single(network),
+    }
+}
+
+/// Runs foreign code.
+fn caught<T>(work: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    // What a panicking engine or factory was building is dropped whole, and nothing of ours was half changed.
+    let result = catch_unwind(AssertUnwindSafe(work));
+    result.unwrap_or_else(|panic| Err(LoadError::new(LoadErrorKind::Engine, panic_text(&*panic))))
 }
 
 /// The version's files as the engine sees them: without other models' where the configuration names the one that counts.
@@ -190,8 +246,9 @@ fn visible(order: &LoadOrder, files: &Arc<VersionFiles>) -> Result<Arc<dyn Model
 
 struct Built {
     backend: Arc<str>,
-    model: Arc<dyn Model>,
-    queue: BatchQueue,
+    signatures: Arc<Signatures>,
+    serving: Serving,
+    memory: u64,
     max_batch_size: usize,
     batch_delay: Option<Duration>,
 }

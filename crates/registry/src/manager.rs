@@ -188,6 +188,10 @@ impl Manager {
         self.released.extend(self.table.reconcile(clock::now()));
         while let Some(loader) = self.loaders.iter_mut().find(|loader| loader.is_idle()) {
             let Some(order) = self.table.next_load() else { break };
+            if order.config.pipeline.is_some() {
+                // It looks for its models where readers do.
+                show(&self.shared, &self.series, &mut self.table);
+            }
             loader.hand(order);
         }
     }
@@ -200,16 +204,7 @@ impl Manager {
     /// Shows readers what has changed, lets go of what they no longer see, and answers orders. True when that has undone
     /// an order that came to nothing.
     fn publish(&mut self) -> bool {
-        let changed = self.table.take_changed();
-        if !changed.is_empty() {
-            let mut snapshot = Snapshot::clone(&self.shared.snapshot.load());
-            for name in &changed {
-                let view = ModelView::of(name, &self.table);
-                report(&self.series, name, snapshot.view(name), view.as_ref());
-                snapshot.set(name, view);
-            }
-            self.shared.snapshot.store(Arc::new(snapshot));
-        }
+        show(&self.shared, &self.series, &mut self.table);
         self.released.clear();
         let settled = self.table.is_settled();
         if settled && !self.shared.ready.has_happened() {
@@ -327,6 +322,21 @@ impl Manager {
             let _ = thread.join();
         }
     }
+}
+
+/// Shows readers what has changed.
+fn show(shared: &Shared, series: &Series, table: &mut Table<Arc<Lease>>) {
+    let changed = table.take_changed();
+    if changed.is_empty() {
+        return;
+    }
+    let mut snapshot = Snapshot::clone(&shared.snapshot.load());
+    for name in &changed {
+        let view = ModelView::of(name, table);
+        report(series, name, snapshot.view(name), view.as_ref());
+        snapshot.set(name, view);
+    }
+    shared.snapshot.store(Arc::new(snapshot));
 }
 
 /// Whether `versions` of `model` have come as far as they will.

@@ -1,11 +1,12 @@
 //! `model.toml`: what a model says about itself, in typed form. Triton's `config.pbtxt` has the same form; see `triton`.
 //!
-//! Only reading and judging the text is done here. Which versions that means is decided in `desired`.
+//! Only reading and judging the text is done here. Which versions that means is decided in `desired`; whether there is a
+//! pipeline or an input of a kind that is named, in `loader`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use millrace_core::{Alias, DType};
+use millrace_core::{Alias, DType, OwnedModelRef};
 use toml::de::DeTable;
 
 use crate::toml_reader::{ModelConfigError, Table, Value};
@@ -33,7 +34,7 @@ impl Default for VersionPolicy {
 ///
 /// | key | default | meaning |
 /// |---|---|---|
-/// | `kind` | `"model"` | what the folder holds; nothing but a model is known yet |
+/// | `kind` | `"model"` | what the folder holds: a `"model"`, or a `"pipeline"` over other models |
 /// | `backend` | `"auto"` | the engine's name, or the first that recognises the files |
 /// | `versions` | `{ latest = 1 }` | `"all"`, `{ latest = 2 }` or `[1, 3]` |
 /// | `[aliases]` | none | `stable = 1`: names for versions; `default` decides which answers where none is asked for |
@@ -43,7 +44,11 @@ impl Default for VersionPolicy {
 /// | `[warmup] runs` | `1` | how often each |
 /// | `[limits] memory` | none | the most that loading one version may take, such as `"512MiB"` |
 /// | `[options]` | none | passed to the engine as it stands: strings, numbers, true or false |
+/// | `[inputs.NAME] kind` | | in which form callers give the input `NAME`; the other keys are that form's options |
+/// | `pipeline` | | which pipeline it is; only with `kind = "pipeline"`, as the next |
+/// | `[models]` | | `role = "model"`: the pipeline's models; also `"model:3"` for a version, `"model@stable"` for an alias |
 ///
+/// A pipeline has `versions`, `[aliases]` and `[options]` besides; what an engine would need to know is an error there.
 /// Durations are written `"20ms"` or `"5s"`. An unknown key is an error with line, column and a suggestion.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ModelConfig {
@@ -65,6 +70,28 @@ pub struct ModelConfig {
     pub model_file: Option<String>,
     /// What the model must take and give (Triton's `input`, `output` and `max_batch_size`).
     pub declared: Option<Declared>,
+    /// The inputs that callers give in another form than the network takes them, by name.
+    pub inputs: BTreeMap<String, InputConfig>,
+    /// What pipeline it is, if it is one.
+    pub pipeline: Option<PipelineConfig>,
+}
+
+/// In which form callers give one input: `[inputs.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputConfig {
+    /// The name of the form, such as `image`.
+    pub kind: String,
+    /// Its options: strings without quotes, the rest as TOML writes it.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A pipeline over other models: `kind = "pipeline"`. Its options are [`ModelConfig::options`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineConfig {
+    /// Which pipeline.
+    pub name: String,
+    /// Its models by role.
+    pub models: BTreeMap<String, OwnedModelRef>,
 }
 
 /// Runs made with invented inputs before a version serves, so that its first caller does not pay for first-time work.
@@ -127,12 +154,15 @@ impl ModelConfig {
     pub(crate) fn parse_over(base: Self, text: &str) -> Result<Self, ModelConfigError> {
         let document = DeTable::parse(text).map_err(|error| Table::unreadable(text, &error))?;
         let root = Table::root(text, document.get_ref());
-        root.only(&["kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options"])?;
-        if let Some(kind) = root.get("kind")
-            && kind.str()? != "model"
-        {
-            return Err(kind.error("expected \"model\"; no other kind is known"));
+        root.only(&KEYS)?;
+        if let Some(kind) = root.get("kind") {
+            match kind.str()? {
+                "model" => {}
+                "pipeline" => return pipeline::read(root, kind, &base),
+                _ => return Err(kind.error("expected \"model\" or \"pipeline\"")),
+            }
         }
+        root.without(&pipeline::OWN, "only a pipeline has this: `kind = \"pipeline\"`")?;
         let mut config = base;
         if let Some(backend) = root.get("backend") {
             config.backend = Some(backend.str()?).filter(|name| *name != "auto").map(str::to_owned);
@@ -158,8 +188,25 @@ impl ModelConfig {
             let read = |(key, value): (&str, Value<'_>)| Ok((key.to_owned(), value.scalar()?));
             config.options = options.table()?.entries().map(read).collect::<Result<_, ModelConfigError>>()?;
         }
+        if let Some(inputs) = root.get("inputs") {
+            let read = |(name, value): (&str, Value<'_>)| Ok((name.to_owned(), input(value)?));
+            config.inputs = inputs.table()?.entries().map(read).collect::<Result<_, ModelConfigError>>()?;
+        }
         Ok(config)
     }
+}
+
+/// Every key at the top.
+const KEYS: [&str; 11] = [
+    "kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options", "inputs", "pipeline", "models",
+];
+
+fn input(value: Value<'_>) -> Result<InputConfig, ModelConfigError> {
+    let table = value.table()?;
+    let kind = table.get("kind").ok_or_else(|| value.error("`kind` is missing, such as kind = \"image\""))?;
+    let others = table.entries().filter(|(key, _)| *key != "kind");
+    let options = others.map(|(key, value)| Ok((key.to_owned(), value.written()?)));
+    Ok(InputConfig { kind: kind.str()?.to_owned(), options: options.collect::<Result<_, ModelConfigError>>()? })
 }
 
 fn policy(value: Value<'_>) -> Result<VersionPolicy, ModelConfigError> {
@@ -244,5 +291,6 @@ fn size(value: Value<'_>) -> Result<u64, ModelConfigError> {
     }
 }
 
+mod pipeline;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 use millrace_batching::ComputePool;
 use millrace_core::{
-    Alias, Backend, Catalog, Control, ControlFuture, ModelName, ModelRef, ModelStatus, Refusal, RegisterFuture,
-    Registration, RequestContext, Resolver, Servable, WantedModel,
+    Alias, Catalog, Control, ControlFuture, ModelName, ModelRef, ModelStatus, Refusal, RegisterFuture, Registration,
+    RequestContext, Resolver, Servable, WantedModel,
 };
 use parking_lot::Mutex;
 
@@ -21,13 +21,14 @@ use crate::lease::Reaper;
 use crate::loader::{Loader, Workshop};
 use crate::manager::{Manager, Message, Order, Schedule};
 use crate::metrics::Series;
+use crate::pipeline::Inner;
 use crate::reply::{Answer, Event, Happened, reply};
 use crate::scan::Scanner;
 use crate::snapshot::Snapshot;
 use crate::state::StateFile;
 use crate::table::{Listed, Table, TableConfig};
 use crate::watch::Watch;
-use crate::{ModelSet, RegistryConfig, RegistryError, clock};
+use crate::{ModelSet, Parts, RegistryConfig, RegistryError, clock};
 
 /// Every loaded model, and the threads that keep it in step with the disk and with an operator's orders.
 ///
@@ -51,17 +52,14 @@ pub(crate) struct Shared {
 }
 
 impl Registry {
-    /// Reads the repository and starts to load. Returns at once; [`Registry::settled`] tells when loading is done.
+    /// Reads the repository and starts to load with `parts`; a list of engines will do. Returns at once; [`Registry::settled`] tells when loading is done.
     ///
     /// # Errors
     /// [`RegistryError`] when the repository is not a readable folder, a model is listed twice, there is no backend or a
     /// thread cannot be started. Whatever is wrong with one model is that model's status.
-    pub fn start(
-        config: RegistryConfig,
-        backends: Vec<Arc<dyn Backend>>,
-        pool: ComputePool,
-    ) -> Result<Self, RegistryError> {
-        if backends.is_empty() {
+    pub fn start(config: RegistryConfig, parts: impl Into<Parts>, pool: ComputePool) -> Result<Self, RegistryError> {
+        let parts = parts.into();
+        if parts.backends.is_empty() {
             return Err(RegistryError::NoBackend);
         }
         let listed = listed(&config.models)?;
@@ -96,7 +94,8 @@ impl Registry {
         });
         let series = Arc::new(Series::new(config.max_metric_series));
         let workshop = Workshop {
-            backends,
+            parts,
+            inner: Inner(Arc::downgrade(&shared)),
             pool,
             reaper: reaper.clone(),
             max_model_bytes: config.max_model_bytes,

@@ -375,6 +375,11 @@ impl Scanner {
             spelled.insert(number, entry);
             versions.insert(number, FoundVersion { place, fingerprint, is_registered: false });
         }
+        // A pipeline is all in its model.toml and needs no folder for its one version. Where the file is broken, this is
+        // the version that failed.
+        if versions.is_empty() && config.as_ref().map_or(true, |config| config.pipeline.is_some()) {
+            versions.insert(1, FoundVersion { place: base.clone(), fingerprint: None, is_registered: false });
+        }
         Ok(FoundModel { config, versions, path: last_name(&base), is_registered: false })
     }
 }

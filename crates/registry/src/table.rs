@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Code, ModelName, VersionFailure, VersionStatistics};
+use millrace_core::{Code, ModelName, OwnedModelRef, VersionFailure, VersionStatistics};
 
 use crate::desired::{Orders, Overrides, Stored};
 use crate::files::Fingerprint;
@@ -132,6 +132,7 @@ impl<L> Table<L> {
                 model.on_disk.clear();
             }
         }
+        let mut changed_configs = Vec::new();
         for (name, found) in scan.models {
             let model = self.models.entry(name.clone()).or_insert_with(|| {
                 self.changed.insert(name.clone());
@@ -145,6 +146,7 @@ impl<L> Table<L> {
                 Ok(config) => {
                     if model.config.as_ref() != Some(&config) || model.config_error.is_some() {
                         self.changed.insert(name.clone());
+                        changed_configs.push(name.clone());
                         // What failed under the old configuration may work under this one.
                         model.versions.values_mut().for_each(|version| version.retry = None);
                     }
@@ -159,8 +161,10 @@ impl<L> Table<L> {
                     model.config_error = Some(message);
                 }
             }
+            let definition = model.config.as_ref().and_then(|config| config.definition());
             let mut before = std::mem::take(&mut model.on_disk);
-            for (version, found) in found.versions {
+            for (version, mut found) in found.versions {
+                found.fingerprint = definition.or(found.fingerprint);
                 let seen = before.remove(&version);
                 if let Some(seen) = &seen
                     && model.is_available(version)
@@ -178,6 +182,36 @@ impl<L> Table<L> {
                 model.on_disk.insert(version, OnDisk { found, since, steady: trusted || held });
             }
         }
+        // Aliases may have moved.
+        changed_configs.iter().for_each(|name| self.wake_pipelines(name));
+    }
+
+    /// Something about `model` has changed: pipelines over it that failed are tried again without waiting for their turn.
+    fn wake_pipelines(&mut self, model: &ModelName) {
+        let asks = |entry: &&mut Model<L>| {
+            let pipeline = entry.config.as_ref().and_then(|config| config.pipeline.as_ref());
+            pipeline.is_some_and(|pipeline| pipeline.models.values().any(|inner| inner.name() == model))
+        };
+        for entry in self.models.values_mut().filter(asks) {
+            entry.versions.values_mut().for_each(|version| version.retry = None);
+        }
+    }
+
+    /// Whether `name` is a pipeline over a model of which a version is about to come or to fail.
+    fn must_wait(&self, name: &ModelName) -> bool {
+        let config = self.models.get(name).and_then(|model| model.config.as_ref());
+        let Some(pipeline) = config.and_then(|config| config.pipeline.as_ref()) else { return false };
+        let is_coming = |version: &Version<L>| matches!(version.phase, Phase::Start | Phase::Loading(_));
+        let inner = pipeline.models.values().map(OwnedModelRef::name).filter(|inner| *inner != name);
+        inner.filter_map(|inner| self.models.get(inner)).any(|inner| inner.versions.values().any(is_coming))
+    }
+
+    /// The next of the queue. Pipelines come after the models that they ask.
+    fn pop(&mut self) -> Option<(ModelName, u64)> {
+        let free = self.queue.iter().position(|(name, _)| !self.must_wait(name));
+        // Where all wait and nothing loads, they wait for one another. The first one then says what it misses.
+        let index = free.or_else(|| self.loading.is_empty().then_some(0))?;
+        self.queue.remove(index)
     }
 
     /// Takes the files of `version` of `model`, or of all its versions, as complete: an operator said so.
@@ -252,7 +286,7 @@ impl<L> Table<L> {
 
     /// The next version to load, when a loader is free.
     pub(crate) fn next_load(&mut self) -> Option<LoadOrder> {
-        while let Some((name, version)) = self.queue.pop_front() {
+        while let Some((name, version)) = self.pop() {
             let memory = self.memory_left();
             let Some(model) = self.models.get_mut(&name) else { continue };
             let Some(config) = model.config.clone() else { continue };
@@ -299,6 +333,13 @@ impl<L> Table<L> {
             model.versions.remove(&number);
             return outcome.into_lease();
         }
+        if let Some(definition) = model.config.as_ref().and_then(|config| config.definition())
+            && fingerprint != Some(definition)
+        {
+            // A pipeline is not what it was when its making began.
+            model.versions.remove(&number);
+            return outcome.into_lease();
+        }
         let (lease, failure) = match outcome {
             LoadOutcome::Ready(lease, facts) if is_wanted => match too_large(&facts, left, limit) {
                 None => {
@@ -306,6 +347,7 @@ impl<L> Table<L> {
                     version.retry = None;
                     version.facts = Some(facts);
                     version.enter(Phase::Available(id, lease), &name, number);
+                    self.wake_pipelines(&name);
                     return None;
                 }
                 Some(failure) => (Some((lease, facts.memory)), Some(failure)),
@@ -392,8 +434,11 @@ impl<L> Table<L> {
         let none = Overrides::default();
         let names = self.orders.models.keys().chain(orders.models.keys());
         let of = |orders: &'_ Orders, name: &ModelName| orders.get(name).unwrap_or(&none).clone();
-        self.changed.extend(names.filter(|name| of(&self.orders, name) != of(&orders, name)).cloned());
+        let changed: Vec<ModelName> =
+            names.filter(|name| of(&self.orders, name) != of(&orders, name)).cloned().collect();
         self.orders = orders;
+        changed.iter().for_each(|name| self.wake_pipelines(name));
+        self.changed.extend(changed);
     }
 
     /// The models that changed since the last call.

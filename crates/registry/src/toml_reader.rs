@@ -112,6 +112,15 @@ impl<'t> Value<'t> {
             }
         }
     }
+
+    /// A scalar of any kind, as text, or a list as it is written.
+    pub(crate) fn written(self) -> Result<String, ModelConfigError> {
+        match self.value.get_ref() {
+            DeValue::Array(_) => Ok(self.text.get(self.value.span()).unwrap_or_default().to_owned()),
+            DeValue::Datetime(_) | DeValue::Table(_) => Err(self.expected("a string, a number, true, false or a list")),
+            DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => self.scalar(),
+        }
+    }
 }
 
 /// A table and what it is called.
@@ -144,6 +153,17 @@ impl<'t> Table<'t> {
     /// The value of `key`, if it is there.
     pub(crate) fn get(self, key: &str) -> Option<Value<'t>> {
         self.entries().find_map(|(known, value)| (known == key).then_some(value))
+    }
+
+    /// Refuses each of `keys` that is there, for the reason `why`.
+    pub(crate) fn without(self, keys: &[&str], why: &str) -> Result<(), ModelConfigError> {
+        for (key, _) in self.table {
+            let name: &str = key.get_ref().as_ref();
+            if keys.contains(&name) {
+                return Err(ModelConfigError::at(FILE, self.text, &key.span(), format!("`{name}`: {why}")));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses every key but `known`, suggesting the nearest.

@@ -2,6 +2,7 @@
 //!
 //! - [`FakeBackend`], [`FakeModel`]: a real, tiny engine whose misbehaviour a test chooses.
 //! - [`FakeFaces`]: answers with another number of rows for each instance, without an engine.
+//! - [`FakePipelineFactory`], [`FakeAdapterFactory`]: a pipeline over two models, and an input in another form.
 //! - [`CountingAllocator`]: how often a thread allocates.
 //! - [`Gate`]: holds threads until the test lets them go, so that no test sleeps.
 //! - [`Case`]: the neutral golden cases under `fixtures/cases`.
@@ -11,13 +12,17 @@ mod allocations;
 mod case;
 pub mod conformance;
 mod fake;
+mod fake_adapter;
 mod fake_faces;
+mod fake_pipeline;
 mod fixture;
 mod gate;
 
 pub use allocations::CountingAllocator;
 pub use case::{Case, assert_close};
 pub use fake::{FakeBackend, FakeModel, FakeModelBuilder, Misbehaviour};
+pub use fake_adapter::FakeAdapterFactory;
 pub use fake_faces::FakeFaces;
+pub use fake_pipeline::FakePipelineFactory;
 pub use fixture::{fixture, fixture_source, fixtures};
 pub use gate::Gate;

@@ -141,6 +141,10 @@ impl Manager {
         if !self.table.knows(model, version) {
             return Err(no_version(model, version));
         }
+        if self.table.is_pipeline(model) {
+            let text = format!("model {model} is a pipeline and runs nothing itself; scale the models that it asks");
+            return Err(Refusal::new(Reason::Unsupported, text));
+        }
         self.change(model, |mut overrides| {
             overrides.executors.insert(version, executors);
             overrides

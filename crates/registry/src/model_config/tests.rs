@@ -88,7 +88,13 @@ fn unknown_keys_are_errors_with_place_and_suggestion() {
 
 #[test]
 fn wrong_values_say_what_would_be_right() {
-    refused("kind = \"pipeline\"", 1, 8, "expected \"model\"");
+    refused("kind = \"modell\"", 1, 8, "expected \"model\" or \"pipeline\"");
+    refused("[inputs.x]\nsize = 8", 1, 1, "`kind` is missing");
+    refused("[inputs.x]\nkind = 8", 2, 8, "expected a string");
+    refused("[inputs.x]\nkind = \"image\"\nsize = { h = 8 }", 3, 8, "a list");
+    refused("inputs = [1]", 1, 10, "expected a table");
+    refused("kind = \"model\"\n[models]\na = \"b\"", 2, 2, "`kind = \"pipeline\"`");
+    refused("pipeline = \"face\"", 1, 1, "`kind = \"pipeline\"`");
     refused("versions = \"newest\"", 1, 12, "{ latest = 2 }");
     refused("versions = { latest = 0 }", 1, 23, "above zero");
     refused("versions = [-1]", 1, 13, "zero or more");
@@ -100,4 +106,61 @@ fn wrong_values_say_what_would_be_right() {
     refused("[limits]\nmemory = \"lots\"", 2, 10, "\"512MiB\"");
     refused("backend = [", 1, 12, "");
     refused("[options]\na = [1]", 2, 5, "expected a string");
+}
+
+#[test]
+fn a_pipeline_names_itself_its_models_and_its_options() {
+    let config = ModelConfig::parse(
+        r#"
+        kind = "pipeline"
+        pipeline = "face"
+        versions = "all"
+        [aliases]
+        stable = 1
+        [models]
+        small = "pnet"
+        large = "onet:3"
+        last = "embedding@stable"
+        [options]
+        sizes = [20, 1.5]
+        mode = "fast"
+        deep = true
+        "#,
+    )
+    .unwrap();
+    let pipeline = config.pipeline.unwrap();
+    assert_eq!(pipeline.name, "face");
+    let models: Vec<_> = pipeline.models.iter().map(|(role, model)| format!("{role}={model}")).collect();
+    assert_eq!(models, ["large=onet:3", "last=embedding@stable", "small=pnet"]);
+    let options: Vec<_> = config.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["deep=true", "mode=fast", "sizes=[20, 1.5]"]);
+    assert_eq!((config.versions, config.aliases.len()), (Some(VersionPolicy::All), 1));
+}
+
+#[test]
+fn what_a_pipeline_cannot_have_is_refused_where_it_stands() {
+    let head = "kind = \"pipeline\"\npipeline = \"p\"\n";
+    for key in ["backend = \"tract\"", "[batching]", "[warmup]", "[limits]", "[inputs.x]\nkind = \"image\""] {
+        let column = if key.starts_with('[') { 2 } else { 1 };
+        refused(&format!("{head}{key}"), 3, column, "a pipeline has no network of its own");
+    }
+    refused("kind = \"pipeline\"", 1, 8, "`pipeline = \"…\"` is missing");
+    refused("kind = \"pipeline\"\npipline = \"p\"", 2, 1, "did you mean `pipeline`?");
+    refused(&format!("{head}[models]\na = \"b:x\""), 4, 5, "expected a number, as in `fraud:3`");
+    refused(&format!("{head}[models]\na = \"../b\""), 4, 5, "not usable");
+    refused(&format!("{head}[models]\na = 3"), 4, 5, "expected a string");
+    refused(&format!("{head}[options]\na = {{ b = 1 }}"), 4, 5, "or a list");
+    let triton = ModelConfig { model_file: Some("model.onnx".to_owned()), ..ModelConfig::default() };
+    let error = ModelConfig::parse_over(triton, head).unwrap_err();
+    assert!(error.message.contains("config.pbtxt"), "{error}");
+}
+
+#[test]
+fn inputs_keep_their_options_as_they_are_written() {
+    let text = "[inputs.image]\nkind = \"image\"\nsize = [8, 8]\nscale = 0.5\nlayout = \"nchw\"";
+    let config = ModelConfig::parse(text).unwrap();
+    let input = &config.inputs["image"];
+    assert_eq!(input.kind, "image");
+    let options: Vec<_> = input.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["layout=nchw", "scale=0.5", "size=[8, 8]"]);
 }

@@ -134,6 +134,12 @@ impl<L> Table<L> {
         }
     }
 
+    /// Whether `model` is one that asks others.
+    pub(crate) fn is_pipeline(&self, model: &ModelName) -> bool {
+        let config = self.models.get(model).and_then(|model| model.config.as_ref());
+        config.is_some_and(|config| config.pipeline.is_some())
+    }
+
     /// The model `name`.
     pub(crate) fn model(&self, name: &ModelName) -> Option<&Model<L>> {
         self.models.get(name)

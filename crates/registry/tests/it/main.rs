@@ -3,8 +3,10 @@
 
 mod allocations;
 mod disk;
+mod inputs;
 mod metrics;
 mod orders;
+mod pipelines;
 mod registering;
 mod replacing;
 mod repository;

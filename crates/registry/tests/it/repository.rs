@@ -10,8 +10,8 @@ use millrace_core::{
     Alias, Backend, Catalog, Control, InferRequest, ModelName, ModelRef, Reason, Refusal, Registration, RequestContext,
     Resolver, Servable, Tensor, VersionState, VersionStatus, WantedModel,
 };
-use millrace_registry::{Registry, RegistryConfig};
-use millrace_testkit::FakeBackend;
+use millrace_registry::{Parts, Registry, RegistryConfig};
+use millrace_testkit::{FakeAdapterFactory, FakeBackend, FakePipelineFactory};
 use pollster::block_on;
 use tempfile::TempDir;
 
@@ -104,6 +104,30 @@ pub(crate) fn begin(config: RegistryConfig, backend: impl Backend) -> Served {
 pub(crate) fn begin_on(pool: PoolConfig, config: RegistryConfig, backend: impl Backend) -> Served {
     let pool = ComputePool::new(pool);
     Served(Registry::start(config, vec![Arc::new(backend)], pool).unwrap())
+}
+
+/// The same with a pipeline and an input of the testkit.
+pub(crate) fn begin_with(
+    config: RegistryConfig,
+    backend: FakeBackend,
+    pipeline: FakePipelineFactory,
+    adapter: FakeAdapterFactory,
+) -> Served {
+    let parts = Parts {
+        backends: vec![Arc::new(backend)],
+        pipelines: vec![Arc::new(pipeline)],
+        adapters: vec![Arc::new(adapter)],
+    };
+    Served(Registry::start(config, parts, ComputePool::new(PoolConfig::default())).unwrap())
+}
+
+/// Starts with all of them and waits until the first look has settled.
+pub(crate) fn start_all(config: RegistryConfig) -> Served {
+    let served =
+        begin_with(config, FakeBackend::default(), FakePipelineFactory::default(), FakeAdapterFactory::default());
+    block_on(served.0.settled());
+    assert!(served.0.is_ready());
+    served
 }
 
 fn as_f32(version: u64) -> f32 {

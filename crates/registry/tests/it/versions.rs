@@ -1,7 +1,9 @@
 //! Which versions load, and which one answers.
 
+use std::sync::Arc;
+
 use millrace_core::{Catalog, Code, ModelRef, Reason, VersionState};
-use millrace_registry::{ListedModel, ModelSet, RegistryConfig, RegistryError, VersionPolicy};
+use millrace_registry::{ListedModel, ModelSet, Registry, RegistryConfig, RegistryError, VersionPolicy};
 use millrace_testkit::{FakeBackend, Gate};
 use pollster::block_on;
 
@@ -143,8 +145,8 @@ fn listed_models_keep_their_policy_and_labels_unless_model_toml_says_otherwise()
 fn a_registry_that_could_never_serve_does_not_start() {
     let repository = Repository::new();
     let pool = || millrace_batching::ComputePool::new(millrace_batching::PoolConfig::default());
-    let start = |config, backends| millrace_registry::Registry::start(config, backends, pool()).unwrap_err();
-    let backend = || vec![std::sync::Arc::new(FakeBackend::default()) as _];
+    let start = |config, backends: Vec<Arc<FakeBackend>>| Registry::start(config, backends, pool()).unwrap_err();
+    let backend = || vec![Arc::new(FakeBackend::default())];
     let missing = RegistryConfig::repository(repository.path().join("nowhere"));
     assert!(matches!(start(missing, backend()), RegistryError::Repository { .. }));
     assert!(matches!(start(repository.config(), Vec::new()), RegistryError::NoBackend));

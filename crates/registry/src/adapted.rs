@@ -1,0 +1,114 @@
+//! Models whose inputs callers give in another form than the network takes them: `[inputs.NAME]` in a `model.toml`.
+//!
+//! How one instance is turned is the adapter's business. Here it is seen to that this happens on compute threads, one
+//! instance at a time, within limits, and that what comes out enters the model's own queue.
+
+mod declared;
+mod turn;
+
+use std::sync::Arc;
+
+use millrace_batching::BatchQueue;
+use millrace_core::{
+    InferFuture, InferRequest, InputAdapter, ModelName, Reason, Refusal, Signature, Signatures, VersionStatistics,
+};
+
+use crate::clock;
+use crate::counts::Counts;
+use crate::lease::Lease;
+
+pub(crate) use declared::{adapters, declared};
+pub(crate) use turn::Turner;
+
+/// The signature by which the network's own inputs are given.
+pub(crate) const TENSORS: &str = "tensors";
+/// Where it stands; before it stands the declared one.
+const TENSORS_INDEX: usize = 1;
+
+/// The adapter of each input, in the network's order; none where callers give what the network takes.
+pub(crate) type Adapters = Vec<Option<Arc<dyn InputAdapter>>>;
+
+/// A model with such inputs, behind its queue.
+#[derive(Debug)]
+pub(crate) struct Adapted {
+    queue: BatchQueue,
+    signatures: Arc<Signatures>,
+    turner: Arc<Turner>,
+    /// What never came as far as the queue.
+    counts: Counts,
+}
+
+/// The signatures of a model with such inputs.
+pub(crate) fn signatures(declared: Signature, network: Signature) -> Signatures {
+    Signatures::single(declared).with(TENSORS, network)
+}
+
+impl Adapted {
+    pub(crate) fn new(queue: BatchQueue, signatures: Arc<Signatures>, turner: Turner) -> Self {
+        Self { queue, signatures, turner: Arc::new(turner), counts: Counts::default() }
+    }
+
+    pub(crate) fn queue(&self) -> &BatchQueue {
+        &self.queue
+    }
+
+    /// The queue's counts, and those of requests that did not reach it.
+    pub(crate) fn statistics(&self) -> VersionStatistics {
+        let (mut sum, before) = (self.queue.statistics(), self.counts.read());
+        sum.failed.count += before.failed.count;
+        sum.failed.time += before.failed.time;
+        sum.refused += before.refused;
+        sum
+    }
+
+    /// Turns the inputs, then asks the queue. What `hold` gives is let go with the answer.
+    pub(crate) fn infer(
+        &self,
+        request: InferRequest,
+        model: &ModelName,
+        hold: impl FnOnce() -> Arc<Lease>,
+    ) -> InferFuture {
+        if request.signature == TENSORS_INDEX {
+            return self.queue.infer(InferRequest { signature: 0, ..request });
+        }
+        if let Err(refusal) = self.check(&request, model) {
+            self.counts.refuse();
+            return InferFuture::refused(refusal);
+        }
+        let begun = self.counts.begin(0);
+        let (turner, queue, lease) = (Arc::clone(&self.turner), self.queue.clone(), hold());
+        InferFuture::boxed(async move {
+            let _lease = lease;
+            let InferRequest { inputs, context, .. } = &request;
+            match turner.inputs(inputs, context.deadline).await {
+                Ok((inputs, rooms)) => {
+                    begun.hand_on();
+                    let answer = queue.infer(InferRequest { inputs, ..request });
+                    // The queue counts their bytes from here on.
+                    drop(rooms);
+                    answer.await
+                }
+                Err(refusal) => {
+                    let refused = Err(refusal);
+                    begun.end(&refused);
+                    refused
+                }
+            }
+        })
+    }
+
+    /// What can be said without looking into the instances.
+    fn check(&self, request: &InferRequest, model: &ModelName) -> Result<(), Refusal> {
+        let unknown = || {
+            let text = format!("model `{model}` has no signature number {}", request.signature);
+            Refusal::new(Reason::SignatureUnknown, text)
+        };
+        let signature = self.signatures.get(request.signature).ok_or_else(unknown)?;
+        let admission = signature.check(&request.inputs).map_err(|error| error.refusal(model))?;
+        self.turner.admit(admission.rows)?;
+        if request.context.deadline.is_some_and(|deadline| deadline <= clock::now()) {
+            return Err(turn::late(model));
+        }
+        Ok(())
+    }
+}
