@@ -246,4 +246,43 @@ proptest! {
         prop_assert_eq!(read(Form::Columns), json!({ "outputs": columns }));
         prop_assert_eq!(read(Form::Rows), json!({ "predictions": rows }));
     }
+
+    #[test]
+    fn whatever_a_model_gives_is_an_answer_or_an_error(
+        counts in any_output(),
+        boxes in any_output(),
+        confidences in any_output(),
+        points in any_output(),
+        limit in prop_oneof![Just(usize::MAX), 0..200_usize],
+    ) {
+        for form in [Form::Rows, Form::Columns] {
+            let outputs = [counts.clone(), boxes.clone(), confidences.clone(), points.clone()];
+            match encode_predict_within(form, &faces(), &outputs, limit) {
+                Ok(text) => {
+                    prop_assert!(text.len() <= limit);
+                    prop_assert!(serde_json::from_slice::<Value>(&text).is_ok());
+                }
+                Err(error) => {
+                    prop_assert!(error.to_string().len() < 200);
+                    let reason = error.reason();
+                    prop_assert!(matches!(reason, Reason::BackendBroken | Reason::InvalidInput | Reason::TooLarge));
+                }
+            }
+        }
+    }
+}
+
+/// Small tensors that fit the signature now and then.
+fn any_output() -> impl Strategy<Value = Tensor> {
+    let sizes = || vec(0..3_usize, 0..4);
+    let n_elements = |sizes: &[usize]| sizes.iter().product::<usize>();
+    prop_oneof![
+        sizes().prop_map(|sizes| floats(&sizes)),
+        sizes().prop_flat_map(move |sizes| {
+            vec(-1..3_i32, n_elements(&sizes)).prop_map(move |elements| Tensor::from_vec(&sizes, elements).unwrap())
+        }),
+        vec(any::<i64>(), 0..3).prop_map(|counts| Tensor::from_vec(&[counts.len()], counts).unwrap()),
+        (0..3_usize).prop_map(|rows| floats(&[rows, 2])),
+        vec(0..2_i32, 1..3).prop_map(|counts| counted(&counts)),
+    ]
 }
