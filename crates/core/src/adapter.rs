@@ -25,10 +25,19 @@ pub trait InputAdapter: fmt::Debug + Send + Sync {
     /// What callers give. It has the network's name for the input, and the same batch symbol as first axis.
     fn spec(&self) -> &TensorSpec;
 
-    /// The network's tensor for `given`, which fits [`InputAdapter::spec`], with as many rows. CPU work: it is called on a
-    /// compute thread.
+    /// Whether `given`, the input of a whole request, can be taken as far as that can be told without turning it: a limit of
+    /// instances, say. Cheap: it is called where the request arrives, before any instance is turned.
     ///
     /// # Errors
-    /// [`InputError::Instance`] for an instance that cannot be turned.
+    /// [`InputError`] for what [`InputAdapter::adapt`] would refuse anyhow, or for too many instances.
+    fn admit(&self, _given: &Tensor) -> Result<(), InputError> {
+        Ok(())
+    }
+
+    /// The network's tensor for `given`, which fits [`InputAdapter::spec`], with as many rows. It may hold some of a
+    /// request's instances only. CPU work: it is called on a compute thread.
+    ///
+    /// # Errors
+    /// [`InputError::Instance`] for an instance that cannot be turned, counted from the first of `given`.
     fn adapt(&self, given: &Tensor) -> Result<Tensor, InputError>;
 }
