@@ -133,6 +133,15 @@ impl InputAdapter for ImageAdapter {
         &self.spec
     }
 
+    fn admit(&self, given: &Tensor) -> Result<(), InputError> {
+        if given.strings().is_none_or(|files| files.len() <= self.max_instances) {
+            return Ok(());
+        }
+        let (input, index) = (Arc::clone(&self.spec.name), self.max_instances);
+        let detail = format!("one picture too many: a request may hold at most {index}");
+        Err(InputError::Instance { input, index, detail })
+    }
+
     fn adapt(&self, given: &Tensor) -> Result<Tensor, InputError> {
         let Some(files) = given.strings() else {
             return Err(InputError::DType {
@@ -141,11 +150,8 @@ impl InputAdapter for ImageAdapter {
                 got: given.dtype(),
             });
         };
+        self.admit(given)?;
         let wrong = |index, detail| InputError::Instance { input: Arc::clone(&self.spec.name), index, detail };
-        if files.len() > self.max_instances {
-            let detail = format!("one picture too many: a request may hold at most {}", self.max_instances);
-            return Err(wrong(self.max_instances, detail));
-        }
         let row = self.format.len(self.width, self.height);
         let (mut floats, mut halves, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         let mut scratch = vec![0.0; if self.values == Values::Fp32 { 0 } else { row }];
