@@ -105,7 +105,7 @@ impl Adapted {
         };
         let signature = self.signatures.get(request.signature).ok_or_else(unknown)?;
         let admission = signature.check(&request.inputs).map_err(|error| error.refusal(model))?;
-        self.turner.admit(admission.rows)?;
+        self.turner.admit(&request.inputs, admission.rows)?;
         if request.context.deadline.is_some_and(|deadline| deadline <= clock::now()) {
             return Err(turn::late(model));
         }

@@ -15,6 +15,7 @@ use crate::Gate;
 /// | option | meaning |
 /// |---|---|
 /// | `plus` | added to every number |
+/// | `most` | the most instances of one request |
 /// | `axes` | `false` leaves the batch axis out, which is wrong |
 ///
 /// The text `panic` makes it panic, `twice` makes it give a row too many, and anything else that is no number is refused.
@@ -52,16 +53,17 @@ impl InputAdapterFactory for FakeAdapterFactory {
         if inner.dtype != DType::Fp32 {
             return Err(invalid(format!("numbers are FP32, the network takes {inner}")));
         }
-        let (mut plus, mut shape) = (0.0, inner.shape.clone());
+        let (mut plus, mut most, mut shape) = (0.0, usize::MAX, inner.shape.clone());
         for (key, value) in options {
             match key.as_str() {
                 "plus" => plus = value.parse().map_err(|_| invalid(format!("`plus`: {value} is no number")))?,
+                "most" => most = value.parse().map_err(|_| invalid(format!("`most`: {value} is no number")))?,
                 "axes" => shape.clear(),
                 _ => return Err(invalid(format!("unknown option `{key}`; expected plus"))),
             }
         }
         let spec = TensorSpec::new(&inner.name, DType::Bytes, shape);
-        Ok(Arc::new(FakeAdapter { spec, plus, gate: self.gate.clone() }))
+        Ok(Arc::new(FakeAdapter { spec, plus, most, gate: self.gate.clone() }))
     }
 }
 
@@ -69,12 +71,21 @@ impl InputAdapterFactory for FakeAdapterFactory {
 struct FakeAdapter {
     spec: TensorSpec,
     plus: f32,
+    most: usize,
     gate: Gate,
 }
 
 impl InputAdapter for FakeAdapter {
     fn spec(&self) -> &TensorSpec {
         &self.spec
+    }
+
+    fn admit(&self, given: &Tensor) -> Result<(), InputError> {
+        if given.shape().rows().is_some_and(|rows| rows <= self.most) {
+            return Ok(());
+        }
+        let (input, detail) = (Arc::clone(&self.spec.name), "one instance too many".to_owned());
+        Err(InputError::Instance { input, index: self.most, detail })
     }
 
     fn adapt(&self, given: &Tensor) -> Result<Tensor, InputError> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use millrace_batching::{BatchConfig, Oversized};
 use millrace_core::{
-    Compute, Dim, InputAdapter, InputError, ModelName, Reason, Refusal, Tensor, TensorList, on_compute,
+    Compute, Dim, InputAdapter, InputError, ModelName, Reason, Refusal, Tensor, TensorList, contained, on_compute,
 };
 
 use super::Adapters;
@@ -51,16 +51,21 @@ impl Turner {
         Self { adapters, compute, model, most_rows, most_bytes: config.max_queue_bytes, bytes }
     }
 
-    /// Refuses so many rows where the queue would, before any of them costs anything.
-    pub(crate) fn admit(&self, rows: usize) -> Result<(), Refusal> {
-        match self.most_rows {
-            Some(most) if rows > most => {
-                // TensorFlow Serving's words: its clients look for them.
-                let text = format!("Task size {rows} is larger than maximum input batch size {most}");
-                Err(Refusal::new(Reason::InvalidInput, text))
-            }
-            _ => Ok(()),
+    /// Refuses what the queue or an adapter would, before any of it costs anything.
+    pub(crate) fn admit(&self, given: &[Tensor], rows: usize) -> Result<(), Refusal> {
+        if let Some(most) = self.most_rows
+            && rows > most
+        {
+            // TensorFlow Serving's words: its clients look for them.
+            let text = format!("Task size {rows} is larger than maximum input batch size {most}");
+            return Err(Refusal::new(Reason::InvalidInput, text));
         }
+        for (tensor, adapter) in given.iter().zip(&self.adapters) {
+            let Some(adapter) = adapter else { continue };
+            // Foreign code.
+            contained(|| adapter.admit(tensor))?.map_err(|error| error.refusal(&self.model))?;
+        }
+        Ok(())
     }
 
     /// The network's inputs for what was `given`, and the room that they take.
