@@ -24,6 +24,7 @@ mod log;
 mod names;
 mod net;
 mod panics;
+mod parts;
 mod port;
 mod server;
 mod tfs;

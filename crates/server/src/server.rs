@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_batching::ComputePool;
-use millrace_core::{Backend, Catalog, Control, ModelStatus};
+use millrace_core::{Backend, Catalog, Control, InputAdapterFactory, ModelStatus, PipelineFactory};
 use millrace_grpc::{GrpcParts, grpc_service};
 use millrace_http::{Front, FrontConfig, HttpParts, Readiness, Roles, http_service};
-use millrace_registry::{Registry, RegistryError};
+use millrace_registry::{Parts, Registry, RegistryError};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +20,7 @@ use crate::config::listeners::{ListenerConfig, listeners};
 use crate::config::{Ready, ServerConfig};
 use crate::exposition::Exposition;
 use crate::net::{Acceptor, Address, BindError, BindOptions, Listener, Open, Phase, Phases, bind};
+use crate::parts::built_in;
 use crate::port::Port;
 
 /// How long a cut-off client gets to take its 503.
@@ -56,7 +57,7 @@ pub struct Listening {
 #[derive(Debug)]
 pub struct ServerBuilder {
     config: ServerConfig,
-    backends: Vec<Arc<dyn Backend>>,
+    parts: Parts,
 }
 
 /// Why a server did not start.
@@ -93,7 +94,21 @@ impl ServerBuilder {
     /// Adds an engine. Engines are asked in the order added; those that the program was built with come last.
     #[must_use]
     pub fn backend(mut self, backend: Arc<dyn Backend>) -> Self {
-        self.backends.push(backend);
+        self.parts.backends.push(backend);
+        self
+    }
+
+    /// Adds a kind of pipeline for `kind = "pipeline"` in a `model.toml`. One of the same name goes before a built-in one.
+    #[must_use]
+    pub fn pipeline(mut self, factory: Arc<dyn PipelineFactory>) -> Self {
+        self.parts.pipelines.push(factory);
+        self
+    }
+
+    /// Adds a form of input for `[inputs.NAME]` in a `model.toml`. One of the same name goes before a built-in one.
+    #[must_use]
+    pub fn input(mut self, factory: Arc<dyn InputAdapterFactory>) -> Self {
+        self.parts.adapters.push(factory);
         self
     }
 
@@ -102,9 +117,12 @@ impl ServerBuilder {
     /// # Errors
     /// [`StartError`] when an address is taken or there is nothing to load with.
     pub async fn start(self) -> Result<Server, StartError> {
-        let Self { config, mut backends } = self;
-        backends.extend(built_in());
-        if backends.is_empty() {
+        let Self { config, mut parts } = self;
+        let built_in = built_in();
+        parts.backends.extend(built_in.backends);
+        parts.pipelines.extend(built_in.pipelines);
+        parts.adapters.extend(built_in.adapters);
+        if parts.backends.is_empty() {
             return Err(StartError::NoBackend);
         }
         // Addresses first: a port in use should be known before anything is loaded.
@@ -112,7 +130,7 @@ impl ServerBuilder {
         // Before anything that records: handles belong to the recorder that is there when they are made.
         let exposition = Exposition::install();
         let pool = ComputePool::new(config.pool.clone());
-        let registry = Registry::start(config.registry.clone(), backends, pool.clone())?;
+        let registry = Registry::start(config.registry.clone(), parts, pool.clone())?;
         let catalog: Arc<dyn Catalog> = match config.ready {
             Ready::Settled => Arc::new(registry.clone()),
             Ready::All => Arc::new(AllReady(registry.clone())),
@@ -198,14 +216,6 @@ fn open(config: &ServerConfig) -> Result<Vec<(ListenerConfig, Listener)>, StartE
     wishes.into_iter().map(|wish| Ok((wish.clone(), bind(&wish.address, &wish.wished_by, options)?))).collect()
 }
 
-/// The engines that the program was built with.
-pub(crate) fn built_in() -> Vec<Arc<dyn Backend>> {
-    vec![
-        #[cfg(feature = "tract")]
-        Arc::new(millrace_backend_tract::TractBackend::default()),
-    ]
-}
-
 impl Server {
     /// Starts a server with the engines that the program was built with. See [`ServerBuilder::start`].
     ///
@@ -215,9 +225,9 @@ impl Server {
         Self::builder(config).start().await
     }
 
-    /// Puts a server together, with engines of your own.
+    /// Puts a server together, with engines, pipelines and forms of input of your own.
     pub fn builder(config: ServerConfig) -> ServerBuilder {
-        ServerBuilder { config, backends: Vec::new() }
+        ServerBuilder { config, parts: Parts::default() }
     }
 
     /// Every address that it listens on, the first one for clients first.

@@ -36,6 +36,14 @@ const STEPS: &[(&str, &[&str])] = &[
         "each feature alone: server with tract",
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "tract"],
     ),
+    (
+        "each feature alone: server with pictures",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "vision"],
+    ),
+    (
+        "each feature alone: server with faces",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "face"],
+    ),
     ("documentation", &["cargo", "doc", "--workspace", "--no-deps", "--locked"]),
     ("dependencies", &["deny"]),
 ];

@@ -15,15 +15,15 @@ use super::{DONE, FAILED, Failure, say};
 use crate::StartError;
 use crate::config::LogFormat;
 use crate::log::error_chain;
-use crate::server::built_in;
+use crate::parts::built_in;
 
 /// Runs the command.
 pub(super) fn run(args: CheckArgs) -> Result<i32, Failure> {
     if !args.repository.is_dir() {
         return Err(Failure::misused(format!("the repository {} is not a folder", args.repository.display())));
     }
-    let backends = built_in();
-    if backends.is_empty() {
+    let parts = built_in();
+    if parts.backends.is_empty() {
         return Err(Failure::failed(StartError::NoBackend));
     }
     // What the registry has to say is printed below, once.
@@ -31,7 +31,7 @@ pub(super) fn run(args: CheckArgs) -> Result<i32, Failure> {
     let path = args.repository.clone();
     let mut config = RegistryConfig::repository(args.repository);
     config.watch = false;
-    let registry = Registry::start(config, backends, ComputePool::new(PoolConfig::default()))
+    let registry = Registry::start(config, parts, ComputePool::new(PoolConfig::default()))
         .map_err(|error| Failure::misused(error_chain(&error)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::failed)?;
     runtime.block_on(registry.settled());

@@ -18,7 +18,7 @@ use millrace_core::{
 use super::Failure;
 use crate::config::resolve::DEFAULT_REPOSITORY;
 use crate::log::error_chain;
-use crate::server::built_in;
+use crate::parts::built_in;
 
 /// A model that was loaded for one command.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Loaded {
 /// Finds and loads what `path` means.
 pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
     let source = find(path)?;
-    let backends = built_in();
+    let backends = built_in().backends;
     if backends.is_empty() {
         return Err(Failure::failed(crate::StartError::NoBackend));
     }
