@@ -10,7 +10,8 @@
 //! - An EXIF rotation is not applied. ICC profiles, gamma and text are ignored; values are taken as sRGB.
 //! - JPEG: baseline and progressive, 8 bits, 1, 3 or 4 components. Four are CMYK or YCCK: with an Adobe marker the inks are
 //!   stored inverted (255 = none), without one they are not; then `R = (255 - C) * (255 - K) / 255`, rounded, and G, B alike.
-//! - A file that ends early, or whose data stop fitting, is an error: half a picture is never passed off as a whole one.
+//! - A file that ends early is an error: half a picture is never passed off as a whole one. So is damage, where it shows: a
+//!   PNG has checksums; a JPEG has none, and wrong bits inside its scans may read as another picture.
 
 mod jpeg;
 mod png;

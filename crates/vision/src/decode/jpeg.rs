@@ -100,6 +100,7 @@ fn survey(bytes: &[u8], limits: &Limits) -> Result<Survey, DecodeError> {
     let mut file = vec![0xff, 0xd8];
     let mut frame: Option<Frame> = None;
     let mut adobe = None;
+    let mut has_restarts = false;
     let (mut n_scans, mut n_segments) = (0, 0);
     // Where component numbers stand in `file`, with the component's position.
     let mut names: Vec<(usize, usize)> = Vec::new();
@@ -144,7 +145,16 @@ fn survey(bytes: &[u8], limits: &Limits) -> Result<Survey, DecodeError> {
                 adobe = segment.get(11).copied();
                 push(&mut file, marker, segment);
             }
-            HUFFMAN | QUANTIZATION | RESTART => push(&mut file, marker, segment),
+            // The decoder takes an interval of 0 for "now" and counts down past it.
+            RESTART if segment == [0, 0] => {
+                if has_restarts {
+                    return Err(unsupported("a JPEG whose restart markers end half-way"));
+                }
+            }
+            HUFFMAN | QUANTIZATION | RESTART => {
+                has_restarts |= marker == RESTART;
+                push(&mut file, marker, segment);
+            }
             // Application data, comments and whatever else carries no pixels.
             0xe0..=0xff | 0x01..=0xbf => n_segments -= 1,
             0xcc => return Err(unsupported("an arithmetic-coded JPEG")),
