@@ -12,6 +12,7 @@ use crate::model::{Loaded, TractModel};
 use crate::options::Options;
 use crate::plans::{Plans, flatten, weight_bytes};
 use crate::probe::{self, Verdict};
+use crate::rewrite::rewrite;
 use crate::scan::{self, FirstAxes, Scanned};
 use crate::signature::signature;
 use crate::tokens;
@@ -155,7 +156,7 @@ fn finish(
     }
     let lookups = tokens::lookups(model);
     let weights = weight_bytes(model);
-    let plans = Plans::new(model.clone(), &signature, config.max_plans).map_err(|error| named(file, error))?;
+    let plans = Plans::new(rewritten(model), &signature, config.max_plans).map_err(|error| named(file, error))?;
     facts.nodes_optimised = plans.symbolic().map(|plan| plan.model().nodes().len());
     facts.weight_bytes = Some(weights);
     if let Some(mixing) = mixing {
@@ -166,6 +167,18 @@ fn finish(
         facts.properties.insert("fixed plans only".to_owned(), text.to_owned());
     }
     Ok(Loaded { signature, plans, sizes, lookups, facts })
+}
+
+/// The model with faster operators in place of some of the engine's, or as it is where the engine cannot follow that.
+fn rewritten(model: &TypedModel) -> TypedModel {
+    let attempt = guarded(|| {
+        let mut model = model.clone();
+        rewrite(&mut model).map(|()| model)
+    });
+    flatten(attempt, "rewriting the graph").unwrap_or_else(|error| {
+        tracing::warn!(%error, "the model runs as the engine reads it");
+        model.clone()
+    })
 }
 
 /// Lets the engine read the graph and infer every type. Shapes noted in the file are hints of its exporter that may be

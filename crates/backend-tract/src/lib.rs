@@ -16,8 +16,6 @@
 //! operators and by a trial at load, and such a model is never batched; `facts()` says why. One plan with symbolic sizes runs every batch; plans for exact row counts
 //! are faster and are made by [`Model::prepare`](millrace_core::Model::prepare), for one row already at load.
 
-#![forbid(unsafe_code)]
-
 mod backend;
 mod convert;
 mod dims;
@@ -27,6 +25,7 @@ mod model;
 mod options;
 mod plans;
 mod probe;
+mod rewrite;
 mod rows;
 mod scan;
 mod signature;

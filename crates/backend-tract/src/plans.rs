@@ -14,6 +14,7 @@ use tract_onnx::prelude::{Symbol, TDim, TractResult, TypedModel, TypedSimplePlan
 use tract_onnx::tract_core::ops::konst::Const;
 
 use crate::guard::guarded;
+use crate::rewrite::held_bytes;
 
 /// A plan that several threads run at once, each with its own state.
 pub(crate) type Plan = Arc<TypedSimplePlan>;
@@ -229,5 +230,5 @@ fn plan_bytes(plan: &TypedSimplePlan, model: &TypedModel) -> u64 {
 /// Bytes of the constants in `model`.
 pub(crate) fn weight_bytes(model: &TypedModel) -> u64 {
     let bytes = |op: &Const| (op.val().volume().saturating_mul(op.val().datum_type().size_of())) as u64;
-    model.nodes().iter().filter_map(|node| node.op_as::<Const>().map(bytes)).sum()
+    model.nodes().iter().filter_map(|node| node.op_as::<Const>().map(bytes)).sum::<u64>() + held_bytes(model)
 }

@@ -1,0 +1,345 @@
+//! Two-dimensional convolution without unfolding its input into a matrix, over plain slices.
+//!
+//! A kernel's tap sees the input shifted: with the picture in rows of a fixed pitch, `output[y][x]` is a sum over taps of
+//! `weight * input[offset(tap) + y * pitch + x]`. So a run of output places next to each other needs, per tap, one run of
+//! input and one weight per channel, which [`kernel`] does in registers. Padding and strides are brought into that form by
+//! copying the picture into a frame of zeros, one part per stride phase. What differs is which places count as
+//! neighbours ([`Layout`]).
+
+mod kernel;
+
+use kernel::{Isa, Job, LANES};
+
+pub(super) use kernel::After;
+
+/// The sizes of one convolution in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Axis {
+    pub(super) input: usize,
+    pub(super) output: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+    pub(super) pad_before: usize,
+}
+
+impl Axis {
+    /// Input places that the outputs see, padding included.
+    fn seen(&self) -> usize {
+        (self.output.saturating_sub(1)) * self.stride + (self.kernel - 1) * self.dilation + 1
+    }
+
+    /// Places per stride phase of the frame.
+    fn phase(&self) -> usize {
+        self.seen().max(self.pad_before + self.input).div_ceil(self.stride)
+    }
+
+    fn is_plain(&self) -> bool {
+        self.stride == 1 && self.pad_before == 0 && self.seen() <= self.input
+    }
+}
+
+/// The sizes of one convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) batch: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) y: Axis,
+    pub(super) x: Axis,
+}
+
+/// The weights of one convolution as the loops want them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weights<'a> {
+    /// What [`pack`] made.
+    pub(super) packed: &'a [f32],
+    /// `[outputs]`.
+    pub(super) bias: &'a [f32],
+    /// What follows, with the slopes of all outputs.
+    pub(super) after: After<'a>,
+}
+
+/// The output channels in groups that are done together: the first of each and how many.
+fn tiles(outputs: usize, isa: Isa) -> impl Iterator<Item = (usize, usize)> {
+    let count = outputs.div_ceil(isa.channels());
+    (0..count).map(move |tile| {
+        let (from, to) = (tile * outputs / count, (tile + 1) * outputs / count);
+        (from, to - from)
+    })
+}
+
+/// Brings weights `[outputs, taps]` into the order of the loops: by group of channels, then tap, then channel.
+pub(super) fn pack(weights: &[f32], outputs: usize) -> Vec<f32> {
+    pack_for(weights, outputs, Isa::best())
+}
+
+fn pack_for(weights: &[f32], outputs: usize, isa: Isa) -> Vec<f32> {
+    let taps = weights.len().checked_div(outputs).unwrap_or(0);
+    let mut packed = Vec::with_capacity(weights.len());
+    for (first, channels) in tiles(outputs, isa) {
+        for tap in 0..taps {
+            packed.extend((first..first + channels).map(|channel| weights[channel * taps + tap]));
+        }
+    }
+    packed
+}
+
+/// Which output places are neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Those of one row: for wide pictures.
+    Rows,
+    /// Those of a whole picture in rows of the input's pitch; what comes between the rows is computed and thrown away.
+    Flat,
+    /// The same place of [`LANES`] pictures, which are interleaved for it: for many small pictures.
+    Lanes,
+}
+
+/// Rows this wide lose little at their end.
+const WIDE: usize = 40;
+/// So many pictures fill the lanes well enough.
+const FEW_LANES: usize = 10;
+
+impl Geometry {
+    /// The layout for `left` pictures.
+    fn layout(&self, left: usize) -> Layout {
+        let pitch = if self.is_plain() { self.x.input } else { self.x.phase() };
+        let flat = ((self.y.output - 1) * pitch + self.x.output).next_multiple_of(LANES);
+        let plane = self.y.output * self.x.output;
+        if self.x.output >= WIDE || (pitch == self.x.output && plane >= LANES) {
+            Layout::Rows
+        } else if left >= FEW_LANES && flat * 100 > plane * 115 {
+            Layout::Lanes
+        } else {
+            Layout::Flat
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.y.is_plain() && self.x.is_plain()
+    }
+}
+
+/// Convolves `input` `[batch, inputs, y, x]` into `output` `[batch, outputs, y, x]`.
+///
+/// # Panics
+/// When a slice is shorter than `geometry` says.
+pub(super) fn run(geometry: &Geometry, input: &[f32], weights: Weights<'_>, output: &mut [f32]) {
+    run_on(Isa::best(), geometry, input, weights, output);
+}
+
+fn run_on(isa: Isa, geometry: &Geometry, input: &[f32], weights: Weights<'_>, output: &mut [f32]) {
+    let picture = geometry.inputs * geometry.y.input * geometry.x.input;
+    let answer = geometry.outputs * geometry.y.output * geometry.x.output;
+    if answer == 0 {
+        return;
+    }
+    let mut work = Work::new(isa, geometry, weights);
+    let mut done = 0;
+    let mut before = None;
+    while done < geometry.batch {
+        let layout = geometry.layout(geometry.batch - done);
+        if before.replace(layout).is_some_and(|before| before != layout) {
+            work.frame.clear(); // zeros are elsewhere now
+        }
+        let count = if layout == Layout::Lanes { LANES.min(geometry.batch - done) } else { 1 };
+        let input = &input[done * picture..(done + count) * picture];
+        let output = &mut output[done * answer..(done + count) * answer];
+        match layout {
+            Layout::Rows => work.rows(input, output),
+            Layout::Flat => work.flat(input, output),
+            Layout::Lanes => work.lanes(input, output, count),
+        }
+        done += count;
+    }
+}
+
+/// A convolution under way, with memory that its pictures use one after the other.
+struct Work<'a> {
+    isa: Isa,
+    geometry: &'a Geometry,
+    weights: Weights<'a>,
+    /// Offsets of the taps in the frame, and in the picture itself where no frame is needed.
+    framed: Vec<usize>,
+    plain: Vec<usize>,
+    frame: Vec<f32>,
+    answers: Vec<f32>,
+}
+
+impl<'a> Work<'a> {
+    fn new(isa: Isa, geometry: &'a Geometry, weights: Weights<'a>) -> Self {
+        let (y, x) = (geometry.y, geometry.x);
+        let phase = y.phase() * x.phase();
+        let mut framed = Vec::with_capacity(geometry.inputs * y.kernel * x.kernel);
+        let mut plain = Vec::with_capacity(framed.capacity());
+        for channel in 0..geometry.inputs {
+            for ky in (0..y.kernel).map(|tap| tap * y.dilation) {
+                for kx in (0..x.kernel).map(|tap| tap * x.dilation) {
+                    let part = (channel * y.stride + ky % y.stride) * x.stride + kx % x.stride;
+                    framed.push(part * phase + ky / y.stride * x.phase() + kx / x.stride);
+                    plain.push((channel * y.input + ky) * x.input + kx);
+                }
+            }
+        }
+        Self { isa, geometry, weights, framed, plain, frame: Vec::new(), answers: Vec::new() }
+    }
+
+    /// Numbers of a frame around one picture.
+    fn frame_len(&self) -> usize {
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        self.geometry.inputs * y.stride * x.stride * y.phase() * x.phase()
+    }
+
+    /// Where the row of the frame begins that takes the picture's row `row` of `channel`, in the first phase of x.
+    fn place(&self, channel: usize, row: usize) -> usize {
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        let row = row + y.pad_before;
+        let part = (channel * y.stride + row % y.stride) * x.stride;
+        part * y.phase() * x.phase() + row / y.stride * x.phase()
+    }
+
+    /// What the loops read for `picture`: numbers, offsets of the taps, and the pitch of rows.
+    fn source<'b>(&'b self, picture: &'b [f32], is_plain: bool) -> (&'b [f32], &'b [usize], usize) {
+        if is_plain {
+            (picture, &self.plain, self.geometry.x.input)
+        } else {
+            (&self.frame, &self.framed, self.geometry.x.phase())
+        }
+    }
+
+    /// Copies one picture into the frame, which a vector of zeros follows.
+    fn fill(&mut self, picture: &[f32]) {
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        self.frame.resize(self.frame_len() + LANES, 0.0);
+        let phase = y.phase() * x.phase();
+        for (index, row) in picture.chunks_exact(x.input).enumerate() {
+            let place = self.place(index / y.input, index % y.input);
+            if x.stride == 1 {
+                self.frame[place + x.pad_before..][..x.input].copy_from_slice(row);
+                continue;
+            }
+            for shift in 0..x.stride.min(x.input) {
+                let column = shift + x.pad_before;
+                let places = &mut self.frame[place + column % x.stride * phase + column / x.stride..];
+                for (place, number) in places.iter_mut().zip(row[shift..].iter().step_by(x.stride)) {
+                    *place = *number;
+                }
+            }
+        }
+    }
+
+    /// Runs one group of channels over a run of places.
+    fn tile(&self, (first, channels): (usize, usize), source: Source<'_>, output: &mut [f32], stride: usize) {
+        let taps = source.taps.len();
+        let job = Job {
+            input: source.input,
+            taps: source.taps,
+            at: source.at,
+            len: source.len,
+            weights: &self.weights.packed[first * taps..(first + channels) * taps],
+            bias: &self.weights.bias[first..first + channels],
+            after: self.weights.after.of(first, channels),
+        };
+        self.isa.run(&job, output, stride);
+    }
+
+    fn rows(&mut self, picture: &[f32], output: &mut [f32]) {
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        let plane = y.output * x.output;
+        let is_plain = self.geometry.is_plain();
+        if !is_plain {
+            self.fill(picture);
+        }
+        let (input, taps, pitch) = self.source(picture, is_plain);
+        // Rows without a gap between them are one long row.
+        let (count, len) = if pitch == x.output { (1, plane) } else { (y.output, x.output) };
+        for row in 0..count {
+            for tile in tiles(self.geometry.outputs, self.isa) {
+                let source = Source { input, taps, at: row * pitch, len };
+                self.tile(tile, source, &mut output[tile.0 * plane + row * len..], plane);
+            }
+        }
+    }
+
+    fn flat(&mut self, picture: &[f32], output: &mut [f32]) {
+        /// Places that are done for all channels before the next ones: their inputs stay near.
+        const AT_ONCE: usize = 1024;
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        let plane = y.output * x.output;
+        let mut answers = std::mem::take(&mut self.answers);
+        let block = |pitch: usize| {
+            let rows = (AT_ONCE / pitch).clamp(1, y.output);
+            (rows, (rows - 1) * pitch + x.output)
+        };
+        // What is shorter than a vector needs the zeros after the frame.
+        let is_plain = self.geometry.is_plain() && block(x.input).1 >= LANES;
+        if !is_plain {
+            self.fill(picture);
+        }
+        let (input, taps, pitch) = self.source(picture, is_plain);
+        let (rows_at_once, len) = block(pitch);
+        let len = len.max(LANES);
+        for from in (0..y.output).step_by(rows_at_once) {
+            // The last rows reach back: a short remainder would not fill a vector.
+            let from = from.min(y.output - rows_at_once);
+            answers.resize(self.isa.channels() * len, 0.0);
+            for tile in tiles(self.geometry.outputs, self.isa) {
+                self.tile(tile, Source { input, taps, at: from * pitch, len }, &mut answers, len);
+                for (channel, answers) in answers.chunks_exact(len).take(tile.1).enumerate() {
+                    let places = &mut output[(tile.0 + channel) * plane + from * x.output..];
+                    let rows = places.chunks_exact_mut(x.output).take(rows_at_once);
+                    for (row, answers) in rows.zip(answers.chunks(pitch)) {
+                        row.copy_from_slice(&answers[..x.output]);
+                    }
+                }
+            }
+        }
+        self.answers = answers;
+    }
+
+    fn lanes(&mut self, pictures: &[f32], output: &mut [f32], count: usize) {
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        let (plane, pitch) = (y.output * x.output, x.phase());
+        let picture = self.geometry.inputs * y.input * x.input;
+        self.frame.resize(self.frame_len() * LANES, 0.0);
+        let phase = y.phase() * x.phase();
+        for index in 0..self.geometry.inputs * y.input {
+            let place = self.place(index / y.input, index % y.input);
+            for column in 0..x.input {
+                let padded = column + x.pad_before;
+                let place = (place + padded % x.stride * phase + padded / x.stride) * LANES;
+                let numbers = pictures[index * x.input + column..].iter().step_by(picture);
+                for (place, number) in self.frame[place..place + count].iter_mut().zip(numbers) {
+                    *place = *number;
+                }
+            }
+        }
+        let taps: Vec<usize> = self.framed.iter().map(|tap| tap * LANES).collect();
+        let mut answers = std::mem::take(&mut self.answers);
+        answers.resize(self.geometry.outputs * plane * LANES, 0.0);
+        for row in 0..y.output {
+            for tile in tiles(self.geometry.outputs, self.isa) {
+                let source = Source { input: &self.frame, taps: &taps, at: row * pitch * LANES, len: x.output * LANES };
+                let first = (tile.0 * plane + row * x.output) * LANES;
+                self.tile(tile, source, &mut answers[first..], plane * LANES);
+            }
+        }
+        let answer = self.geometry.outputs * plane;
+        for (place, numbers) in answers.chunks_exact(LANES).enumerate() {
+            for (lane, number) in numbers[..count].iter().enumerate() {
+                output[lane * answer + place] = *number;
+            }
+        }
+        self.answers = answers;
+    }
+}
+
+/// Where a group of channels reads.
+#[derive(Debug, Clone, Copy)]
+struct Source<'a> {
+    input: &'a [f32],
+    taps: &'a [usize],
+    at: usize,
+    len: usize,
+}
