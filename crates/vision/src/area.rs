@@ -231,3 +231,6 @@ fn to_f32(size: usize) -> f32 {
 fn quotient(sum: u64, area: usize) -> f32 {
     (sum as f64 / area as f64) as f32
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Files into pixels: what every kind becomes, and what is refused in which words.
 
-use millrace_vision::{DecodeError, Limits, decode};
+use millrace_vision::{DecodeError, Limits, decode, size};
 use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 
 use crate::{differences, expected, image};
@@ -59,6 +59,25 @@ fn every_kind_of_jpeg_comes_close_to_another_decoders_pixels() {
         let (largest, mean) = differences(&picture, &expected(&format!("{name}.jpg")));
         assert!(largest <= 5 && mean <= 0.5, "{name}: {largest} at most, {mean} on average");
     }
+}
+
+#[test]
+fn the_size_of_a_file_is_known_without_decoding_it() {
+    let names = PNGS.map(|name| format!("{name}.png")).into_iter().chain(JPEGS.map(|name| format!("{name}.jpg")));
+    for name in names {
+        let file = image(&name);
+        let picture = decode(&file, &Limits::default()).unwrap();
+        assert_eq!(size(&file, &Limits::default()), Ok((picture.width(), picture.height())), "{name}");
+        let narrow = Limits { max_pixels: picture.width() * picture.height() - 1, ..Limits::default() };
+        assert_eq!(size(&file, &narrow), decode(&file, &narrow).map(|_| (0, 0)), "{name}");
+    }
+    for name in ["claims_65535.png", "claims_2_31.png", "claims_65500.jpg"] {
+        let file = image(&format!("bombs/{name}"));
+        assert_eq!(size(&file, &Limits::default()), decode(&file, &Limits::default()).map(|_| (0, 0)), "{name}");
+    }
+    // That the rest is missing, only decoding shows.
+    assert_eq!(size(&image("truncated/progressive.jpg"), &Limits::default()), Ok((40, 28)));
+    assert_eq!(size(b"", &Limits::default()), Err(DecodeError::Empty));
 }
 
 #[test]

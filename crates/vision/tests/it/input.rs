@@ -149,6 +149,10 @@ fn limits_of_the_declaration_hold() {
     assert!(refused("max_bytes", "100", &["rgb.png"]).ends_with("bytes are more than the limit of 100"));
     let text = "input `image`, instance 2: one picture too many: a request may hold at most 2";
     assert_eq!(refused("max_instances", "2", &["rgb.png"; 4]), text);
+    // That is counted where the request arrives, before anything is decoded.
+    let adapter = build(&inner, &[("max_instances", "2")]).unwrap();
+    assert_eq!(adapter.admit(&files(&["truncated/rgb.png"; 2])), Ok(()));
+    assert_eq!(adapter.admit(&files(&["rgb.png"; 3])).unwrap_err().to_string(), text);
     // Without the key, as many as 256 MiB hold: here 1024 x 1024 x 3 floats are 12 MiB.
     let adapter = build(&network(DType::Fp32, "3 1024 1024"), &[]).unwrap();
     let error = adapter.adapt(&files(&["one_pixel.png"; 22])).unwrap_err();
