@@ -254,17 +254,14 @@ mod tests {
         }
     }
 
-    /// Intersection over union, counted in unit squares: the corners are whole numbers.
+    /// Intersection over union, side by side: how many whole numbers both boxes span. The corners are whole numbers.
     fn share(a: Corners, b: Corners) -> f32 {
-        let inside = |[x1, y1, x2, y2]: Corners, x: u8, y: u8| {
-            let (x, y) = (f32::from(x) + 0.5, f32::from(y) + 0.5);
-            x1 < x && x < x2 && y1 < y && y < y2
+        let spans = |corners: Corners, axis: usize| {
+            move |unit: &u8| corners[axis] <= f32::from(*unit) && f32::from(*unit) < corners[axis + 2]
         };
-        let (mut both, mut either) = (0_u16, 0_u16);
-        for (x, y) in (0..60).flat_map(|x| (0..60).map(move |y| (x, y))) {
-            both += u16::from(inside(a, x, y) && inside(b, x, y));
-            either += u16::from(inside(a, x, y) || inside(b, x, y));
-        }
-        f32::from(both) / f32::from(either)
+        let count = |axis| (0_u8..60).filter(spans(a, axis)).filter(spans(b, axis)).count() as f32;
+        let area = |[x1, y1, x2, y2]: Corners| (x2 - x1) * (y2 - y1);
+        let both = count(0) * count(1);
+        both / (area(a) + area(b) - both)
     }
 }
