@@ -20,8 +20,8 @@ use crate::lease::Lease;
 pub(crate) use declared::{adapters, declared};
 pub(crate) use turn::Turner;
 
-/// The signature by which the network's own inputs are given.
-pub(crate) const TENSORS: &str = "tensors";
+/// The name of the signature by which a model with declared inputs takes what its network takes.
+pub const TENSORS: &str = "tensors";
 /// Where it stands; before it stands the declared one.
 const TENSORS_INDEX: usize = 1;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Backend, InputAdapterFactory, PipelineFactory};
+use millrace_core::{Backend, InputAdapterFactory, LoadError, PipelineFactory, Signature, Signatures};
+
+use crate::{ModelConfig, adapted};
 
 /// Everything that a `model.toml` may name. Of several of one name the first counts.
 ///
@@ -15,6 +17,21 @@ pub struct Parts {
     pub pipelines: Vec<Arc<dyn PipelineFactory>>,
     /// What `[inputs.NAME]` can mean.
     pub adapters: Vec<Arc<dyn InputAdapterFactory>>,
+}
+
+impl Parts {
+    /// What a model takes and gives whose `model.toml` says `config` and whose network has the signature `network`: where
+    /// inputs are declared, their form as `serving_default` and the network's own as `tensors`.
+    ///
+    /// # Errors
+    /// [`LoadError`] for an input that the network does not have, a form that is not known or does not fit.
+    pub fn signatures(&self, network: Signature, config: &ModelConfig) -> Result<Signatures, LoadError> {
+        let adapters = adapted::adapters(&network, &config.inputs, &self.adapters)?;
+        Ok(match adapted::declared(&network, &adapters)? {
+            Some(declared) => adapted::signatures(declared, network),
+            None => Signatures::single(network),
+        })
+    }
 }
 
 impl From<Vec<Arc<dyn Backend>>> for Parts {

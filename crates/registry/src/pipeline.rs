@@ -92,7 +92,14 @@ pub(crate) fn build(
         resolver: Arc::new(resolver.clone()),
         compute,
     };
-    Ok((factory.name(), factory.build(source)?))
+    let servable = factory.build(source).map_err(|error| match error.kind() {
+        // Roles, options, a model that does not fit its role: the file is where that is put right.
+        LoadErrorKind::Invalid => {
+            LoadError::new(LoadErrorKind::Invalid, format!("model.toml: {error}")).with_cause(error)
+        }
+        _ => error,
+    })?;
+    Ok((factory.name(), servable))
 }
 
 /// The error for a name in a `model.toml` that means nothing here.

@@ -21,7 +21,12 @@ pub(crate) fn adapters(
 ) -> Result<Adapters, LoadError> {
     let mut adapters: Adapters = vec![None; network.inputs().len()];
     for (name, input) in inputs {
-        let wrong = |kind, text: &str| LoadError::new(kind, format!("model.toml, [inputs.{name}]: {text}"));
+        let place = format!("[inputs.{name}]");
+        let wrong = |kind, text: &str| {
+            // A factory may have said itself where it stands.
+            let text = if text.starts_with(&place) { text.to_owned() } else { format!("{place}: {text}") };
+            LoadError::new(kind, format!("model.toml: {text}"))
+        };
         let index = network.input_index(name).ok_or_else(|| {
             let text = network.unknown_input(name).to_string();
             wrong(LoadErrorKind::Invalid, &text)

@@ -209,9 +209,9 @@ fn what_does_not_fit_the_network_fails_the_load_and_names_it() {
     }
     let served = start_all(repository.config());
     let failure = |model: &str| served.failure(model, 1);
-    assert_eq!(failure("absent"), "model.toml, [inputs.pixels]: unknown input `pixels`; expected: x");
+    assert_eq!(failure("absent"), "model.toml: [inputs.pixels]: unknown input `pixels`; expected: x");
     assert_eq!(failure("kind"), "model.toml: there is no kind of input `image`; expected one of number");
-    assert_eq!(failure("option"), "model.toml, [inputs.x]: `plus`: much is no number");
+    assert_eq!(failure("option"), "model.toml: [inputs.x]: `plus`: much is no number");
     let axes = failure("axes");
     assert!(axes.contains("takes x BYTES[]") && axes.contains("the network's x FP32[N]"), "{axes}");
 }

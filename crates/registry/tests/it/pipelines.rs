@@ -145,7 +145,7 @@ fn what_is_wrong_with_a_pipeline_is_its_status_and_no_other_model_s() {
     let served = start_all(repository.config());
     assert_eq!(served.failure("fails", 1), "not today");
     assert_eq!(served.failure("panics", 1), "the engine panicked while loading");
-    assert_eq!(served.failure("odd", 1), "unknown option sizes = [1, 2]");
+    assert_eq!(served.failure("odd", 1), "model.toml: unknown option sizes = [1, 2]");
     assert_eq!(served.failure("other", 1), "model.toml: there is no pipeline `face`; expected one of fake");
     let broken = "model.toml, line 2, column 1: unknown key `pipline`; did you mean `pipeline`?";
     assert_eq!(served.failure("broken", 1), broken);

@@ -11,6 +11,7 @@ mod predict;
 mod sample;
 mod serve;
 mod table;
+mod together;
 
 use std::ffi::OsString;
 use std::fmt::Display;

@@ -1,7 +1,8 @@
 //! One model without a registry and without a server: found on disk, loaded, and asked directly.
 //!
 //! For `inspect` and `predict`. What the registry guards against (files that change under it, links out of the
-//! repository) does not apply: the operator has named this very file.
+//! repository) does not apply: the operator has named this very file. What a `model.toml` can make of a folder is in
+//! `together`.
 
 use std::fs;
 use std::io;
@@ -29,6 +30,13 @@ pub(super) struct Loaded {
     pub(super) model: Arc<dyn Model>,
 }
 
+/// The path that the operator means: as it is written, or a name in ./models.
+pub(super) fn meant(path: &Path) -> PathBuf {
+    let in_repository = Path::new(DEFAULT_REPOSITORY).join(path);
+    let is_name = !path.exists() && path.components().count() == 1 && in_repository.exists();
+    if is_name { in_repository } else { path.to_owned() }
+}
+
 /// Finds and loads what `path` means.
 pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
     let source = find(path)?;
@@ -51,12 +59,7 @@ pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
 
 /// An .onnx file, a version's folder, a model's folder, or a name in ./models.
 fn find(path: &Path) -> Result<ModelSource, Failure> {
-    let in_repository = Path::new(DEFAULT_REPOSITORY).join(path);
-    let path = if !path.exists() && path.components().count() == 1 && in_repository.exists() {
-        in_repository
-    } else {
-        path.to_owned()
-    };
+    let path = meant(path);
     let read = |error: io::Error| Failure::misused(format!("cannot read {}: {error}", path.display()));
     // Names come from folders, also for `.` and `models/fraud/`.
     let path = fs::canonicalize(&path).map_err(read)?;

@@ -8,24 +8,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
+use millrace_batching::ComputePool;
+use millrace_core::{Catalog, ModelName, Resolver};
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, MetricsText, Readiness, http_service,
 };
+use millrace_registry::Registry;
 
 use super::args::PredictArgs;
 use super::offline::{self, OneModel, Only};
+use super::together::{self, Together};
 use super::{DONE, FAILED, Failure, say};
 
 /// Runs the command.
 pub(super) fn run(args: &PredictArgs) -> Result<i32, Failure> {
-    let loaded = offline::load(&args.model)?;
+    let Asked { path, resolver, catalog, pool } = load(&args.model)?;
     let body = read(&args.input)?;
-    let path = format!("/v1/models/{}/versions/{}:predict", loaded.name, loaded.version);
-    let pool = offline::pool();
-    let only = Arc::new(Only(OneModel::new(loaded, &pool)?));
     let service = http_service(HttpParts {
-        resolver: Arc::<Only>::clone(&only),
-        catalog: only,
+        resolver,
+        catalog,
         control: None,
         compute: Arc::new(pool),
         readiness: Readiness::default(),
@@ -56,6 +57,28 @@ pub(super) fn run(args: &PredictArgs) -> Result<i32, Failure> {
         say(&mut io::stderr(), format_args!("{text}\n"));
         Ok(FAILED)
     }
+}
+
+/// What answers, and where.
+struct Asked {
+    path: String,
+    resolver: Arc<dyn Resolver>,
+    catalog: Arc<dyn Catalog>,
+    pool: ComputePool,
+}
+
+fn load(model: &Path) -> Result<Asked, Failure> {
+    let path = |name: &ModelName, version: u64| format!("/v1/models/{name}/versions/{version}:predict");
+    if let Some(described) = together::described(model)? {
+        let Together { name, version, registry, pool } = together::load(&described)?;
+        let registry = Arc::new(registry);
+        let resolver = Arc::<Registry>::clone(&registry);
+        return Ok(Asked { path: path(&name, version.version), resolver, catalog: registry, pool });
+    }
+    let (loaded, pool) = (offline::load(model)?, offline::pool());
+    let path = path(&loaded.name, loaded.version);
+    let only = Arc::new(Only(OneModel::new(loaded, &pool)?));
+    Ok(Asked { path, resolver: Arc::<Only>::clone(&only), catalog: only, pool })
 }
 
 fn read(path: &Path) -> Result<Bytes, Failure> {

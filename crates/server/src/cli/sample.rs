@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use millrace_core::{Admission, DType, Dim, Group, Signature, TensorSpec};
+use millrace_core::{Admission, DType, Dim, Group, SERVING_DEFAULT, Signature, Signatures, TensorSpec};
+use millrace_registry::TENSORS;
+
+use crate::parts::built_in;
 
 /// The most elements that a request still worth printing has.
 const MOST_SHOWN: usize = 256;
@@ -29,8 +32,25 @@ impl Sample {
     }
 }
 
+/// A grey picture of one pixel.
+const PICTURE: &str =
+    "{\"b64\": \"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg==\"}";
+
+/// A request of one row for the default signature of what `maker` (an engine or a pipeline) made.
+pub(super) fn sample_of(signatures: &Signatures, maker: Option<&str>) -> Option<Sample> {
+    let (_, signature) = signatures.find(SERVING_DEFAULT)?;
+    let network = signatures.find(TENSORS).map(|(_, network)| network);
+    let is_pipeline = maker.is_some_and(|maker| built_in().pipelines.iter().any(|pipeline| pipeline.name() == maker));
+    // Every declared form and every pipeline here that takes bytes takes pictures.
+    let is_picture = |spec: &TensorSpec| {
+        let inner = network.and_then(|network| network.inputs().iter().find(|inner| inner.name == spec.name));
+        spec.dtype == DType::Bytes && (is_pipeline || inner.is_some_and(|inner| inner.dtype != DType::Bytes))
+    };
+    Some(sample(signature, &is_picture))
+}
+
 /// A request of one row for `signature`.
-pub(super) fn sample(signature: &Signature) -> Sample {
+fn sample(signature: &Signature, is_picture: &dyn Fn(&TensorSpec) -> bool) -> Sample {
     let carried = |spec: &&TensorSpec| matches!(spec.dtype, DType::Fp16 | DType::Bf16 | DType::Uint16);
     if let Some(spec) = signature.inputs().iter().chain(signature.outputs()).find(carried) {
         return Sample::NoJson(spec.dtype);
@@ -52,21 +72,22 @@ pub(super) fn sample(signature: &Signature) -> Sample {
         return Sample::NoSize;
     }
     let inputs: Vec<(&TensorSpec, Vec<usize>)> = signature.inputs().iter().zip(shapes).collect();
-    Sample::Body(body(signature.is_batched(), &inputs), elements)
+    Sample::Body(body(signature.is_batched(), &inputs, is_picture), elements)
 }
 
 /// Rows where the model takes rows, else columns.
-fn body(is_batched: bool, inputs: &[(&TensorSpec, Vec<usize>)]) -> String {
+fn body(is_batched: bool, inputs: &[(&TensorSpec, Vec<usize>)], is_picture: &dyn Fn(&TensorSpec) -> bool) -> String {
+    let literal = |spec: &TensorSpec| if is_picture(spec) { PICTURE } else { literal(spec.dtype) };
     let mut text = String::from(if is_batched { "{\"instances\": [" } else { "{\"inputs\": " });
     let inner = |sizes: &Vec<usize>| if is_batched { sizes[1..].to_vec() } else { sizes.clone() };
     if let [(spec, sizes)] = inputs {
-        nested(&mut text, literal(spec.dtype), &inner(sizes));
+        nested(&mut text, literal(spec), &inner(sizes));
     } else {
         text.push('{');
         for (index, (spec, sizes)) in inputs.iter().enumerate() {
             let comma = if index > 0 { ", " } else { "" };
             let _ = write!(text, "{comma}{}: ", serde_json::Value::from(&*spec.name));
-            nested(&mut text, literal(spec.dtype), &inner(sizes));
+            nested(&mut text, literal(spec), &inner(sizes));
         }
         text.push('}');
     }
@@ -129,12 +150,12 @@ fn size(signature: &Signature, admission: &Admission, dim: &Dim) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use millrace_core::{DType, Dim, DimExpr, Signature, TensorSpec};
+    use millrace_core::{DType, Dim, DimExpr, Signature, Signatures, TensorSpec};
 
-    use super::{Sample, sample};
+    use super::{PICTURE, Sample, sample, sample_of};
 
     fn check(inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>, expected: &str) {
-        match sample(&Signature::new(inputs, outputs).unwrap()) {
+        match sample(&Signature::new(inputs, outputs).unwrap(), &|_| false) {
             Sample::Body(body, _) => assert_eq!(body, expected),
             other => panic!("{other:?}"),
         }
@@ -191,10 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_pictures_gets_one() {
+        let spec = |dtype| vec![spec("x", dtype, vec![Dim::symbol("N")])];
+        let signature = |dtype| Signature::new(spec(dtype), spec(DType::Fp32)).unwrap();
+        let declared = Signatures::single(signature(DType::Bytes)).with("tensors", signature(DType::Fp32));
+        let body = |signatures: &Signatures, maker| match sample_of(signatures, maker) {
+            Some(Sample::Body(body, _)) => body,
+            other => panic!("{other:?}"),
+        };
+        let picture = format!("{{\"instances\": [{PICTURE}]}}");
+        assert_eq!(body(&declared, Some("tract")), picture);
+        let text = Signatures::single(signature(DType::Bytes));
+        assert_eq!(body(&text, Some("tract")), r#"{"instances": ["text"]}"#);
+        #[cfg(feature = "face")]
+        assert_eq!(body(&text, Some("face_detection")), picture);
+    }
+
+    #[test]
     fn dtypes_without_a_json_form_are_named() {
         let n = || Dim::symbol("N");
         let signature =
             Signature::new(vec![spec("x", DType::Fp16, vec![n()])], vec![spec("y", DType::Fp16, vec![n()])]);
-        assert_eq!(sample(&signature.unwrap()), Sample::NoJson(DType::Fp16));
+        assert_eq!(sample(&signature.unwrap(), &|_| false), Sample::NoJson(DType::Fp16));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use millrace_core::{Code, ModelStatus, Quoted, SERVING_DEFAULT, Signature, VersionFailure, VersionStatus};
 use millrace_registry::ModelSet;
 
-use super::sample::{Sample, sample};
+use super::sample::{Sample, sample_of};
 use crate::net::Address;
 
 const HEAD: [&str; 7] = ["MODEL", "VERSION", "BACKEND", "STATE", "INPUTS → OUTPUTS", "LOAD", "MEMORY"];
@@ -119,9 +119,9 @@ pub(super) fn curl_lines(models: &[ModelStatus], address: &Address, set: &ModelS
     let curl = curl(address);
     for model in models {
         let version = model.versions.iter().find(|version| Some(version.version) == model.default_version);
-        let Some(signature) = version.and_then(default_signature) else { continue };
+        let sample = |version: &VersionStatus| sample_of(version.signatures.as_ref()?, version.backend.as_deref());
+        let Some(sample) = version.and_then(sample) else { continue };
         let url = format!("{curl}/v1/models/{}", model.name);
-        let sample = sample(signature);
         let line = match &sample {
             Sample::Body(body, _) if sample.is_short() => format!("{url}:predict -d {}", shell_quoted(body)),
             Sample::Body(..) => match folder(set, model) {
@@ -188,10 +188,10 @@ pub(super) fn problems(models: &[ModelStatus]) -> Vec<String> {
 /// What an operator can do, where the failure does not say it.
 fn remedy(failure: &VersionFailure) -> Option<&'static str> {
     match failure.code {
-        // The text names the line and what is expected there.
-        Code::FailedPrecondition if failure.message.starts_with("model.toml") => None,
+        // The text names the place and what is expected there.
+        _ if failure.message.starts_with("model.toml") => None,
         Code::FailedPrecondition => Some("export the model again, or copy it again if the copy was cut off"),
-        Code::NotFound => Some("copy all of the model's files into the version's folder"),
+        Code::NotFound => Some("copy all of the model's files into its folder, and the models that a pipeline asks"),
         Code::Unimplemented => Some("save it as ONNX with operators and types that the engine has"),
         Code::ResourceExhausted => Some("make the model smaller; docs/configuration.md has the limits of [registry]"),
         Code::Internal => Some("this is a defect of the engine: please report it, with the model if you can"),

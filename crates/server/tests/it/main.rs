@@ -10,6 +10,7 @@ mod cancellation;
 mod clients;
 mod config;
 mod connections;
+mod described;
 #[cfg(target_os = "linux")]
 mod disk;
 mod drain;
