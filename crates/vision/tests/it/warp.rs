@@ -153,6 +153,60 @@ fn a_very_small_scale_costs_a_bounded_number_of_samples() {
 }
 
 #[test]
+fn a_picture_of_one_row_or_column_is_read_too() {
+    for (width, height) in [(1, 1), (1, 5), (5, 1)] {
+        let picture = noise(width, height, 9);
+        assert_eq!(warped(&picture, &Similarity::IDENTITY, width, height), pixels(&picture));
+    }
+}
+
+/// Bilinear reading as the rule is written, in f64 throughout.
+fn by_the_rule(picture: &Rgb8, transform: &Similarity, width: usize, height: usize) -> Vec<f64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
+    let k = (1.0 / transform.scale() - 1e-6).ceil().max(1.0) as usize;
+    let back = transform.inverse();
+    let sample = |x: f64, y: f64, channel: usize| {
+        let [x, y] = back.apply([x, y]);
+        let (x, y) = (x.clamp(0.0, (picture.width() - 1) as f64), y.clamp(0.0, (picture.height() - 1) as f64));
+        let (fx, fy) = (x - x.floor(), y - y.floor());
+        let at = |dx: usize, dy: usize| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the picture")]
+            let (x, y) = ((x as usize + dx).min(picture.width() - 1), (y as usize + dy).min(picture.height() - 1));
+            f64::from(picture.pixel(x, y)[channel])
+        };
+        at(0, 0) * (1.0 - fx) * (1.0 - fy)
+            + at(1, 0) * fx * (1.0 - fy)
+            + at(0, 1) * (1.0 - fx) * fy
+            + at(1, 1) * fx * fy
+    };
+    let offset = |j: usize| (j as f64 + 0.5) / k as f64 - 0.5;
+    let mut out = Vec::new();
+    for index in 0..width * height * 3 {
+        let (x, y, channel) = ((index / 3 % width) as f64, (index / 3 / width) as f64, index % 3);
+        let all = (0..k * k).map(|i| sample(x + offset(i % k), y + offset(i / k), channel));
+        out.push(all.sum::<f64>() / (k * k) as f64);
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn any_piece_is_what_the_rule_says(
+        (width, height) in (1_usize..30, 1_usize..30),
+        (scale, angle) in (0.1..3.0_f64, -3.2..3.2_f64),
+        (tx, ty) in (-20.0..20.0_f64, -20.0..20.0_f64),
+        seed in 0_u64..100,
+    ) {
+        let picture = noise(width, height, seed);
+        let transform = Similarity::new(scale * angle.cos(), scale * angle.sin(), tx, ty).unwrap();
+        let got = warped(&picture, &transform, 8, 7);
+        for (got, want) in got.iter().zip(by_the_rule(&picture, &transform, 8, 7)) {
+            prop_assert!((f64::from(*got) - want).abs() < 1e-4, "{got} for {want}");
+        }
+    }
+}
+
+#[test]
 fn points_far_outside_read_the_nearest_edge() {
     let picture = noise(3, 2, 8);
     let far = warped(&picture, &Similarity::new(1.0, 0.0, -1e12, 1e12).unwrap(), 1, 1);
