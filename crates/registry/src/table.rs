@@ -4,6 +4,7 @@
 //! No clock, no threads, no files: instants are handed in, loading is done in `loader`, and `L` stands for whatever
 //! serves a loaded version.
 
+mod inner;
 mod model;
 mod query;
 mod version;
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Code, ModelName, OwnedModelRef, VersionFailure, VersionStatistics};
+use millrace_core::{Code, ModelName, VersionFailure, VersionStatistics};
 
 use crate::desired::{Orders, Overrides, Stored};
 use crate::files::Fingerprint;
@@ -62,6 +63,8 @@ struct Loading {
     version: u64,
     /// The files that it reads, which may not be those on disk when it ends.
     fingerprint: Option<Fingerprint>,
+    /// Whether it is a pipeline of which a model has changed since: if it fails, that may be why.
+    is_overtaken: bool,
 }
 
 #[derive(Debug)]
@@ -186,34 +189,6 @@ impl<L> Table<L> {
         changed_configs.iter().for_each(|name| self.wake_pipelines(name));
     }
 
-    /// Something about `model` has changed: pipelines over it that failed are tried again without waiting for their turn.
-    fn wake_pipelines(&mut self, model: &ModelName) {
-        let asks = |entry: &&mut Model<L>| {
-            let pipeline = entry.config.as_ref().and_then(|config| config.pipeline.as_ref());
-            pipeline.is_some_and(|pipeline| pipeline.models.values().any(|inner| inner.name() == model))
-        };
-        for entry in self.models.values_mut().filter(asks) {
-            entry.versions.values_mut().for_each(|version| version.retry = None);
-        }
-    }
-
-    /// Whether `name` is a pipeline over a model of which a version is about to come or to fail.
-    fn must_wait(&self, name: &ModelName) -> bool {
-        let config = self.models.get(name).and_then(|model| model.config.as_ref());
-        let Some(pipeline) = config.and_then(|config| config.pipeline.as_ref()) else { return false };
-        let is_coming = |version: &Version<L>| matches!(version.phase, Phase::Start | Phase::Loading(_));
-        let inner = pipeline.models.values().map(OwnedModelRef::name).filter(|inner| *inner != name);
-        inner.filter_map(|inner| self.models.get(inner)).any(|inner| inner.versions.values().any(is_coming))
-    }
-
-    /// The next of the queue. Pipelines come after the models that they ask.
-    fn pop(&mut self) -> Option<(ModelName, u64)> {
-        let free = self.queue.iter().position(|(name, _)| !self.must_wait(name));
-        // Where all wait and nothing loads, they wait for one another. The first one then says what it misses.
-        let index = free.or_else(|| self.loading.is_empty().then_some(0))?;
-        self.queue.remove(index)
-    }
-
     /// Takes the files of `version` of `model`, or of all its versions, as complete: an operator said so.
     pub(crate) fn trust(&mut self, model: &ModelName, version: Option<u64>) {
         if let Some(model) = self.models.get_mut(model) {
@@ -300,7 +275,8 @@ impl<L> Table<L> {
             entry.enter(Phase::Loading(id), &name, version);
             let FoundVersion { place, fingerprint, .. } = on_disk.found.clone();
             entry.place = Some(place.clone());
-            self.loading.insert(id, Loading { model: name.clone(), version, fingerprint });
+            let loading = Loading { model: name.clone(), version, fingerprint, is_overtaken: false };
+            self.loading.insert(id, loading);
             self.changed.insert(name.clone());
             let memory = memory.min(config.memory_limit.unwrap_or(u64::MAX));
             let stored = self.orders.get(&name).and_then(|overrides| overrides.stored.get(&version));
@@ -313,7 +289,7 @@ impl<L> Table<L> {
     /// Takes the result of a load. Gives it back when nobody wants it any more.
     #[must_use]
     pub(crate) fn loaded(&mut self, id: LoadId, outcome: LoadOutcome<L>, now: Instant) -> Option<L> {
-        let Loading { model: name, version: number, fingerprint } = self.loading.remove(&id)?;
+        let Loading { model: name, version: number, fingerprint, is_overtaken } = self.loading.remove(&id)?;
         self.changed.insert(name.clone());
         let left = self.memory_left();
         let retry = self.config.retry;
@@ -371,7 +347,7 @@ impl<L> Table<L> {
             if version.failure.as_ref() != Some(&failure) {
                 tracing::warn!(model = %name, version = number, "the version failed to load: {message}");
             }
-            version.retry = Some(Retry { failures, at: now + wait, fingerprint });
+            version.retry = (!is_overtaken).then_some(Retry { failures, at: now + wait, fingerprint });
             version.failure = Some(failure);
         }
         version.enter(Phase::End, &name, number);
