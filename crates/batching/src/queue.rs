@@ -319,6 +319,8 @@ impl Queue {
         }
         if leads && let Some(this) = self.this.upgrade() {
             future = future.led_by(Guest::boxed(this));
+        } else if is_led {
+            future = future.led_elsewhere();
         }
         if lists && let Some(this) = self.this.upgrade() {
             self.list(this, true);

@@ -49,14 +49,25 @@ impl InferFuture {
     pub fn led_by(mut self, leader: Box<dyn Leader>) -> Self {
         if let Kind::Slot(cell) = &self.0 {
             let cell = Arc::clone(cell);
-            self.0 = Kind::Led(Led { cell, leader: Some(leader), has_yielded: false });
+            self.0 = Kind::Led(Led { cell, leader: Some(leader), turn: Turn::First });
         }
         self
     }
 
-    /// Whether it has just asked to be polled again at once, because of [`InferFuture::led_by`]: no time to set a timer.
+    /// The same for one whose answer somebody else leads to, whose turn on this thread comes before: the first poll asks for
+    /// another one, which mostly finds the answer.
+    pub fn led_elsewhere(mut self) -> Self {
+        if let Kind::Slot(cell) = &self.0 {
+            let cell = Arc::clone(cell);
+            self.0 = Kind::Led(Led { cell, leader: None, turn: Turn::First });
+        }
+        self
+    }
+
+    /// Whether it has just asked to be polled again at once, because of [`InferFuture::led_by`] or
+    /// [`InferFuture::led_elsewhere`]: no time to set a timer.
     pub fn is_yielding(&self) -> bool {
-        matches!(&self.0, Kind::Led(Led { leader: Some(_), has_yielded: true, .. }))
+        matches!(&self.0, Kind::Led(Led { turn: Turn::Yielded, .. }))
     }
 
     /// An answer that another thread will give through the [`Slot`].
@@ -112,7 +123,17 @@ pub trait Leader: Send + 'static {
 struct Led {
     cell: Arc<Cell<InferResult>>,
     leader: Option<Box<dyn Leader>>,
-    has_yielded: bool,
+    turn: Turn,
+}
+
+/// What the next poll is there for.
+enum Turn {
+    /// To let others come.
+    First,
+    /// To lead, or to find the answer.
+    Yielded,
+    /// To find the answer: it takes longer.
+    Over,
 }
 
 impl Led {
@@ -121,11 +142,12 @@ impl Led {
         if answer.is_ready() {
             return answer;
         }
-        if !self.has_yielded {
-            self.has_yielded = true;
+        if matches!(self.turn, Turn::First) {
+            self.turn = Turn::Yielded;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
+        self.turn = Turn::Over;
         match self.leader.take() {
             Some(leader) => {
                 leader.lead();
@@ -192,6 +214,7 @@ impl InferStream {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::thread;
 
     use std::sync::Arc;
@@ -250,6 +273,20 @@ mod tests {
         drop(future);
         assert!(slot.lock().as_ref().unwrap().is_cancelled());
         assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn one_that_another_leads_to_asks_once_more_and_then_waits() {
+        let (slot, future) = InferFuture::slot();
+        let mut future = future.led_elsewhere();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut poll = || {
+            let is_pending = std::pin::Pin::new(&mut future).poll(&mut context).is_pending();
+            (is_pending, future.is_yielding())
+        };
+        assert_eq!((poll(), poll(), poll()), ((true, true), (true, false), (true, false)));
+        slot.answer(Err(Refusal::new(Reason::Late, "came")));
+        assert_eq!(pollster::block_on(future).unwrap_err().message(), "came");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! `ModelInfer`, and the steps of any inference by this protocol: read the question, ask the model, write the answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
 use millrace_core::{
-    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, contained,
-    on_compute,
+    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, TensorList,
+    contained, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, Record, now};
@@ -254,7 +255,11 @@ pub(super) fn convert(shared: &Shared, plan: OutputPlan, response: InferResponse
         .map(|(tensor, _)| raw_len(tensor))
         .sum();
     let convert = move || {
-        let tensors = plan.apply(tensors)?;
+        let changed = match plan.apply(&tensors)? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(changed) => Some(changed.into()),
+        };
+        let tensors: TensorList = changed.unwrap_or(tensors);
         let one = |(planned, tensor): (_, Tensor)| Ok(Output { planned, raw: raw_bytes(&tensor)?, tensor });
         plan.outputs.into_iter().zip(tensors).map(one).collect::<Result<Vec<Output>, Refusal>>()
     };

@@ -8,13 +8,16 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
 use millrace_core::{InferResponse, Reason, Refusal, Servable, Tensor};
 use millrace_json::{JsonError, encode_elements, encode_string};
-use millrace_protocol::oip::{PlannedOutput, raw_bytes};
+use millrace_protocol::oip::{PlannedOutput, raw_bytes, raw_len};
 use smallvec::SmallVec;
 
 use super::codec::{HEADER_LENGTH, Reply};
 use super::request::default_signature;
 use crate::coding::Coding;
 use crate::response::{self, Answer, ResponseBody};
+
+/// Bytes. So few are copied behind the document: a segment of their own costs more, here and on the way out.
+const SMALL: usize = 4 << 10;
 
 /// What the answer must keep to.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +39,7 @@ pub(super) fn write(
     response: &InferResponse,
     limits: Limits,
 ) -> Result<Answer, Refusal> {
-    let outputs = reply.plan.apply(response.outputs.clone())?;
+    let outputs = reply.plan.apply(&response.outputs)?;
     let mut text = Vec::with_capacity(256);
     text.push(b'{');
     if let Some(id) = &reply.id {
@@ -50,24 +53,25 @@ pub(super) fn write(
     text.push(b'"');
     number(&mut text, servable.version());
     text.extend_from_slice(b"\",\"outputs\":[");
-    let mut blobs: SmallVec<[Bytes; 2]> = SmallVec::new();
-    for (index, (planned, tensor)) in reply.plan.outputs.iter().zip(&outputs).enumerate() {
+    let mut blobs: SmallVec<[&Tensor; 2]> = SmallVec::new();
+    for (index, (planned, tensor)) in reply.plan.outputs.iter().zip(&*outputs).enumerate() {
         if index > 0 {
             text.push(b',');
         }
-        blobs.extend(output(&mut text, servable, (planned, tensor), limits.max_bytes)?);
+        output(&mut text, servable, (planned, tensor), limits.max_bytes)?;
+        blobs.extend(planned.binary.then_some(tensor));
     }
     text.extend_from_slice(b"]}");
     finish(text, &blobs, limits)
 }
 
-/// Writes one output into the document; gives its bytes where it is wanted in binary form.
+/// Writes one output into the document, but for the bytes of one that is wanted in binary form.
 fn output(
     text: &mut Vec<u8>,
     servable: &dyn Servable,
     (planned, tensor): (&PlannedOutput, &Tensor),
     max_bytes: usize,
-) -> Result<Option<Bytes>, Refusal> {
+) -> Result<(), Refusal> {
     text.extend_from_slice(b"{\"name\":");
     encode_string(text, &planned.name);
     text.extend_from_slice(b",\"datatype\":\"");
@@ -81,11 +85,10 @@ fn output(
     }
     text.push(b']');
     if planned.binary {
-        let blob = raw_bytes(tensor)?;
         text.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
-        number(text, blob.len());
+        number(text, raw_len(tensor));
         text.extend_from_slice(b"}}");
-        return Ok(Some(blob));
+        return Ok(());
     }
     text.extend_from_slice(b",\"data\":");
     let specs = default_signature(servable)?.outputs();
@@ -94,7 +97,7 @@ fn output(
     })?;
     encode_elements(text, spec, tensor, max_bytes).map_err(|error| unwritable(&error, servable, planned))?;
     text.push(b'}');
-    Ok(None)
+    Ok(())
 }
 
 fn number(text: &mut Vec<u8>, number: impl Display) {
@@ -118,13 +121,24 @@ fn unwritable(error: &JsonError, servable: &dyn Servable, planned: &PlannedOutpu
     }
 }
 
-fn finish(text: Vec<u8>, blobs: &[Bytes], limits: Limits) -> Result<Answer, Refusal> {
-    let (header, n_blob_bytes) = (text.len(), blobs.iter().map(Bytes::len).fold(0, usize::saturating_add));
+fn finish(mut text: Vec<u8>, blobs: &[&Tensor], limits: Limits) -> Result<Answer, Refusal> {
+    let lengths = blobs.iter().map(|tensor| raw_len(tensor));
+    let (header, n_blob_bytes) = (text.len(), lengths.fold(0, usize::saturating_add));
     if header.saturating_add(n_blob_bytes) > limits.max_bytes {
         return Err(Refusal::new(Reason::TooLarge, JsonError::AnswerTooLarge { limit: limits.max_bytes }.to_string()));
     }
-    let segments = std::iter::once(Bytes::from(text)).chain(blobs.iter().cloned());
-    let mut body = ResponseBody::of_segments(segments);
+    let mut body = if n_blob_bytes <= SMALL {
+        for tensor in blobs {
+            match tensor.bytes() {
+                Some(bytes) => text.extend_from_slice(bytes),
+                None => text.extend_from_slice(&raw_bytes(tensor)?),
+            }
+        }
+        ResponseBody::new(text)
+    } else {
+        let blobs = blobs.iter().map(|tensor| raw_bytes(tensor)).collect::<Result<SmallVec<[Bytes; 2]>, Refusal>>()?;
+        ResponseBody::of_segments(std::iter::once(Bytes::from(text)).chain(blobs))
+    };
     if limits.packed != Coding::Identity {
         body = ResponseBody::new(limits.packed.pack(&body.into_bytes())?);
     }
@@ -132,7 +146,9 @@ fn finish(text: Vec<u8>, blobs: &[Bytes], limits: Limits) -> Result<Answer, Refu
     let headers = answer.headers_mut();
     if n_blob_bytes > 0 {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        headers.insert(HEADER_LENGTH, HeaderValue::from(header));
+        // One allocation; as a number it would be two.
+        let length = HeaderValue::from_str(itoa::Buffer::new().format(header));
+        headers.insert(HEADER_LENGTH, length.unwrap_or_else(|_| HeaderValue::from(header)));
     } else {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }

@@ -1,9 +1,10 @@
 //! Which outputs a request wants, in which order and which form, and what that makes of the tensors that come back.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use millrace_core::{DType, ModelName, Reason, Refusal, Signature, Tensor, TensorList, Wanted};
+use millrace_core::{DType, ModelName, Reason, Refusal, Signature, Tensor, Wanted};
 use smallvec::SmallVec;
 
 use super::classification::classify;
@@ -144,17 +145,17 @@ impl OutputPlan {
     /// # Errors
     /// `BackendBroken` when there are more or fewer than were wanted, or one cannot be classified; `TooLarge` when a
     /// classification would be.
-    pub fn apply(&self, tensors: TensorList) -> Result<TensorList, Refusal> {
+    pub fn apply<'t>(&self, tensors: &'t [Tensor]) -> Result<Cow<'t, [Tensor]>, Refusal> {
         if tensors.len() != self.outputs.len() {
             let (expected, got) = (self.outputs.len(), tensors.len());
             return Err(Refusal::new(Reason::BackendBroken, format!("the model gave {got} outputs of {expected}")));
         }
         if self.outputs.iter().all(|planned| planned.classification.is_none()) {
-            return Ok(tensors);
+            return Ok(Cow::Borrowed(tensors));
         }
-        let apply = |(planned, tensor): (&PlannedOutput, Tensor)| match planned.classification {
-            Some(most) => classify(&tensor, most, planned.is_batched),
-            None => Ok(tensor),
+        let apply = |(planned, tensor): (&PlannedOutput, &Tensor)| match planned.classification {
+            Some(most) => classify(tensor, most, planned.is_batched),
+            None => Ok(tensor.clone()),
         };
         self.outputs.iter().zip(tensors).map(apply).collect()
     }
@@ -282,9 +283,9 @@ mod tests {
         outputs.ask("scores", parameters(&[("classification", Parameter::Int(2))])).unwrap();
         let plan = outputs.finish(false);
         let scores = Tensor::from_vec(&[1, 3], vec![0.1_f32, 0.7, 0.2]).unwrap();
-        let answer = plan.apply([scores.clone()].into_iter().collect()).unwrap();
+        let answer = plan.apply(std::slice::from_ref(&scores)).unwrap();
         assert_eq!(answer[0].strings().unwrap().get(0), Some(&b"0.700000:1"[..]));
-        let two = plan.apply([scores.clone(), scores].into_iter().collect());
-        assert_eq!(two.unwrap_err().reason(), Reason::BackendBroken);
+        let two = [scores.clone(), scores];
+        assert_eq!(plan.apply(&two).unwrap_err().reason(), Reason::BackendBroken);
     }
 }
