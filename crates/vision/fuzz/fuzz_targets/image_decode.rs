@@ -4,11 +4,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use millrace_vision::{Filter, IntegralImage, Limits, Normalization, decode, resize_and_crop};
+use millrace_vision::{Filter, IntegralImage, Limits, Normalization, decode, resize_and_crop, size};
 
 fuzz_target!(|file: &[u8]| {
     let limits = Limits { max_pixels: 1 << 20, ..Limits::default() };
+    let claimed = size(file, &limits);
     let Ok(picture) = decode(file, &limits) else { return };
+    assert_eq!(claimed, Ok((picture.width(), picture.height())));
     assert!(picture.width() * picture.height() <= limits.max_pixels);
     let middle = resize_and_crop(&picture, 16, 12, 12, Filter::Bilinear).expect("every decoded picture can be resized");
     assert_eq!((middle.width(), middle.height()), (12, 12));
