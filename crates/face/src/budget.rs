@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 /// How many pixels may be in work at once, in all pipelines that share it. A picture that finds no room waits its turn, in
 /// the order of arrival; one larger than the whole budget waits until it is alone.
 ///
-/// A picture takes about 25 bytes for each of its pixels, besides what the networks need. A handle: clones are one budget.
+/// At most 1024 pictures wait; further ones are refused. A picture takes about 25 bytes for each of its pixels, besides what
+/// the networks need. A handle: clones are one budget.
 #[derive(Clone)]
 pub struct PictureBudget(Arc<Shared>);
 
@@ -37,6 +38,14 @@ struct Waiting {
     waker: Waker,
 }
 
+/// How many pictures may wait for room: each holds the request that it came in.
+const MOST_WAITING: usize = 1024;
+
+/// Too many pictures wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{MOST_WAITING} pictures wait already")]
+pub(crate) struct Full;
+
 /// Room for one picture. Dropping it gives the room back.
 #[must_use = "dropping it gives the room back"]
 pub(crate) struct Room {
@@ -52,7 +61,10 @@ impl PictureBudget {
     }
 
     /// Waits for room for `pixels`.
-    pub(crate) fn room(&self, pixels: usize) -> impl Future<Output = Room> + Send + use<> {
+    ///
+    /// # Errors
+    /// [`Full`], without waiting.
+    pub(crate) fn room(&self, pixels: usize) -> impl Future<Output = Result<Room, Full>> + Send + use<> {
         Turn { budget: Arc::clone(&self.0), pixels: pixels.min(self.0.whole), number: None }
     }
 }
@@ -80,9 +92,9 @@ struct Turn {
 }
 
 impl Future for Turn {
-    type Output = Room;
+    type Output = Result<Room, Full>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Room> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Room, Full>> {
         let budget = Arc::clone(&self.budget);
         let mut state = budget.state.lock();
         let is_first = match self.number {
@@ -97,9 +109,12 @@ impl Future for Turn {
             let next = state.ready();
             drop(state);
             wake(next);
-            return Poll::Ready(Room { budget, pixels: self.pixels });
+            return Poll::Ready(Ok(Room { budget, pixels: self.pixels }));
         }
         let waker = context.waker();
+        if self.number.is_none() && state.queue.len() >= MOST_WAITING {
+            return Poll::Ready(Err(Full));
+        }
         match self.number.and_then(|number| state.queue.iter_mut().find(|waiting| waiting.number == number)) {
             Some(waiting) => waiting.waker.clone_from(waker),
             None => {
@@ -156,7 +171,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
 
-    use super::{PictureBudget, Room};
+    use super::{Full, MOST_WAITING, PictureBudget, Room};
 
     #[derive(Default)]
     struct Counter(AtomicUsize);
@@ -169,7 +184,7 @@ mod tests {
 
     /// One who wants room.
     struct Wants {
-        future: Pin<Box<dyn Future<Output = Room>>>,
+        future: Pin<Box<dyn Future<Output = Result<Room, Full>>>>,
         counter: Arc<Counter>,
     }
 
@@ -181,7 +196,7 @@ mod tests {
         fn poll(&mut self) -> Option<Room> {
             let waker = Waker::from(Arc::clone(&self.counter));
             match self.future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(room) => Some(room),
+                Poll::Ready(room) => Some(room.unwrap()),
                 Poll::Pending => None,
             }
         }
@@ -238,5 +253,17 @@ mod tests {
         assert!(next.poll().is_none());
         drop(huge);
         assert!(next.poll().is_some());
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let budget = PictureBudget::new(10);
+        let _first = Wants::new(&budget, 10).poll().unwrap();
+        let mut waiting: Vec<_> = (0..MOST_WAITING).map(|_| Wants::new(&budget, 1)).collect();
+        assert!(waiting.iter_mut().all(|wants| wants.poll().is_none()));
+        let one_more = pollster::block_on(budget.room(1));
+        assert_eq!(one_more.err(), Some(Full));
+        waiting.pop();
+        assert!(Wants::new(&budget, 1).poll().is_none());
     }
 }

@@ -38,13 +38,15 @@ pub struct PictureOptions {
     /// `max_pixels`: the most pixels of one picture; 1 to 268 435 456. A larger one is refused by its header. Default:
     /// 16 777 216.
     pub max_pixels: usize,
-    /// `max_pictures`: the most pictures of one request; 1 to 65 536. Default: 128.
-    pub max_pictures: usize,
+    /// `max_bytes`: the longest file, in bytes; 1 to 1 073 741 824. Default: 33 554 432.
+    pub max_bytes: usize,
+    /// `max_instances`: the most pictures of one request; 1 to 65 536. Default: 128.
+    pub max_instances: usize,
 }
 
 impl Default for PictureOptions {
     fn default() -> Self {
-        Self { max_pixels: 1 << 24, max_pictures: 128 }
+        Self { max_pixels: 1 << 24, max_bytes: 1 << 25, max_instances: 128 }
     }
 }
 
@@ -53,7 +55,8 @@ impl PictureOptions {
         let default = Self::default();
         Ok(Self {
             max_pixels: reader.number("max_pixels", default.max_pixels, 1..=1 << 28)?,
-            max_pictures: reader.number("max_pictures", default.max_pictures, 1..=1 << 16)?,
+            max_bytes: reader.number("max_bytes", default.max_bytes, 1..=1 << 30)?,
+            max_instances: reader.number("max_instances", default.max_instances, 1..=1 << 16)?,
         })
     }
 }
@@ -172,7 +175,7 @@ mod tests {
         let said = [("smallest_face", "40"), ("thresholds", "[0.5, 0.75, 1,]"), ("max_pixels", "1000")];
         let (detection, pictures) = read(&said).unwrap();
         assert_eq!((detection.smallest_face, detection.thresholds), (40.0, [0.5, 0.75, 1.0]));
-        assert_eq!((pictures.max_pixels, pictures.max_pictures), (1000, 128));
+        assert_eq!((pictures.max_pixels, pictures.max_instances), (1000, 128));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use millrace_core::{
@@ -13,13 +13,15 @@ use millrace_core::{
 use millrace_vision::{DecodeError, Limits, Rgb8, decode, size};
 use smallvec::SmallVec;
 
-use crate::budget::{PictureBudget, Room};
+use crate::budget::{Full, PictureBudget, Room};
 use crate::clock;
 use crate::networks::{Cast, Network, Role};
 use crate::options::PictureOptions;
 
 /// How many pictures of one request are worked on at once. More would gain nothing: the networks are busy by then.
 const MOST_AT_ONCE: usize = 16;
+/// When a caller should come back who found too many others waiting for room.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What all face pipelines have in common.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl Common {
         let owner = self.cast.owner();
         let rows = signature.check(&request.inputs).map_err(|error| error.refusal(owner))?.rows;
         let input = &signature.inputs()[0].name;
-        let most = self.options.max_pictures;
+        let most = self.options.max_instances;
         if rows > most {
             let text = format!("model `{owner}`: input `{input}`: {rows} pictures are more than the limit of {most}");
             return Err(Refusal::new(Reason::TooLarge, text));
@@ -54,6 +56,11 @@ impl Common {
         let context = request.context.nested()?;
         let tensor = request.inputs[0].clone();
         Ok(Pictures { common: Arc::clone(self), input: Arc::clone(input), tensor, context, queued: clock::now() })
+    }
+
+    fn full(&self, full: Full) -> Refusal {
+        let text = format!("model `{}`: {full}", self.cast.owner());
+        Refusal::new(Reason::QueueFull, text).with_retry_after(RETRY)
     }
 
     fn unexpected(&self, error: &TensorError) -> Refusal {
@@ -96,7 +103,7 @@ impl Pictures {
         let rows = sizes.len();
         let (this, stages) = (&self, &stages);
         let pictures = sizes.into_iter().enumerate().map(|(index, pixels)| async move {
-            let room = this.common.budget.room(pixels).await;
+            let room = this.common.budget.room(pixels).await.map_err(|full| this.common.full(full))?;
             let started = clock::now();
             let done = stages(this.picture(index, room)).await?;
             Ok::<_, Refusal>((index, started, done))
@@ -128,7 +135,8 @@ impl Pictures {
     }
 
     fn limits(&self) -> Limits {
-        Limits { max_pixels: self.common.options.max_pixels, ..Limits::default() }
+        let PictureOptions { max_pixels, max_bytes, .. } = self.common.options;
+        Limits { max_pixels, max_bytes, ..Limits::default() }
     }
 
     fn undecodable(&self, index: usize, error: &DecodeError) -> Refusal {
@@ -153,7 +161,7 @@ fn undecodable(common: &Common, input: &Arc<str>, index: usize, error: &DecodeEr
     let instance = InputError::Instance { input: Arc::clone(input), index, detail: error.to_string() };
     let refusal = instance.refusal(owner);
     match error {
-        DecodeError::TooManyPixels { .. } | DecodeError::TooLong { .. } => {
+        DecodeError::TooManyPixels { .. } | DecodeError::TooWide { .. } | DecodeError::TooLong { .. } => {
             Refusal::new(Reason::TooLarge, refusal.message().to_owned())
         }
         _ => refusal,

@@ -85,7 +85,7 @@ fn options_that_do_not_exist_are_refused() {
     assert_eq!(kind, LoadErrorKind::Invalid);
     assert!(text.starts_with("unknown option `min_face`; there are `smallest_face`"), "{text}");
     let error = world.build("face_recognition", &roles("face_recognition"), &[("smallest_face", "20")]).unwrap_err();
-    let text = "unknown option `smallest_face`; there are `max_pixels`, `max_pictures`";
+    let text = "unknown option `smallest_face`; there are `max_pixels`, `max_bytes`, `max_instances`";
     assert_eq!(error.to_string(), text);
 }
 

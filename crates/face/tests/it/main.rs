@@ -7,4 +7,5 @@ mod golden;
 mod harness;
 mod inner;
 mod pictures;
+mod repository;
 mod steps;

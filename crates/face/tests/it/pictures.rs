@@ -154,7 +154,7 @@ fn a_bad_picture_fails_its_request_and_is_named() {
 #[test]
 fn what_is_too_large_is_refused_by_its_header_before_anything_is_asked() {
     let world = World::new();
-    let options = [("max_pixels", "400"), ("max_pictures", "3")];
+    let options = [("max_pixels", "400"), ("max_instances", "3")];
     let pipeline = world.build("face_detection", &roles("face_detection"), &options).unwrap();
     assert_eq!(counts(&ask(&pipeline, &[meadow(20)]).unwrap()), [0]);
     let asked = world.questions().len();
