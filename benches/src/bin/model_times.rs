@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_backend_tract::TractBackend;
-use millrace_core::{Backend, Batch, MemoryFiles, Model, ModelSource, Part, RunContext, Tensor, TensorList};
+use millrace_core::{Backend, Batch, MemoryFiles, ModelSource, Part, RunContext, Tensor, TensorList};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("usage: model_times MODEL.onnx")?;

@@ -59,7 +59,7 @@ pub(crate) fn gather(batch: &Batch, index: usize, name: &str) -> Result<TValue, 
     let parts = batch.parts();
     let first = parts.first().and_then(|part| part.inputs.get(index)).ok_or_else(wrong)?;
     if let ([_], true) = (parts, batch.rows() == parts[0].rows) {
-        return single(first, name).map(TValue::from);
+        return whole(first, name);
     }
     let shape = first.shape().with_rows(batch.rows()).map_err(|_| wrong())?;
     if first.dtype() == DType::Bytes {
@@ -69,6 +69,14 @@ pub(crate) fn gather(batch: &Batch, index: usize, name: &str) -> Result<TValue, 
     let mut joined = TractTensor::zero_aligned_dt(datum_type, &shape, vector_size()).map_err(failed)?;
     batch.gather_into(index, joined.as_bytes_mut())?;
     Ok(TValue::from(joined))
+}
+
+/// `tensor`, an input called `name`, in the engine's own aligned memory.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn whole(tensor: &Tensor, name: &str) -> Result<TValue, RunError> {
+    single(tensor, name).map(TValue::from)
 }
 
 /// A request that rides alone needs no zeroed buffer first: its elements are copied straight into an aligned one.

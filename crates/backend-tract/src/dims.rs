@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use millrace_core::{Admission, Dim, DimExpr, InputError, Signature};
+use millrace_core::{Admission, Dim, DimExpr, Group, InputError, Signature};
 use smallvec::SmallVec;
 use tract_onnx::prelude::{TDim, TypedModel};
 
@@ -187,6 +187,13 @@ impl Sizes {
         shapes.sort_by(|a, b| a.node.cmp(&b.node));
         shapes.extend(largest.map(|(_, shape)| shape));
         Self { shapes, max_tensor_bytes }
+    }
+
+    /// Bytes that one row of `group` adds to the largest tensor; at least 1.
+    pub(crate) fn row_bytes(&self, group: &Group) -> u64 {
+        let mut values: SmallVec<[i64; 8]> = SmallVec::from_elem(1, 1);
+        values.extend(group.0.iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)));
+        self.shapes.iter().filter_map(|shape| shape.bytes(&values).ok()).max().unwrap_or(1).max(1)
     }
 
     /// Checks every shape under the request's sizes.

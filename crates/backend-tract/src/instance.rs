@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Batch, BatchOutputs, Dim, Group, Instance, RunContext, RunError, Tensor};
+use millrace_core::{Batch, BatchOutputs, Dim, Group, Instance, RunContext, RunError, Tensor, TensorSpec};
 use smallvec::SmallVec;
-use tract_onnx::prelude::{TVec, TypedSimpleState};
+use tract_onnx::prelude::{TValue, TVec, TypedSimpleState};
 
 use crate::convert;
 use crate::guard::guarded;
@@ -17,12 +17,19 @@ pub(crate) struct TractInstance {
     loaded: Arc<Loaded>,
     states: Vec<(Plan, TypedSimpleState)>,
     generation: u64,
+    /// Whether a batch may be run some rows at a time.
+    may_divide: bool,
 }
 
 impl TractInstance {
     pub(crate) fn new(loaded: Arc<Loaded>) -> Self {
         let generation = loaded.plans.generation();
-        Self { loaded, states: Vec::new(), generation }
+        Self { loaded, states: Vec::new(), generation, may_divide: true }
+    }
+
+    /// One that runs all rows of a batch together, however many they are: to learn whether that is sound.
+    pub(crate) fn undivided(loaded: Arc<Loaded>) -> Self {
+        Self { may_divide: false, ..Self::new(loaded) }
     }
 
     /// Lets go of the plans that have left the model's own list.
@@ -51,16 +58,58 @@ impl Instance for TractInstance {
         let signature = &loaded.signature;
         tokens::check(&loaded.lookups, batch, signature)?;
         let rows = if signature.is_batched() { batch.rows() } else { 1 };
-        let plan =
-            loaded.plans.find(&group_of(&loaded, batch), rows).map_err(|error| RunError::Failed(Box::new(error)))?;
+        let group = group_of(&loaded, batch);
+        let step = self.may_divide.then(|| rows_at_once(&loaded, &group)).flatten();
+        if let Some(step) = step.filter(|step| *step < rows) {
+            return self.run_apart(batch, &group, step, context);
+        }
+        let plan = loaded.plans.find(&group, rows).map_err(|error| RunError::Failed(Box::new(error)))?;
         let mut inputs = TVec::with_capacity(signature.inputs().len());
         for (index, spec) in signature.inputs().iter().enumerate() {
             inputs.push(convert::gather(batch, index, &spec.name)?);
         }
+        self.run_once(&plan, inputs, context)
+    }
+}
+
+impl TractInstance {
+    /// Runs `step` rows after `step` rows, and joins what comes out.
+    fn run_apart(
+        &mut self,
+        batch: &Batch,
+        group: &Group,
+        step: usize,
+        context: &RunContext<'_>,
+    ) -> Result<BatchOutputs, RunError> {
+        let loaded = Arc::clone(&self.loaded);
+        let specs = loaded.signature.inputs();
+        let all = (0..specs.len()).map(|index| batch.gather(index)).collect::<Result<Vec<_>, _>>()?;
+        let mut answers: Vec<SmallVec<[Tensor; 16]>> = vec![SmallVec::new(); loaded.signature.outputs().len()];
+        for from in (0..batch.rows()).step_by(step) {
+            let to = (from + step).min(batch.rows());
+            let plan = loaded.plans.find(group, to - from).map_err(|error| RunError::Failed(Box::new(error)))?;
+            let part = all.iter().zip(specs).map(|(tensor, spec)| convert::whole(&tensor.rows(from..to), &spec.name));
+            let inputs = part.collect::<Result<TVec<_>, _>>()?;
+            let outputs = self.run_once(&plan, inputs, context)?;
+            for (answers, output) in answers.iter_mut().zip(outputs.0) {
+                answers.extend(output);
+            }
+        }
+        let joined = answers.iter().map(|parts| (!parts.is_empty()).then(|| Tensor::concat(parts)).transpose());
+        Ok(BatchOutputs(joined.collect::<Result<_, _>>()?))
+    }
+
+    /// Runs `plan` behind the wall.
+    fn run_once(
+        &mut self,
+        plan: &Plan,
+        inputs: TVec<TValue>,
+        context: &RunContext<'_>,
+    ) -> Result<BatchOutputs, RunError> {
         if (context.cancelled)() {
             return Err(RunError::Cancelled);
         }
-        let mut state = self.take_state(&plan)?;
+        let mut state = self.take_state(plan)?;
         let outcome = guarded(|| state.run(inputs));
         let values = match outcome {
             // A state after a panic, or after an error in the midst of a run, may hold half a run: it is dropped.
@@ -71,12 +120,29 @@ impl Instance for TractInstance {
         // Recurrent operators keep their last hidden value in the state and would begin the next run with it, which is
         // somebody else's: such a state is used once.
         if state.op_states.iter().all(Option::is_none) {
-            self.states.push((plan, state));
+            self.states.push((Arc::clone(plan), state));
         }
         let wanted = |(index, value)| context.wanted.includes(index).then(|| convert::output(value)).transpose();
         let outputs = values.into_iter().enumerate().map(wanted);
         outputs.collect::<Result<SmallVec<[Option<Tensor>; 2]>, _>>().map(BatchOutputs)
     }
+}
+
+/// How many rows of `group` are run together at most, where that is not all of them: convolutions gain nothing from more
+/// rows, and lose where the picture between two of them no longer stays in a cache.
+fn rows_at_once(loaded: &Loaded, group: &Group) -> Option<usize> {
+    /// What a second-level cache holds.
+    const NEAR: u64 = 1 << 20;
+    /// So many small pictures are convolved place by place.
+    const LANES: u64 = 16;
+    let signature = &loaded.signature;
+    let is_by_rows = |spec: &TensorSpec| spec.batch_axis == Some(0);
+    let may = signature.is_batched()
+        && loaded.plans.may_run_apart()
+        && signature.inputs().iter().chain(signature.outputs()).all(is_by_rows);
+    let rows = may.then(|| NEAR / loaded.sizes.row_bytes(group))?;
+    let rows = if rows >= LANES { rows - rows % LANES } else { rows.max(1) };
+    usize::try_from(rows).ok()
 }
 
 /// The sizes of the batch's symbols, read from its first part, which all others equal.

@@ -13,8 +13,13 @@
 //!
 //! The first axis is the batch where it is one symbol in every input and output. Rows that are not independent although
 //! the shapes look so (a reduction over the batch, a quantisation whose scale comes from all rows) are found, by their
-//! operators and by a trial at load, and such a model is never batched; `facts()` says why. One plan with symbolic sizes runs every batch; plans for exact row counts
-//! are faster and are made by [`Model::prepare`](millrace_core::Model::prepare), for one row already at load.
+//! operators and by a trial at load, and such a model is never batched; `facts()` says why. One plan with symbolic sizes
+//! runs every batch; plans for exact row counts are faster and are made by
+//! [`Model::prepare`](millrace_core::Model::prepare), for one row already at load.
+//!
+//! Convolutions, their activations and what stands between them are replaced by operators of our own before plans are
+//! made (`rewrite`). Those take any sizes, so a model that is mostly convolutions has the one symbolic plan, and runs a
+//! batch in parts whose pictures stay in a cache.
 
 mod backend;
 mod convert;

@@ -14,7 +14,7 @@ use tract_onnx::prelude::{Symbol, TDim, TractResult, TypedModel, TypedSimplePlan
 use tract_onnx::tract_core::ops::konst::Const;
 
 use crate::guard::guarded;
-use crate::rewrite::held_bytes;
+use crate::rewrite::{held_bytes, is_mostly_ours};
 
 /// A plan that several threads run at once, each with its own state.
 pub(crate) type Plan = Arc<TypedSimplePlan>;
@@ -39,12 +39,15 @@ pub(crate) struct Plans {
     symbolic: Option<Plan>,
     special: RwLock<Vec<Special>>,
     limit: usize,
+    /// Whether a plan for exact sizes is faster than the symbolic one.
+    special_pays: bool,
     looks: AtomicU64,
     generation: AtomicU64,
 }
 
 impl Plans {
-    /// Plans over the decluttered `model`: the symbolic one now, and one for a single row where rows are all that varies.
+    /// Plans over the decluttered `model`: the symbolic one now, and one for a single row where rows are all that varies and
+    /// that pays.
     ///
     /// # Errors
     /// [`LoadError`] when neither can be made.
@@ -55,6 +58,7 @@ impl Plans {
         };
         let batch = signature.batch_symbol().map(find).transpose()?;
         let symbols = signature.symbols().iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let special_is_idle = is_mostly_ours(&model);
         let symbolic = plan(model.clone());
         let mut plans = Self {
             model,
@@ -63,6 +67,7 @@ impl Plans {
             symbolic: None,
             special: RwLock::default(),
             limit: limit.max(1),
+            special_pays: symbolic.is_err() || !special_is_idle,
             looks: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         };
@@ -122,7 +127,7 @@ impl Plans {
 
     /// The row counts of `group` with a plan of their own.
     pub(crate) fn prepared(&self, group: &Group) -> Prepared {
-        if self.batch.is_none() && self.symbols.is_empty() {
+        if !self.special_pays || (self.batch.is_none() && self.symbols.is_empty()) {
             return Prepared::Any;
         }
         let special = self.special.read();
@@ -138,10 +143,15 @@ impl Plans {
     /// [`LoadError`] when the engine cannot.
     pub(crate) fn prepare(&self, group: &Group, rows: usize) -> Result<(), LoadError> {
         let known = self.special.read().iter().any(|special| special.rows == rows && special.group == *group);
-        if known || (self.batch.is_none() && self.symbols.is_empty()) {
+        if known || !self.special_pays || (self.batch.is_none() && self.symbols.is_empty()) {
             return Ok(());
         }
         self.make(group, rows).map(|_| ())
+    }
+
+    /// Whether rows are as fast one after the other as together.
+    pub(crate) fn may_run_apart(&self) -> bool {
+        !self.special_pays
     }
 
     /// Bytes that the plans hold beside the model's own weights.

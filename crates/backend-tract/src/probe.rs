@@ -122,7 +122,7 @@ fn tensor(spec: &TensorSpec, free: usize, next: &mut dyn FnMut() -> u32) -> Opti
 
 fn answer(loaded: &Arc<Loaded>, inputs: &TensorList, rows: usize) -> Option<TensorList> {
     let batch = Batch::single(inputs.clone(), rows);
-    let outputs = TractInstance::new(Arc::clone(loaded)).run(&batch, &RunContext::plain()).ok()?;
+    let outputs = TractInstance::undivided(Arc::clone(loaded)).run(&batch, &RunContext::plain()).ok()?;
     batch.split(&outputs, &loaded.signature).ok()?.into_iter().next()?.into_iter().collect()
 }
 

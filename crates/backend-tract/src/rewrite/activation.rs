@@ -61,7 +61,8 @@ fn is_negative(model: &TypedModel, test: OutletId, input: OutletId) -> TractResu
     is_zero(model, zero)
 }
 
-fn is_zero(model: &TypedModel, outlet: OutletId) -> TractResult<bool> {
+/// Whether `outlet` is one constant 0.
+pub(super) fn is_zero(model: &TypedModel, outlet: OutletId) -> TractResult<bool> {
     let Some(value) = constant(model, outlet)? else { return Ok(false) };
     Ok(value.datum_type() == DatumType::F32 && value.len() == 1 && numbers(&value)?[0] == 0.0)
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::{DatumType, TVec, TypedFact, TypedModel, TypedNode, tensor1, tvec};
 use tract_onnx::tract_core::internal::{
-    EvalContext, EvalOp, Op, OutletId, StaticName, TValue, Tensor, TractResult, TypedModelPatch, TypedOp, as_op, bail,
-    ensure, op_as_typed_op, op_out_of_plan,
+    Cost, EvalContext, EvalOp, Op, OutletId, StaticName, TDim, TValue, Tensor, TractResult, TypedModelPatch, TypedOp,
+    as_op, bail, ensure, op_as_typed_op, op_out_of_plan,
 };
 use tract_onnx::tract_core::model::Rewriter;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PoolSpec};
@@ -201,6 +201,12 @@ impl EvalOp for DirectConv {
 impl TypedOp for DirectConv {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         self.pool.output_facts(inputs)
+    }
+
+    fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let places: TDim = self.pool.output_shape(&inputs[0].shape)?.shape.iter().product();
+        let per_place = self.weights.len() / self.pool.output_channels.max(1);
+        Ok(tvec!((Cost::FMA(DatumType::F32), places * per_place)))
     }
 
     as_op!();

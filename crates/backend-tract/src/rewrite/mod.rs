@@ -8,10 +8,14 @@ mod activation;
 mod conv;
 mod direct;
 mod pointwise;
+mod pool;
+mod residual;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 use tract_onnx::prelude::{TractResult, TypedModel, TypedNode};
-use tract_onnx::tract_core::internal::TypedModelPatch;
+use tract_onnx::tract_core::internal::{Cost, SymbolValues, TypedModelPatch};
 use tract_onnx::tract_core::model::Rewriter;
 
 /// Rewrites what is known to gain by it.
@@ -23,6 +27,8 @@ pub(crate) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
     let rules = pointwise::rules(rules);
     let rules = activation::rules(rules);
     let rules = softmax::rules(rules);
+    let rules = pool::rules(rules);
+    let rules = residual::rules(rules);
     rules.rewrite(&(), model)
 }
 
@@ -30,6 +36,33 @@ pub(crate) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
 pub(crate) fn held_bytes(model: &TypedModel) -> u64 {
     let bytes = |op: &conv::DirectConv| op.bytes();
     model.nodes().iter().filter_map(|node| node.op_as::<conv::DirectConv>().map(bytes)).sum()
+}
+
+/// Whether most of the model's work is convolutions that were rewritten: then plans for exact sizes gain nothing, and rows
+/// run one after the other are as fast as together, or faster where together they do not fit in a cache.
+pub(crate) fn is_mostly_ours(model: &TypedModel) -> bool {
+    /// Stands for each size that a request chooses, where work is compared.
+    const TYPICAL: i64 = 64;
+    let mut values = SymbolValues::default();
+    for symbol in model.nodes().iter().flat_map(|node| &node.outputs).flat_map(|output| output.fact.shape.iter()) {
+        for symbol in symbol.symbols() {
+            values.set(&symbol, TYPICAL);
+        }
+    }
+    let work = |node: &TypedNode| -> i64 {
+        let costs = model.node_input_facts(node.id).and_then(|facts| node.op.cost(&facts)).unwrap_or_default();
+        let products = costs.iter().filter(|(cost, _)| matches!(cost, Cost::FMA(_)));
+        products.map(|(_, count)| count.eval(&values).to_i64().unwrap_or(0)).fold(0, i64::saturating_add)
+    };
+    let (mut ours, mut all) = (0_i64, 0_i64);
+    for node in model.nodes() {
+        let work = work(node);
+        all = all.saturating_add(work);
+        if node.op_is::<conv::DirectConv>() {
+            ours = ours.saturating_add(work);
+        }
+    }
+    ours > 0 && ours / 4 >= all / 5
 }
 
 /// Puts `op` in the place of the convolution `conv` and of `last`, which is all that becomes of it.

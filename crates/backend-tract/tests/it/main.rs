@@ -5,6 +5,7 @@ mod builder;
 mod conformance;
 mod golden;
 mod hostile;
+mod pictures;
 mod plans;
 mod refused;
 mod requests;

@@ -7,6 +7,8 @@
 //! neighbours ([`Layout`]).
 
 mod kernel;
+#[cfg(test)]
+mod tests;
 
 use kernel::{Isa, Job, LANES};
 
@@ -92,16 +94,29 @@ enum Layout {
     Rows,
     /// Those of a whole picture in rows of the input's pitch; what comes between the rows is computed and thrown away.
     Flat,
+    /// Those of several pictures one after the other, their inputs having been unfolded for it, one row per tap: for few
+    /// small pictures.
+    Gathered,
     /// The same place of [`LANES`] pictures, which are interleaved for it: for many small pictures.
     Lanes,
 }
 
 /// Rows this wide lose little at their end.
 const WIDE: usize = 40;
+/// Per cent of the places that count: the most that the flat layout may compute.
+const ENOUGH: usize = 117;
 /// So many pictures fill the lanes well enough.
 const FEW_LANES: usize = 10;
 
+/// Numbers that are unfolded at once, where one picture has fewer: 256 KiB, which a second-level cache holds.
+const UNFOLDED: usize = 1 << 16;
+
 impl Geometry {
+    /// Weights per output channel.
+    fn taps(&self) -> usize {
+        self.inputs * self.y.kernel * self.x.kernel
+    }
+
     /// The layout for `left` pictures.
     fn layout(&self, left: usize) -> Layout {
         let pitch = if self.is_plain() { self.x.input } else { self.x.phase() };
@@ -109,10 +124,12 @@ impl Geometry {
         let plane = self.y.output * self.x.output;
         if self.x.output >= WIDE || (pitch == self.x.output && plane >= LANES) {
             Layout::Rows
-        } else if left >= FEW_LANES && flat * 100 > plane * 115 {
+        } else if flat * 100 <= plane * ENOUGH {
+            Layout::Flat
+        } else if left >= FEW_LANES {
             Layout::Lanes
         } else {
-            Layout::Flat
+            Layout::Gathered
         }
     }
 
@@ -143,12 +160,18 @@ fn run_on(isa: Isa, geometry: &Geometry, input: &[f32], weights: Weights<'_>, ou
         if before.replace(layout).is_some_and(|before| before != layout) {
             work.frame.clear(); // zeros are elsewhere now
         }
-        let count = if layout == Layout::Lanes { LANES.min(geometry.batch - done) } else { 1 };
+        let count = match layout {
+            Layout::Rows | Layout::Flat => 1,
+            Layout::Gathered => (UNFOLDED / (geometry.taps() * geometry.y.output * geometry.x.output)).max(1),
+            Layout::Lanes => LANES,
+        };
+        let count = count.min(geometry.batch - done);
         let input = &input[done * picture..(done + count) * picture];
         let output = &mut output[done * answer..(done + count) * answer];
         match layout {
             Layout::Rows => work.rows(input, output),
             Layout::Flat => work.flat(input, output),
+            Layout::Gathered => work.gathered(input, output, count),
             Layout::Lanes => work.lanes(input, output, count),
         }
         done += count;
@@ -164,6 +187,7 @@ struct Work<'a> {
     framed: Vec<usize>,
     plain: Vec<usize>,
     frame: Vec<f32>,
+    unfolded: Vec<f32>,
     answers: Vec<f32>,
 }
 
@@ -171,7 +195,7 @@ impl<'a> Work<'a> {
     fn new(isa: Isa, geometry: &'a Geometry, weights: Weights<'a>) -> Self {
         let (y, x) = (geometry.y, geometry.x);
         let phase = y.phase() * x.phase();
-        let mut framed = Vec::with_capacity(geometry.inputs * y.kernel * x.kernel);
+        let mut framed = Vec::with_capacity(geometry.taps());
         let mut plain = Vec::with_capacity(framed.capacity());
         for channel in 0..geometry.inputs {
             for ky in (0..y.kernel).map(|tap| tap * y.dilation) {
@@ -182,7 +206,7 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        Self { isa, geometry, weights, framed, plain, frame: Vec::new(), answers: Vec::new() }
+        Self { isa, geometry, weights, framed, plain, frame: Vec::new(), unfolded: Vec::new(), answers: Vec::new() }
     }
 
     /// Numbers of a frame around one picture.
@@ -269,7 +293,8 @@ impl<'a> Work<'a> {
         let plane = y.output * x.output;
         let mut answers = std::mem::take(&mut self.answers);
         let block = |pitch: usize| {
-            let rows = (AT_ONCE / pitch).clamp(1, y.output);
+            let blocks = y.output.div_ceil((AT_ONCE / pitch).max(1));
+            let rows = y.output.div_ceil(blocks);
             (rows, (rows - 1) * pitch + x.output)
         };
         // What is shorter than a vector needs the zeros after the frame.
@@ -296,6 +321,43 @@ impl<'a> Work<'a> {
             }
         }
         self.answers = answers;
+    }
+
+    fn gathered(&mut self, pictures: &[f32], output: &mut [f32], count: usize) {
+        let (y, x) = (self.geometry.y, self.geometry.x);
+        let plane = y.output * x.output;
+        let picture = self.geometry.inputs * y.input * x.input;
+        let len = (count * plane).next_multiple_of(LANES);
+        let pitch = len + LANES;
+        let mut unfolded = std::mem::take(&mut self.unfolded);
+        unfolded.resize(self.framed.len() * pitch, 0.0);
+        for (index, picture) in pictures.chunks_exact(picture).enumerate() {
+            self.fill(picture);
+            for (row, tap) in self.framed.iter().enumerate() {
+                for line in 0..y.output {
+                    let from = &self.frame[tap + line * x.phase()..];
+                    let to = &mut unfolded[row * pitch + index * plane + line * x.output..];
+                    // Whole vectors are single instructions; what they write too much is written again by the next line
+                    // or picture, or lies between the taps.
+                    for step in (0..x.output).step_by(LANES) {
+                        to[step..][..LANES].copy_from_slice(&from[step..][..LANES]);
+                    }
+                }
+            }
+        }
+        let taps: Vec<usize> = (0..self.framed.len()).map(|row| row * pitch).collect();
+        let mut answers = std::mem::take(&mut self.answers);
+        answers.resize(self.isa.channels() * len, 0.0);
+        for tile in tiles(self.geometry.outputs, self.isa) {
+            self.tile(tile, Source { input: &unfolded, taps: &taps, at: 0, len }, &mut answers, len);
+            for (channel, answers) in answers.chunks_exact(len).take(tile.1).enumerate() {
+                for (index, answer) in answers.chunks_exact(plane).take(count).enumerate() {
+                    let place = (index * self.geometry.outputs + tile.0 + channel) * plane;
+                    output[place..place + plane].copy_from_slice(answer);
+                }
+            }
+        }
+        (self.answers, self.unfolded) = (answers, unfolded);
     }
 
     fn lanes(&mut self, pictures: &[f32], output: &mut [f32], count: usize) {

@@ -1,0 +1,348 @@
+//! Rewritten graphs answer as the engine's own, and hold the operators that they should.
+
+use std::collections::BTreeSet;
+
+use millrace_testkit::fixture;
+use proptest::prelude::*;
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceModelExt, TValue, TVec, Tensor, TypedFact, TypedModel, TypedSimplePlan, tvec,
+};
+use tract_onnx::tract_core::internal::{OutletId, SpecialOps, ToDim};
+use tract_onnx::tract_core::ops::binary::TypedBinOp;
+use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, MaxPool, PaddingSpec, PoolSpec};
+use tract_onnx::tract_core::ops::logic::{Iff, comp_gt};
+use tract_onnx::tract_core::ops::math::{add, max, mul};
+use tract_onnx::tract_core::ops::nn::{DataFormat, Softmax, SoftmaxKind};
+
+use super::{is_mostly_ours, rewrite};
+
+/// A graph under construction, with one input.
+struct Graph {
+    model: TypedModel,
+    last: OutletId,
+    nodes: usize,
+}
+
+impl Graph {
+    /// An input `[N, …sizes]`.
+    fn new(sizes: &[usize]) -> Self {
+        let mut model = TypedModel::default();
+        let rows = model.symbols.sym("N").to_dim();
+        let shape: TVec<_> = std::iter::once(rows).chain(sizes.iter().map(ToDim::to_dim)).collect();
+        let last = model.add_source("x", TypedFact::dt_shape(DatumType::F32, &*shape)).unwrap();
+        Self { model, last, nodes: 0 }
+    }
+
+    fn name(&mut self) -> String {
+        self.nodes += 1;
+        format!("node{}", self.nodes)
+    }
+
+    fn constant(&mut self, sizes: &[usize]) -> OutletId {
+        let name = self.name();
+        let seed = u32::try_from(self.nodes).unwrap();
+        self.model.add_const(name, tensor(sizes, seed)).unwrap()
+    }
+
+    fn zero(&mut self) -> OutletId {
+        let rank = self.model.outlet_fact(self.last).unwrap().rank();
+        let name = self.name();
+        self.model.add_const(name, Tensor::zero::<f32>(&vec![1; rank]).unwrap()).unwrap()
+    }
+
+    fn conv(mut self, inputs: usize, outputs: usize, side: usize, padding: PaddingSpec) -> Self {
+        let (kernel, bias) = (self.constant(&[outputs, inputs, side, side]), self.constant(&[outputs]));
+        let pool = PoolSpec::new(DataFormat::NCHW, tvec!(side, side), padding, None, None, inputs, outputs);
+        let op = Conv::new(pool, KernelFormat::OIHW, 1, None);
+        let name = self.name();
+        self.last = self.model.wire_node(name, op, &[self.last, kernel, bias]).unwrap()[0];
+        self
+    }
+
+    /// As the engine reads ONNX's `PRelu`.
+    fn prelu(mut self, slopes: &[usize]) -> Self {
+        let (slopes, zero) = (self.constant(slopes), self.zero());
+        let (scaled, test, choice) = (self.name(), self.name(), self.name());
+        let scaled = self.model.wire_node(scaled, mul(), &[self.last, slopes]).unwrap()[0];
+        let test = self.model.wire_node(test, TypedBinOp(comp_gt(), None), &[zero, self.last]).unwrap()[0];
+        self.last = self.model.wire_node(choice, Iff, &[test, scaled, self.last]).unwrap()[0];
+        self
+    }
+
+    fn relu(mut self) -> Self {
+        let zero = self.zero();
+        let name = self.name();
+        self.last = self.model.wire_node(name, max(), &[self.last, zero]).unwrap()[0];
+        self
+    }
+
+    fn plus(mut self, other: OutletId) -> Self {
+        let name = self.name();
+        self.last = self.model.wire_node(name, add(), &[self.last, other]).unwrap()[0];
+        self
+    }
+
+    fn pool(mut self, channels: usize, kernel: [usize; 2], strides: [usize; 2], padding: PaddingSpec) -> Self {
+        let strides = Some(tvec!(strides[0], strides[1]));
+        let kernel = tvec!(kernel[0], kernel[1]);
+        let pool = PoolSpec::new(DataFormat::NCHW, kernel, padding, None, strides, channels, channels);
+        let name = self.name();
+        self.last = self.model.wire_node(name, MaxPool::new(pool, None), &[self.last]).unwrap()[0];
+        self
+    }
+
+    fn softmax(mut self, axis: usize) -> Self {
+        let name = self.name();
+        let op = Softmax::new(tvec!(axis), None, SoftmaxKind::Softmax);
+        self.last = self.model.wire_node(name, op, &[self.last]).unwrap()[0];
+        self
+    }
+
+    fn done(mut self) -> TypedModel {
+        self.model.select_output_outlets(&[self.last]).unwrap();
+        self.model
+    }
+}
+
+fn tensor(sizes: &[usize], seed: u32) -> Tensor {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        f32::from(u16::try_from(state >> 16).unwrap()) / 32_768.0 - 1.0
+    };
+    let numbers: Vec<f32> = (0..sizes.iter().product()).map(|_| next()).collect();
+    Tensor::from_shape(sizes, &numbers).unwrap()
+}
+
+fn rewritten(model: &TypedModel) -> TypedModel {
+    let mut model = model.clone();
+    rewrite(&mut model).unwrap();
+    model.into_decluttered().unwrap()
+}
+
+/// What `model` answers to `input`.
+fn answer(model: &TypedModel, input: &Tensor) -> TVec<TValue> {
+    let plan = TypedSimplePlan::new(model.clone().into_optimized().unwrap()).unwrap();
+    plan.run(tvec!(input.clone().into())).unwrap()
+}
+
+/// The names of the operators in `model`, constants and sources left out.
+fn operators(model: &TypedModel) -> BTreeSet<String> {
+    let names = model.nodes().iter().map(|node| node.op.name().into_owned());
+    names.filter(|name| name != "Const" && name != "Source").collect()
+}
+
+/// Checks that `model` becomes these operators and answers as before, within 1e-5 of the largest number. An infinity or
+/// a NaN stays what it is.
+fn check(model: &TypedModel, input: &Tensor, want: &[&str]) {
+    let ours = rewritten(model);
+    assert_eq!(operators(&ours), want.iter().map(|&name| name.to_owned()).collect());
+    same(&answer(model, input), &answer(&ours, input));
+}
+
+fn same(want: &[TValue], got: &[TValue]) {
+    assert_eq!(want.len(), got.len());
+    for (want, got) in want.iter().zip(got) {
+        assert_eq!(want.shape(), got.shape());
+        let numbers = |value: &TValue| value.to_plain_array_view::<f32>().unwrap().iter().copied().collect::<Vec<_>>();
+        let (want, got) = (numbers(want), numbers(got));
+        let most =
+            want.iter().filter(|number| number.is_finite()).fold(1e-6_f32, |most, number| most.max(number.abs()));
+        for (place, (want, got)) in want.iter().zip(&got).enumerate() {
+            let same = want == got || (want.is_nan() && got.is_nan()) || (want - got).abs() <= 1e-5 * most;
+            assert!(same, "at {place}: expected {want}, got {got}");
+        }
+    }
+}
+
+fn valid() -> PaddingSpec {
+    PaddingSpec::Valid
+}
+
+#[test]
+fn a_convolution_and_its_prelu_are_one_operator() {
+    let model = Graph::new(&[3, 12, 13]).conv(3, 10, 3, valid()).prelu(&[1, 10, 1, 1]).done();
+    for rows in [1, 3, 17] {
+        check(&model, &tensor(&[rows, 3, 12, 13], 9), &["DirectConv"]);
+    }
+}
+
+#[test]
+fn a_convolution_and_its_relu_are_one_operator() {
+    let model = Graph::new(&[2, 9, 9]).conv(2, 5, 3, PaddingSpec::SameUpper).relu().done();
+    check(&model, &tensor(&[2, 2, 9, 9], 4), &["DirectConv"]);
+}
+
+#[test]
+fn relu_and_prelu_keep_nan_as_onnx_says() {
+    for model in [
+        Graph::new(&[2, 9, 9]).conv(2, 5, 3, valid()).relu().done(),
+        Graph::new(&[2, 9, 9]).conv(2, 5, 3, valid()).prelu(&[1, 5, 1, 1]).done(),
+    ] {
+        let input = Tensor::from_shape(&[1, 2, 9, 9], &[f32::NAN; 162]).unwrap();
+        let answers = answer(&rewritten(&model), &input);
+        assert!(answers[0].to_plain_array_view::<f32>().unwrap().iter().all(|number| number.is_nan()));
+    }
+}
+
+#[test]
+fn infinities_go_through_a_convolution_as_before() {
+    let model = Graph::new(&[2, 9, 9]).conv(2, 5, 3, valid()).prelu(&[1, 5, 1, 1]).done();
+    let mut numbers: Vec<f32> = tensor(&[2 * 81], 3).to_plain_array_view::<f32>().unwrap().iter().copied().collect();
+    (numbers[20], numbers[130]) = (f32::INFINITY, f32::NEG_INFINITY);
+    check(&model, &Tensor::from_shape(&[1, 2, 9, 9], &numbers).unwrap(), &["DirectConv"]);
+}
+
+#[test]
+fn a_pointwise_convolution_keeps_its_bias() {
+    let model = Graph::new(&[8, 7, 9]).conv(8, 6, 1, valid()).relu().done().into_decluttered().unwrap();
+    assert!(operators(&model).contains("EinSum"), "the engine reads it as a product: {:?}", operators(&model));
+    check(&model, &tensor(&[3, 8, 7, 9], 2), &["DirectConv"]);
+}
+
+#[test]
+fn what_others_read_too_is_not_swallowed() {
+    let mut graph = Graph::new(&[2, 9, 9]).conv(2, 5, 3, valid());
+    let sums = graph.last;
+    graph = graph.prelu(&[1, 5, 1, 1]);
+    let end = graph.last;
+    let mut model = graph.done();
+    model.select_output_outlets(&[sums, end]).unwrap();
+    check(&model, &tensor(&[2, 2, 9, 9], 4), &["DirectConv", "Prelu"]);
+    let mut graph = Graph::new(&[2, 9, 9]).conv(2, 5, 3, valid());
+    let sums = graph.last;
+    graph = graph.relu();
+    let end = graph.last;
+    let mut model = graph.done();
+    model.select_output_outlets(&[sums, end]).unwrap();
+    check(&model, &tensor(&[2, 2, 9, 9], 4), &["DirectConv", "Max"]);
+}
+
+#[test]
+fn a_prelu_without_a_convolution_is_one_operator() {
+    for (sizes, slopes) in [(&[6][..], &[1, 6][..]), (&[4, 3, 5], &[1, 4, 1, 1]), (&[4, 3, 5], &[1, 1, 1, 1])] {
+        let shape = [&[3], sizes].concat();
+        check(&Graph::new(sizes).prelu(slopes).done(), &tensor(&shape, 8), &["Prelu"]);
+    }
+    // Two axes of slopes are left to the engine.
+    let model = Graph::new(&[4, 3]).prelu(&[1, 4, 3]).done();
+    check(&model, &tensor(&[2, 4, 3], 8), &["GT", "Iff", "Mul"]);
+}
+
+#[test]
+fn the_end_of_a_residual_block_is_one_operator() {
+    let graph = Graph::new(&[4, 8, 8]);
+    let input = graph.last;
+    let model = graph.conv(4, 4, 3, PaddingSpec::SameUpper).plus(input).relu().done();
+    check(&model, &tensor(&[2, 4, 8, 8], 6), &["AddRelu", "DirectConv"]);
+}
+
+#[test]
+fn groups_are_left_to_the_engine() {
+    let mut graph = Graph::new(&[4, 8, 8]);
+    let (kernel, bias) = (graph.constant(&[4, 1, 3, 3]), graph.constant(&[4]));
+    let pool = PoolSpec::new(DataFormat::NCHW, tvec!(3, 3), valid(), None, None, 4, 4);
+    let op = Conv::new(pool, KernelFormat::OIHW, 4, None);
+    graph.last = graph.model.wire_node("depthwise", op, &[graph.last, kernel, bias]).unwrap()[0];
+    let model = graph.done();
+    check(&model, &tensor(&[2, 4, 8, 8], 6), &["Conv"]);
+    assert!(!is_mostly_ours(&rewritten(&model)));
+}
+
+#[test]
+fn softmax_of_extreme_numbers_is_what_it_was() {
+    let model = Graph::new(&[2, 3, 3]).softmax(1).done();
+    let special = [0.0, -0.0, 1e-30, 88.0, -88.0, 200.0, -200.0, f32::MAX, f32::MIN];
+    let other = [0.0, 0.0, 87.0, -88.0, 88.0, -3.0, 3.0, 1.0, -1.0];
+    check(&model, &Tensor::from_shape(&[1, 2, 3, 3], &[special, other].concat()).unwrap(), &["PlaneSoftmax"]);
+    let not_finite = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY, f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
+    let finite = [0.0, 0.0, 0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1.0, 2.0, 3.0];
+    let input = Tensor::from_shape(&[1, 2, 3, 3], &[not_finite, finite].concat()).unwrap();
+    let answers = answer(&rewritten(&model), &input);
+    let got: Vec<f32> = answers[0].to_plain_array_view::<f32>().unwrap().iter().copied().collect();
+    // e^(-∞) is 0; wherever ∞ - ∞ or a NaN takes part, all classes are NaN.
+    for (place, want) in [(2, 0.0), (11, 1.0), (6, 1.0 / (1.0 + 1_f32.exp()))] {
+        assert!((got[place] - want).abs() < 1e-6, "{got:?}");
+    }
+    for place in [0, 9, 3, 12, 4, 13, 5, 14, 1, 10] {
+        assert!(got[place].is_nan() || (place == 10 && got[place] == 0.0), "at {place}: {got:?}");
+    }
+}
+
+#[test]
+fn the_face_networks_become_our_operators_and_answer_as_before() {
+    let ours = ["DirectConv", "PlaneSoftmax", "RowPool"];
+    for (network, sizes, left) in [
+        ("mtcnn_pnet", [2, 3, 41, 57], &ours[..]),
+        ("mtcnn_rnet", [18, 3, 24, 24], &["Add", "DirectConv", "EinSum", "Prelu", "RowPool", "Softmax"]),
+        ("mtcnn_onet", [3, 3, 48, 48], &["Add", "DirectConv", "EinSum", "Prelu", "RowPool", "Softmax"]),
+        (
+            "face_embedding",
+            [1, 3, 150, 150],
+            &["AddRelu", "DirectConv", "EinSum", "Mul", "Pad", "Reduce<Sum>", "RowPool", "Sub", "SumPool"],
+        ),
+    ] {
+        let path = fixture(&format!("face-models/{network}/1/model.onnx"));
+        let model = tract_onnx::onnx().model_for_path(path).unwrap().into_typed().unwrap().into_decluttered().unwrap();
+        check(&model, &tensor(&sizes, 5), left);
+        assert!(is_mostly_ours(&rewritten(&model)), "{network}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_pool_takes_the_same_numbers(
+        channels in 1_usize..4,
+        height in 1_usize..12,
+        width in 1_usize..40,
+        kernel in prop::array::uniform2(1_usize..5),
+        strides in prop::array::uniform2(1_usize..4),
+        pads in prop::array::uniform4(0_usize..2),
+        kind in 0_usize..4,
+    ) {
+        let (before, after) = (tvec!(pads[0].min(kernel[0] - 1), pads[1].min(kernel[1] - 1)),
+            tvec!(pads[2].min(kernel[0] - 1), pads[3].min(kernel[1] - 1)));
+        let padding = match kind {
+            0 => PaddingSpec::SameUpper,
+            1 => PaddingSpec::ExplicitOnnxPool(before, after, true),
+            2 => PaddingSpec::Explicit(before, after),
+            _ => PaddingSpec::Valid,
+        };
+        prop_assume!(height >= kernel[0] && width >= kernel[1]);
+        let model = Graph::new(&[channels, height, width]).pool(channels, kernel, strides, padding).done();
+        check(&model, &tensor(&[2, channels, height, width], 3), &["RowPool"]);
+    }
+
+    #[test]
+    fn any_softmax_gives_the_same_shares(
+        classes in 1_usize..5,
+        plane in prop::array::uniform2(2_usize..40),
+        scale in prop_oneof![Just(1.0_f32), Just(30.0), Just(300.0)],
+    ) {
+        let shape = [2, classes, plane[0], plane[1]];
+        let numbers: Vec<f32> =
+            tensor(&shape, 3).to_plain_array_view::<f32>().unwrap().iter().map(|number| number * scale).collect();
+        let model = Graph::new(&shape[1..]).softmax(1).done();
+        check(&model, &Tensor::from_shape(&shape, &numbers).unwrap(), &["PlaneSoftmax"]);
+    }
+
+    #[test]
+    fn any_convolution_answers_as_the_engine(
+        channels in prop::array::uniform2(1_usize..6),
+        height in 4_usize..20,
+        width in 4_usize..60,
+        side in 1_usize..4,
+        rows in prop_oneof![1_usize..3, Just(13)],
+        padded in any::<bool>(),
+    ) {
+        let padding = if padded { PaddingSpec::SameUpper } else { PaddingSpec::Valid };
+        let [inputs, outputs] = channels;
+        let model =
+            Graph::new(&[inputs, height, width]).conv(inputs, outputs, side, padding).prelu(&[1, outputs, 1, 1]).done();
+        check(&model, &tensor(&[rows, inputs, height, width], 7), &["DirectConv"]);
+    }
+}
