@@ -70,10 +70,16 @@ fn skipped(what: &str, missing: &str) {
 
 /// Runs `suite` against a server of its own.
 fn run(suite: &str) {
+    run_beside(suite, &[]);
+}
+
+/// The same, on a server that has the models of the folders `more` too.
+fn run_beside(suite: &str, more: &[&str]) {
     let Some(python) = python() else {
         return skipped(suite, "python3");
     };
     let folder = TempDir::new().expect("a temporary folder");
+    more.iter().for_each(|more| copy(&fixture(more), &folder.path().join("models")));
     let server = server(&folder);
     let output = Command::new(python)
         .arg(clients().join(suite))
@@ -132,6 +138,16 @@ fn torchserve_scripts_work_unchanged() {
 #[test]
 fn scripts_of_the_general_endpoints_work_unchanged() {
     run("test_flat_requests.py");
+}
+
+#[test]
+fn scripts_and_tritonclient_http_find_faces() {
+    run_beside("test_faces_http.py", &["face-models"]);
+}
+
+#[test]
+fn tritonclient_grpc_finds_faces() {
+    run_beside("test_faces_grpc.py", &["face-models"]);
 }
 
 /// Runs an example of `examples/clients`, and gives what it prints.

@@ -14,6 +14,7 @@ mod described;
 #[cfg(target_os = "linux")]
 mod disk;
 mod drain;
+mod face;
 mod faults;
 #[cfg(target_os = "linux")]
 mod floods;
@@ -22,6 +23,7 @@ mod footprint;
 mod golden;
 mod grpc;
 mod http2;
+mod image_model;
 mod listeners;
 mod malformed;
 mod observability;

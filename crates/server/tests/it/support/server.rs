@@ -28,7 +28,12 @@ impl TestServer {
 
     /// As [`fixtures`](Self::fixtures), with `configure`'s changes to the defaults.
     pub(crate) fn fixtures_with(configure: impl FnOnce(&mut ServerConfig)) -> Self {
-        Self::start(&fixture("models"), FakeBackend::default(), None, configure)
+        Self::folder(&fixture("models"), configure)
+    }
+
+    /// The models of the folder `path`, by the real engine, with `configure`'s changes to the defaults.
+    pub(crate) fn folder(path: &Path, configure: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::start(path, FakeBackend::default(), None, configure)
     }
 
     /// `repository`, by `backend`, with `configure`'s changes to the defaults.
