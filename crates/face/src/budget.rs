@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 /// How many pixels may be in work at once, in all pipelines that share it. A picture that finds no room waits its turn, in
 /// the order of arrival; one larger than the whole budget waits until it is alone.
 ///
-/// At most 1024 pictures wait; further ones are refused. A picture takes about 25 bytes for each of its pixels, besides what
-/// the networks need. A handle: clones are one budget.
+/// At most 1024 pictures wait; further ones are refused. A picture takes about 25 bytes for each of its pixels, and while the
+/// first network runs as much again. A handle: clones are one budget.
 #[derive(Clone)]
 pub struct PictureBudget(Arc<Shared>);
 
