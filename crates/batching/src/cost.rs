@@ -32,6 +32,9 @@ pub(crate) struct Prediction {
     pub(crate) mean: f64,
     /// Seconds that few runs exceed.
     pub(crate) high: f64,
+    /// Seconds when nothing disturbs: what the work itself is worth, where the mean holds what other threads took of the
+    /// core meanwhile.
+    pub(crate) least: f64,
 }
 
 /// The run times of one group.
@@ -51,6 +54,7 @@ struct Sample {
     rows: f64,
     mean: f64,
     spread: f64,
+    least: f64,
     count: u32,
     outliers: u32,
 }
@@ -102,14 +106,15 @@ impl CostModel {
         let line = self.line?;
         if let Some(sample) = self.sample(rows, is_prepared) {
             let mean = (sample.mean + line.b * (rows as f64 - sample.rows)).max(sample.mean / 2.0);
-            return Some(Prediction { mean, high: mean * 1.1 + 3.0 * sample.spread });
+            let least = mean * sample.least / sample.mean.max(f64::MIN_POSITIVE);
+            return Some(Prediction { mean, high: mean * 1.1 + 3.0 * sample.spread, least });
         }
         let mut mean = (line.a + line.b * rows as f64).max(self.floor() * rows as f64);
         if is_prepared {
             mean *= HOPE;
         }
         // A size that never ran: the spread is anybody's guess, so half of the mean.
-        Some(Prediction { mean, high: mean * 1.5 })
+        Some(Prediction { mean, high: mean * 1.5, least: mean })
     }
 
     /// The smallest row count beyond which more rows in one run do not pay; `usize::MAX` while nothing is known.
@@ -236,7 +241,8 @@ impl CostModel {
 impl Sample {
     fn new(bucket: usize, is_prepared: bool, rows: usize, seconds: f64) -> Self {
         let rows = rows as f64;
-        Self { bucket, is_prepared, rows, mean: seconds, spread: seconds / 4.0, count: 1, outliers: 0 }
+        let (mean, spread) = (seconds, seconds / 4.0);
+        Self { bucket, is_prepared, rows, mean, spread, least: seconds, count: 1, outliers: 0 }
     }
 
     fn row_seconds(&self) -> f64 {
@@ -250,6 +256,7 @@ impl Sample {
             self.outliers += 1;
             if self.outliers >= LEVEL_SHIFT {
                 (self.mean, self.spread, self.count, self.outliers) = (seconds, seconds / 4.0, 1, 0);
+                self.least = seconds;
             }
             value = limit;
         } else {
@@ -264,6 +271,8 @@ impl Sample {
         self.rows += rate * (rows as f64 - self.rows);
         self.spread += rate * ((value - self.mean).abs() - self.spread);
         self.mean += rate * (value - self.mean);
+        // One undisturbed run among many tells; without any, it comes up to the mean again.
+        self.least = (self.least + FORGET / 4.0 * (self.mean - self.least)).min(seconds);
     }
 }
 

@@ -375,24 +375,24 @@ impl<T> BatchFormer<T> {
         self.groups.predict(number, rows).map(|prediction| duration(prediction.mean))
     }
 
-    /// How long the runs of everything queued will take one after the other, or `None` where some group of it has not run
-    /// often enough to be sure.
+    /// How long the runs of everything queued will take one after the other when nothing disturbs them, or `None` where some
+    /// group of it has not run often enough to be sure.
     pub fn work(&self) -> Option<Duration> {
         let mut seconds = 0.0;
         for group in self.order.groups() {
             let known = self.groups.get(group / 2).filter(|known| known.is_settled())?;
             let rows = self.order.group_load(group).rows;
             let size = rows.min(known.cost().best_rows()).max(1);
-            seconds += self.groups.predict(group / 2, size)?.mean * rows.div_ceil(size) as f64;
+            seconds += self.groups.predict(group / 2, size)?.least * rows.div_ceil(size) as f64;
         }
         Some(duration(seconds))
     }
 
-    /// As [`BatchFormer::predict`], but only from runs of `group` itself, and of enough of them to be sure.
+    /// How long a run takes when nothing disturbs it, from runs of `group` itself, and of enough of them to be sure.
     pub fn predict_surely(&self, group: &Group, rows: usize) -> Option<Duration> {
         let number = self.groups.find(group)?;
         self.groups.get(number).filter(|known| known.is_settled())?;
-        self.groups.predict(number, rows).map(|prediction| duration(prediction.mean))
+        self.groups.predict(number, rows).map(|prediction| duration(prediction.least))
     }
 
     /// Whether a run of the group behind `key` has ended, so that what is predicted for it rests on the group itself and

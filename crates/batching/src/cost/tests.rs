@@ -131,3 +131,18 @@ fn memory_is_bounded_however_many_sizes_come() {
     assert!(cost.samples.len() <= MOST_SAMPLES);
     assert!(cost.predict(1, false).is_some());
 }
+
+#[test]
+fn what_a_run_is_worth_undisturbed_shows_among_disturbed_ones() {
+    let mut cost = trained(&[8], |_| 100.0 * MICRO);
+    // Every run but one in ten loses the core for a while.
+    for run in 0..200 {
+        cost.observe(8, false, if run % 10 == 0 { 100.0 } else { 900.0 } * MICRO);
+    }
+    let prediction = cost.predict(8, false).unwrap();
+    assert!(prediction.mean > 600.0 * MICRO);
+    assert!(prediction.least < 150.0 * MICRO);
+    // Work that has really grown is found out.
+    (0..400).for_each(|_| cost.observe(8, false, 900.0 * MICRO));
+    assert!(cost.predict(8, false).unwrap().least > 700.0 * MICRO);
+}
