@@ -272,7 +272,7 @@ impl Sample {
         self.spread += rate * ((value - self.mean).abs() - self.spread);
         self.mean += rate * (value - self.mean);
         // One undisturbed run among many tells; without any, it comes up to the mean again.
-        self.least = (self.least + FORGET / 4.0 * (self.mean - self.least)).min(seconds);
+        self.least = (self.least + FORGET / 16.0 * (self.mean - self.least)).min(seconds);
     }
 }
 
