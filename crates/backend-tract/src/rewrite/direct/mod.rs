@@ -122,15 +122,23 @@ impl Geometry {
         let pitch = if self.is_plain() { self.x.input } else { self.x.phase() };
         let flat = ((self.y.output - 1) * pitch + self.x.output).next_multiple_of(LANES);
         let plane = self.y.output * self.x.output;
+        let together = self.unfolded_at_once(left);
         if self.x.output >= WIDE || (pitch == self.x.output && plane >= LANES) {
             Layout::Rows
         } else if flat * 100 <= plane * ENOUGH {
             Layout::Flat
         } else if left >= FEW_LANES {
             Layout::Lanes
-        } else {
+        } else if (together * plane).div_ceil(LANES) < together * flat / LANES {
             Layout::Gathered
+        } else {
+            Layout::Flat
         }
+    }
+
+    /// How many of `left` pictures are unfolded together.
+    fn unfolded_at_once(&self, left: usize) -> usize {
+        (UNFOLDED / (self.taps() * self.y.output * self.x.output).max(1)).clamp(1, left.max(1))
     }
 
     fn is_plain(&self) -> bool {
@@ -162,7 +170,7 @@ fn run_on(isa: Isa, geometry: &Geometry, input: &[f32], weights: Weights<'_>, ou
         }
         let count = match layout {
             Layout::Rows | Layout::Flat => 1,
-            Layout::Gathered => (UNFOLDED / (geometry.taps() * geometry.y.output * geometry.x.output)).max(1),
+            Layout::Gathered => geometry.unfolded_at_once(geometry.batch - done),
             Layout::Lanes => LANES,
         };
         let count = count.min(geometry.batch - done);

@@ -101,7 +101,7 @@ fn every_layout_is_chosen_somewhere_and_sums_as_defined() {
         // More pictures than lanes; the rest is too few for them.
         (plain(20, 2, 5, 8, 3), Layout::Lanes),
         // Less than one vector.
-        (plain(1, 3, 5, 3, 3), Layout::Gathered),
+        (plain(1, 3, 5, 3, 3), Layout::Flat),
     ] {
         assert_eq!(geometry.layout(geometry.batch), layout, "{geometry:?}");
         check_noise(&geometry, 7);
