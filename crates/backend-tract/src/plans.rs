@@ -46,8 +46,7 @@ pub(crate) struct Plans {
 }
 
 impl Plans {
-    /// Plans over the decluttered `model`: the symbolic one now, and one for a single row where rows are all that varies and
-    /// that pays.
+    /// Plans over the decluttered `model`: the symbolic one now, and one for a single row where rows are all that varies.
     ///
     /// # Errors
     /// [`LoadError`] when neither can be made.
@@ -71,7 +70,8 @@ impl Plans {
             looks: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         };
-        let single = (plans.batch.is_some() && plans.symbols.is_empty()).then(|| plans.prepare(&Group::default(), 1));
+        let single =
+            (plans.batch.is_some() && plans.symbols.is_empty()).then(|| plans.make(&Group::default(), 1).map(|_| ()));
         match (symbolic, single) {
             (Ok(symbolic), Some(Err(error))) => {
                 tracing::warn!(%error, "no plan for one row; the symbolic plan runs all sizes");
