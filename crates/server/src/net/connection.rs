@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use millrace_core::CallerId;
 use tokio::io::AsyncReadExt;
@@ -24,7 +24,8 @@ use tokio::time::timeout;
 
 use super::ConnectionLimits;
 use super::carried::{BoxError, Carried};
-use super::drive::{Ends, LINGER, drive};
+use super::desk::Desk;
+use super::drive::{Ahead, Ends, LINGER, drive};
 use super::gathered::Gathered;
 use super::phase::{Phase, Phases};
 use super::socket::Stream;
@@ -92,15 +93,18 @@ pub(crate) async fn serve<A: Answer>(
     let timed = Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity));
     let io = TokioIo::new(Gathered::new(timed, is_http2));
     let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), is_http2 });
-    let service = service_fn(|request| Begun::new(&connection).answer(request, caller));
+    let answer = |request| Begun::new(&connection).answer(request, caller);
     let age = is_http2.then(|| age(&limits, caller)).flatten();
     let ends = Ends { phases: &phases, activity: &activity, age };
     let result = if is_http2 {
         // Here each request is a task of its own, and its future is moved several times on the way into one.
-        let service = service_fn(|request| Box::pin(service.call(request)));
+        let service = service_fn(|request| Box::pin(answer(request)));
         drive(http2_builder(&limits).serve_connection(io, service), ends).await
     } else {
-        drive(http1_builder(&limits).serve_connection(io, service), ends).await
+        let desk = Desk::new();
+        let service = service_fn(|request| desk.put(answer(request)));
+        let connection = http1_builder(&limits).serve_connection(io, service);
+        drive(Ahead { desk: &desk, connection }, ends).await
     };
     if let Err(error) = result {
         // The peer's doing, all of it: gone, too slow, or not speaking HTTP.

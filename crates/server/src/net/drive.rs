@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -14,6 +14,7 @@ use hyper::service::HttpService;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::{Sleep, sleep};
 
+use super::desk::Desk;
 use super::phase::{Phase, Phases};
 use super::timed::Activity;
 
@@ -58,6 +59,35 @@ where
 {
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
+    }
+}
+
+/// An HTTP/1 connection whose request is polled ahead of it.
+pub(super) struct Ahead<'d, F: Future, C> {
+    pub(super) desk: &'d Desk<F>,
+    pub(super) connection: C,
+}
+
+impl<F: Future, C: Graceful + Unpin> Future for Ahead<'_, F, C> {
+    type Output = Result<(), hyper::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        let Self { desk, connection } = &mut *self;
+        desk.poll(context);
+        let closed = Pin::new(&mut *connection).poll(context);
+        if closed.is_pending() && desk.has_new() {
+            // It has asked for its body, which mostly came with the head: hyper looks there when it is polled again, and
+            // has woken this task to that end. A turn later the request is already being answered.
+            desk.poll(context);
+            return Pin::new(connection).poll(context);
+        }
+        closed
+    }
+}
+
+impl<F: Future, C: Graceful + Unpin> Graceful for Ahead<'_, F, C> {
+    fn finish(mut self: Pin<&mut Self>) {
+        Pin::new(&mut self.connection).finish();
     }
 }
 

@@ -7,6 +7,7 @@ mod address;
 mod bind;
 mod carried;
 mod connection;
+mod desk;
 mod drive;
 mod gathered;
 mod phase;
