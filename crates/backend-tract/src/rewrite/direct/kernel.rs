@@ -109,6 +109,12 @@ impl Isa {
     }
 }
 
+/// The first `N` numbers, as many as there are channels.
+#[inline]
+fn first<const N: usize>(numbers: &[f32]) -> &[f32; N] {
+    numbers.first_chunk().expect("a job has a number for each of its channels")
+}
+
 /// The loops, over the vectors of the module that they are in. `$tile` gives the vectors of a block by its channels: sums,
 /// inputs and one weight must all fit in the registers.
 macro_rules! loops {
@@ -141,6 +147,8 @@ macro_rules! loops {
             }
         }
 
+        /// A function of its own, whose loops have lengths that the compiler knows: else it keeps the sums in memory.
+        #[inline(never)]
         $(#[$feature])?
         fn block<const CHANNELS: usize, const VECTORS: usize>(
             job: &Job<'_>,
@@ -148,13 +156,14 @@ macro_rules! loops {
             output: &mut [f32],
             stride: usize,
         ) {
+            let bias = first::<CHANNELS>(job.bias);
             let mut sums = [[splat(0.0); VECTORS]; CHANNELS];
-            for (sums, bias) in sums.iter_mut().zip(job.bias) {
+            for (sums, bias) in sums.iter_mut().zip(bias) {
                 *sums = [splat(*bias); VECTORS];
             }
             for (tap, weights) in job.taps.iter().zip(job.weights.as_chunks::<CHANNELS>().0) {
-                let first = tap + job.at + from;
-                let numbers = &job.input[first..first + VECTORS * WIDTH];
+                let start = tap + job.at + from;
+                let numbers = &job.input[start..start + VECTORS * WIDTH];
                 let mut inputs = [splat(0.0); VECTORS];
                 for (input, numbers) in inputs.iter_mut().zip(numbers.as_chunks::<WIDTH>().0) {
                     *input = load(numbers);
@@ -166,16 +175,27 @@ macro_rules! loops {
                     }
                 }
             }
+            match job.after {
+                After::Nothing => {}
+                After::Relu => {
+                    for sum in sums.as_flattened_mut() {
+                        *sum = where_negative(*sum, splat(0.0));
+                    }
+                }
+                After::Prelu(slopes) => {
+                    for (sums, slope) in sums.iter_mut().zip(first::<CHANNELS>(slopes)) {
+                        let slope = splat(*slope);
+                        for sum in sums {
+                            *sum = where_negative(*sum, multiply(*sum, slope));
+                        }
+                    }
+                }
+            }
             for (channel, sums) in sums.iter().enumerate() {
-                let first = channel * stride + from;
-                let places = output[first..first + VECTORS * WIDTH].as_chunks_mut::<WIDTH>().0;
+                let start = channel * stride + from;
+                let places = output[start..start + VECTORS * WIDTH].as_chunks_mut::<WIDTH>().0;
                 for (place, sum) in places.iter_mut().zip(sums) {
-                    let value = match job.after {
-                        After::Nothing => *sum,
-                        After::Relu => where_negative(*sum, splat(0.0)),
-                        After::Prelu(slopes) => where_negative(*sum, multiply(*sum, splat(slopes[channel]))),
-                    };
-                    store(value, place);
+                    store(*sum, place);
                 }
             }
         }
@@ -189,7 +209,7 @@ mod avx512 {
         _mm512_setzero_ps,
     };
 
-    use super::{After, Job, LANES};
+    use super::{After, Job, LANES, first};
 
     const WIDTH: usize = 16;
 
@@ -241,7 +261,7 @@ mod avx2 {
         _mm256_setzero_ps,
     };
 
-    use super::{After, Job, LANES};
+    use super::{After, Job, LANES, first};
 
     const WIDTH: usize = 8;
 
@@ -287,7 +307,7 @@ mod avx2 {
 
 /// What every processor can do: four numbers at a time, which compilers turn into vectors by themselves.
 mod portable {
-    use super::{After, Job, LANES};
+    use super::{After, Job, LANES, first};
 
     const WIDTH: usize = 4;
 
