@@ -62,29 +62,23 @@ impl Photo {
         let cell = CHIP_SIDE + 2 * GAP;
         let rows = (height / cell).max(1);
         let columns = self.chips.len().div_ceil(rows).min((width / cell).max(1));
-        let used = if columns == 1 { self.chips.len().min(rows) } else { rows };
-        let mut canvas = Canvas::new(width + columns * cell, height.max(if columns == 0 { 0 } else { used * cell }));
+        let mut canvas = Canvas::new(width + columns * cell, height.max(self.chips.len().min(rows) * cell));
         canvas.paste(&self.pixels, 0, 0);
-        // Thin lines on small photographs, so that they do not hide what they show.
-        let thickness = (width.max(height) / 320).clamp(1, 12);
         let colors = COLORS.iter().copied().cycle();
         for ((corners, landmarks), color) in self.faces.iter().zip(colors.clone()) {
-            canvas.frame(corners.map(pixel), thickness, color, [width, height]);
+            // Small faces have thin lines, so that these do not hide them.
+            let thickness = ((corners[2] - corners[0]) / 60.0).clamp(1.0, 12.0);
+            canvas.frame(corners.map(pixel), pixel(thickness), color, [width, height]);
             for &[x, y] in landmarks {
-                canvas.dot([x, y], thickness as f32 + 1.0, color, [width, height]);
+                canvas.dot([x, y], 1.2 * thickness, color, [width, height]);
             }
         }
         for (index, (chip, color)) in self.chips.iter().zip(colors).take(rows * columns).enumerate() {
             let (left, top) = (width + index / rows * cell + GAP, index % rows * cell + GAP);
             canvas.paste(chip, left, top);
-            let (right, bottom) = (left + CHIP_SIDE, top + CHIP_SIDE);
+            let corners = [left, top, left + CHIP_SIDE, top + CHIP_SIDE];
             let whole = [canvas.width, canvas.height];
-            canvas.frame(
-                [left, top, right, bottom].map(|side| i64::try_from(side).unwrap_or(i64::MAX)),
-                2,
-                color,
-                whole,
-            );
+            canvas.frame(corners.map(|side| i64::try_from(side).unwrap_or(i64::MAX)), 2, color, whole);
         }
         canvas.finish()
     }
@@ -159,8 +153,7 @@ impl Canvas {
     }
 
     /// A frame around a box, outwards from its edge, with a dark line of one pixel on both sides.
-    fn frame(&mut self, [left, top, right, bottom]: [i64; 4], thickness: usize, color: [u8; 3], bounds: [usize; 2]) {
-        let thickness = i64::try_from(thickness).unwrap_or(1);
+    fn frame(&mut self, [left, top, right, bottom]: [i64; 4], thickness: i64, color: [u8; 3], bounds: [usize; 2]) {
         for out in -1..=thickness {
             let color = if (0..thickness).contains(&out) { color } else { DARK };
             // What lies far outside need not be walked.
