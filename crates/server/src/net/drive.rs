@@ -74,14 +74,7 @@ impl<F: Future, C: Graceful + Unpin> Future for Ahead<'_, F, C> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         let Self { desk, connection } = &mut *self;
         desk.poll(context);
-        let closed = Pin::new(&mut *connection).poll(context);
-        if closed.is_pending() && desk.has_new() {
-            // It has asked for its body, which mostly came with the head: hyper looks there when it is polled again, and
-            // has woken this task to that end. A turn later the request is already being answered.
-            desk.poll(context);
-            return Pin::new(connection).poll(context);
-        }
-        closed
+        Pin::new(connection).poll(context)
     }
 }
 
