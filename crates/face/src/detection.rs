@@ -10,7 +10,7 @@ use millrace_core::{
 use crate::budget::PictureBudget;
 use crate::detector::{Detected, Detector};
 use crate::networks::{ONET, PNET, RNET};
-use crate::options::{DetectionOptions, PictureOptions, Reader};
+use crate::options::{DetectionOptions, PictureOptions, Reader, check_pyramid};
 use crate::request::{Common, Pictures};
 use crate::servable::{Kind, Pipeline, ragged, rows, wanted_outputs};
 use crate::stages::Face;
@@ -42,6 +42,7 @@ impl PipelineFactory for FaceDetection {
         let mut reader = Reader::new(&source.options);
         let (options, pictures) = (DetectionOptions::read(&mut reader)?, PictureOptions::read(&mut reader)?);
         reader.finish()?;
+        check_pyramid(&options, &pictures)?;
         let common = Common::new(&source, &[&PNET, &RNET, &ONET], pictures, &self.budget)?;
         let count = "face_count";
         let outputs = vec![

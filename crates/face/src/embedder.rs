@@ -1,7 +1,5 @@
 //! Recognition: chips in, descriptions of length 1 out.
 
-use std::sync::Arc;
-
 use millrace_core::{Refusal, RequestContext, Tensor, TensorError};
 use millrace_vision::{IntegralImage, Normalization};
 
@@ -31,11 +29,15 @@ impl Embedder {
         detected: Detected,
         detector: &Detector,
     ) -> Result<Vec<f32>, Refusal> {
-        let mut embeddings = Vec::with_capacity(detected.faces.len() * EMBEDDING_LEN);
-        let mut chunks = detected.faces.chunks(CHUNK).peekable();
+        let Detected { picture: pixels, faces } = detected;
+        let mut pixels = Some(pixels);
+        let mut embeddings = Vec::with_capacity(faces.len() * EMBEDDING_LEN);
+        let mut chunks = faces.chunks(CHUNK).peekable();
         while let Some(faces) = chunks.next() {
-            let (pixels, landmarks) = (Arc::clone(&detected.picture), faces.iter().map(|face| face.landmarks));
-            let landmarks: Vec<_> = landmarks.collect();
+            // The last chips take the pixels along: they are freed before the room is given back.
+            let shared = if chunks.peek().is_some() { pixels.clone() } else { pixels.take() };
+            let Some(pixels) = shared else { break };
+            let landmarks: Vec<_> = faces.iter().map(|face| face.landmarks).collect();
             let chips = picture.compute(move || {
                 let mut chips = vec![0.0; landmarks.len() * CHIP_LEN];
                 for (landmarks, chip) in landmarks.iter().zip(chips.chunks_exact_mut(CHIP_LEN)) {

@@ -74,6 +74,27 @@ impl DetectionOptions {
     }
 }
 
+/// Bytes. The most that the first network may be asked about one picture, at all sizes together: more than its queue takes
+/// could never be answered.
+const MOST_PYRAMID: f64 = 192.0 * 1024.0 * 1024.0;
+
+/// Refuses options under which the largest picture allowed could never be answered.
+pub(crate) fn check_pyramid(detection: &DetectionOptions, pictures: &PictureOptions) -> Result<(), LoadError> {
+    let (scale, factor) = (12.0 / detection.smallest_face, detection.factor);
+    // A geometric series: each size has the share `factor` of the one before, along both sides.
+    let pixels = pictures.max_pixels as f64 * scale * scale / (1.0 - factor * factor);
+    let bytes = pixels * 3.0 * size_of::<f32>() as f64;
+    if bytes <= MOST_PYRAMID {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "options `smallest_face`, `factor` and `max_pixels`: the largest picture would be looked at in sizes that take {:.0} MiB \
+         together, and {:.0} MiB are allowed; raise `smallest_face`, or lower `factor` or `max_pixels`",
+        bytes / 1_048_576.0,
+        MOST_PYRAMID / 1_048_576.0,
+    )))
+}
+
 /// Takes options one by one, and refuses those that nobody took.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
@@ -139,9 +160,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The number, unless it is none or out of range; NaN is.
+/// The number, unless it is none or out of range; NaN is. TOML allows underscores between digits.
 fn in_range<T: FromStr + PartialOrd>(text: &str, range: &RangeInclusive<T>) -> Option<T> {
-    text.parse().ok().filter(|number| range.contains(number))
+    text.replace('_', "").parse().ok().filter(|number| range.contains(number))
 }
 
 fn invalid(text: String) -> LoadError {
@@ -168,6 +189,18 @@ mod tests {
     #[test]
     fn what_is_not_said_has_its_default() {
         assert_eq!(read(&[]), Ok((DetectionOptions::default(), PictureOptions::default())));
+    }
+
+    #[test]
+    fn sizes_that_no_queue_would_take_are_refused_when_the_pipeline_is_made() {
+        let check = |options: &[(&str, &str)]| {
+            let (detection, pictures) = read(options).unwrap();
+            super::check_pyramid(&detection, &pictures).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&[]), Ok(()));
+        let error = check(&[("smallest_face", "12"), ("factor", "0.95")]).unwrap_err();
+        assert!(error.contains("`smallest_face`") && error.contains("192 MiB"), "{error}");
+        assert_eq!(check(&[("smallest_face", "12"), ("factor", "0.95"), ("max_pixels", "1_000_000")]), Ok(()));
     }
 
     #[test]

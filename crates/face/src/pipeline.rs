@@ -11,7 +11,7 @@ use crate::detection::{Found, output};
 use crate::detector::Detector;
 use crate::embedder::{EMBEDDING_LEN, Embedder};
 use crate::networks::{EMBEDDING, ONET, PNET, RNET};
-use crate::options::{DetectionOptions, PictureOptions, Reader};
+use crate::options::{DetectionOptions, PictureOptions, Reader, check_pyramid};
 use crate::request::{Common, Pictures};
 use crate::servable::{Kind, Pipeline, ragged, rows, wanted_outputs};
 
@@ -46,6 +46,7 @@ impl PipelineFactory for FacePipeline {
         let mut reader = Reader::new(&source.options);
         let (options, pictures) = (DetectionOptions::read(&mut reader)?, PictureOptions::read(&mut reader)?);
         reader.finish()?;
+        check_pyramid(&options, &pictures)?;
         let common = Common::new(&source, &[&PNET, &RNET, &ONET, &EMBEDDING], pictures, &self.budget)?;
         let (count, record) = ("face_count", "faces");
         let outputs = vec![

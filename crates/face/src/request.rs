@@ -102,13 +102,22 @@ impl Pictures {
         let sizes = self.sizes().await?;
         let rows = sizes.len();
         let (this, stages) = (&self, &stages);
-        let pictures = sizes.into_iter().enumerate().map(|(index, pixels)| async move {
-            let room = this.common.budget.room(pixels).await.map_err(|full| this.common.full(full))?;
-            let started = clock::now();
-            let done = stages(this.picture(index, room)).await?;
-            Ok::<_, Refusal>((index, started, done))
+        // One picture of a request waits for room at a time, so that a request of many does not stand before others.
+        let admitted = stream::iter(sizes.into_iter().enumerate()).then(|(index, pixels)| {
+            let common = Arc::clone(&this.common);
+            async move {
+                let room = common.budget.room(pixels).await.map_err(|full| common.full(full))?;
+                Ok::<_, Refusal>((index, room))
+            }
         });
-        let mut done: Vec<_> = stream::iter(pictures).buffer_unordered(MOST_AT_ONCE).try_collect().await?;
+        let pictures = admitted.map(|admitted| {
+            let taken = admitted.map(|(index, room)| (index, clock::now(), stages(this.picture(index, room))));
+            async move {
+                let (index, started, done) = taken?;
+                Ok::<_, Refusal>((index, started, done.await?))
+            }
+        });
+        let mut done: Vec<_> = pictures.buffer_unordered(MOST_AT_ONCE).try_collect().await?;
         done.sort_unstable_by_key(|(index, ..)| *index);
         let started = done.iter().map(|(_, started, _)| *started).min().unwrap_or(self.queued);
         let done = done.into_iter().map(|(.., done)| done).collect();
