@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -15,12 +16,23 @@ use parking_lot::Mutex;
 /// the order of arrival; one larger than the whole budget waits until it is alone.
 ///
 /// At most 1024 pictures wait; further ones are refused. A picture takes about 25 bytes for each of its pixels, and while the
-/// first network runs as much again. A handle: clones are one budget.
+/// first network runs as much again.
+///
+/// What the pictures in work ask the networks is bounded as well, at 128 MiB together: half of what a network's queue takes by
+/// default, so that no picture that was admitted is refused half-way because of others like it.
+///
+/// A handle: clones are one budget.
 #[derive(Clone)]
-pub struct PictureBudget(Arc<Shared>);
+pub struct PictureBudget {
+    pictures: Arc<Shared>,
+    /// What a picture counts for at the least.
+    least: usize,
+    questions: Arc<Shared>,
+}
 
 struct Shared {
     whole: usize,
+    most_waiting: usize,
     state: Mutex<State>,
 }
 
@@ -34,10 +46,12 @@ struct State {
 
 struct Waiting {
     number: u64,
-    pixels: usize,
+    units: usize,
     waker: Waker,
 }
 
+/// Bytes of all questions together that the networks are asked at once.
+const QUESTIONS: usize = 128 << 20;
 /// How many pictures may wait for room: each holds the request that it came in.
 const MOST_WAITING: usize = 1024;
 
@@ -46,18 +60,18 @@ const MOST_WAITING: usize = 1024;
 #[error("{MOST_WAITING} pictures wait already")]
 pub(crate) struct Full;
 
-/// Room for one picture. Dropping it gives the room back.
+/// Room for one picture, or for one question. Dropping it gives the room back.
 #[must_use = "dropping it gives the room back"]
 pub(crate) struct Room {
     budget: Arc<Shared>,
-    pixels: usize,
+    units: usize,
 }
 
 impl PictureBudget {
     /// A budget of this many pixels.
     pub fn new(whole: usize) -> Self {
-        let state = State { left: whole, next: 0, queue: VecDeque::new() };
-        Self(Arc::new(Shared { whole, state: Mutex::new(state) }))
+        // Who asks has been admitted, so that their number is bounded already.
+        Self { pictures: Shared::new(whole, MOST_WAITING), least: 0, questions: Shared::new(QUESTIONS, usize::MAX) }
     }
 
     /// Waits for room for `pixels`.
@@ -65,30 +79,54 @@ impl PictureBudget {
     /// # Errors
     /// [`Full`], without waiting.
     pub(crate) fn room(&self, pixels: usize) -> impl Future<Output = Result<Room, Full>> + Send + use<> {
-        Turn { budget: Arc::clone(&self.0), pixels: pixels.min(self.0.whole), number: None }
+        Turn::new(&self.pictures, pixels.max(self.least))
+    }
+
+    /// Waits for room for a question of so many bytes. Only for pictures that have their own.
+    ///
+    /// # Errors
+    /// None: nobody is too many.
+    pub(crate) fn question(&self, bytes: usize) -> impl Future<Output = Result<Room, Full>> + Send + use<> {
+        Turn::new(&self.questions, bytes)
+    }
+}
+
+impl Shared {
+    fn new(whole: usize, most_waiting: usize) -> Arc<Self> {
+        let state = State { left: whole, next: 0, queue: VecDeque::new() };
+        Arc::new(Self { whole, most_waiting, state: Mutex::new(state) })
     }
 }
 
 impl Default for PictureBudget {
-    /// 16 777 216 pixels.
+    /// 16 777 216 pixels, and at most four pictures for each core: more would share the cores until all of them are late, where
+    /// the first ones could be done in time.
     fn default() -> Self {
-        Self::new(1 << 24)
+        let whole = 1 << 24;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { least: whole / (4 * cores), ..Self::new(whole) }
     }
 }
 
 impl fmt::Debug for PictureBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.state.lock();
-        write!(f, "PictureBudget({} of {} pixels left, {} wait)", state.left, self.0.whole, state.queue.len())
+        let state = self.pictures.state.lock();
+        write!(f, "PictureBudget({} of {} pixels left, {} wait)", state.left, self.pictures.whole, state.queue.len())
     }
 }
 
 /// Waits until its turn has come and there is room.
 struct Turn {
     budget: Arc<Shared>,
-    pixels: usize,
+    units: usize,
     /// Its number in the queue, once it stands there.
     number: Option<u64>,
+}
+
+impl Turn {
+    fn new(budget: &Arc<Shared>, units: usize) -> Self {
+        Self { budget: Arc::clone(budget), units: units.min(budget.whole), number: None }
+    }
 }
 
 impl Future for Turn {
@@ -101,18 +139,18 @@ impl Future for Turn {
             Some(number) => state.queue.front().is_some_and(|first| first.number == number),
             None => state.queue.is_empty(),
         };
-        if is_first && self.pixels <= state.left {
-            state.left -= self.pixels;
+        if is_first && self.units <= state.left {
+            state.left -= self.units;
             if self.number.take().is_some() {
                 state.queue.pop_front();
             }
             let next = state.ready();
             drop(state);
             wake(next);
-            return Poll::Ready(Ok(Room { budget, pixels: self.pixels }));
+            return Poll::Ready(Ok(Room { budget, units: self.units }));
         }
         let waker = context.waker();
-        if self.number.is_none() && state.queue.len() >= MOST_WAITING {
+        if self.number.is_none() && state.queue.len() >= budget.most_waiting {
             return Poll::Ready(Err(Full));
         }
         match self.number.and_then(|number| state.queue.iter_mut().find(|waiting| waiting.number == number)) {
@@ -120,7 +158,7 @@ impl Future for Turn {
             None => {
                 let number = state.next;
                 state.next += 1;
-                state.queue.push_back(Waiting { number, pixels: self.pixels, waker: waker.clone() });
+                state.queue.push_back(Waiting { number, units: self.units, waker: waker.clone() });
                 self.number = Some(number);
             }
         }
@@ -142,7 +180,7 @@ impl Drop for Turn {
 impl Drop for Room {
     fn drop(&mut self) {
         let mut state = self.budget.state.lock();
-        state.left += self.pixels;
+        state.left += self.units;
         let next = state.ready();
         drop(state);
         wake(next);
@@ -152,7 +190,7 @@ impl Drop for Room {
 impl State {
     /// Whom to wake: the first in the queue, if there is room for it.
     fn ready(&self) -> Option<Waker> {
-        self.queue.front().filter(|first| first.pixels <= self.left).map(|first| first.waker.clone())
+        self.queue.front().filter(|first| first.units <= self.left).map(|first| first.waker.clone())
     }
 }
 
@@ -171,7 +209,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Wake, Waker};
 
-    use super::{Full, MOST_WAITING, PictureBudget, Room};
+    use super::{Full, MOST_WAITING, PictureBudget, QUESTIONS, Room};
 
     #[derive(Default)]
     struct Counter(AtomicUsize);
@@ -253,6 +291,19 @@ mod tests {
         assert!(next.poll().is_none());
         drop(huge);
         assert!(next.poll().is_some());
+    }
+
+    #[test]
+    fn questions_wait_for_one_another_and_not_for_pictures() {
+        let budget = PictureBudget::new(1);
+        let _picture = Wants::new(&budget, 1).poll().unwrap();
+        let ask = |bytes| Wants { future: Box::pin(budget.question(bytes)), counter: Arc::default() };
+        let first = ask(QUESTIONS).poll().unwrap();
+        let mut others: Vec<_> = (0..2 * MOST_WAITING).map(|_| ask(1)).collect();
+        assert!(others.iter_mut().all(|wants| wants.poll().is_none()));
+        drop(first);
+        let rooms: Vec<_> = others.iter_mut().map(Wants::poll).collect();
+        assert!(rooms.iter().all(Option::is_some));
     }
 
     #[test]

@@ -214,7 +214,10 @@ impl Picture {
     /// Asks an inner model, unless it is too late for that.
     pub(crate) async fn ask(&self, network: &Network, input: Tensor) -> Result<SmallVec<[Tensor; 4]>, Refusal> {
         self.in_time()?;
+        let room = self.common.budget.question(input.n_bytes()).await.map_err(|full| self.common.full(full))?;
+        self.in_time()?;
         let answer = network.ask(input, self.context).await;
+        drop(room);
         answer.map_err(|refusal| self.common.cast.reworded(network.model(), Some((&self.input, self.index)), &refusal))
     }
 
