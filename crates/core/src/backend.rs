@@ -129,6 +129,8 @@ pub struct ModelFacts {
     pub nodes_optimised: Option<usize>,
     /// Bytes of weights.
     pub weight_bytes: Option<u64>,
+    /// The same by element type as the file has it: `FP32`, `FP16`, `BF16`, `INT8`, `INT4` and so on.
+    pub weight_types: BTreeMap<String, u64>,
     /// Who wrote the file, format versions and the like, by name.
     pub properties: BTreeMap<String, String>,
 }
@@ -150,6 +152,9 @@ pub enum LoadErrorKind {
     Invalid,
     /// The file is sound but uses what the engine does not have.
     Unsupported,
+    /// The file is not of the kind that this engine runs, though its name looked like it: a network for an engine of
+    /// trees, say. Another engine may well take it.
+    Foreign,
     /// It would need more memory than it may have.
     TooLarge,
     /// It refers to something outside its version directory.
@@ -181,7 +186,7 @@ impl LoadError {
         match self.kind {
             LoadErrorKind::Missing => Code::NotFound,
             LoadErrorKind::Invalid | LoadErrorKind::Forbidden => Code::FailedPrecondition,
-            LoadErrorKind::Unsupported => Code::Unimplemented,
+            LoadErrorKind::Unsupported | LoadErrorKind::Foreign => Code::Unimplemented,
             LoadErrorKind::TooLarge => Code::ResourceExhausted,
             LoadErrorKind::Engine => Code::Internal,
         }

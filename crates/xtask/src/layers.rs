@@ -8,9 +8,13 @@ use serde_json::Value;
 /// Every crate of the product and its level. A normal dependency must lead to a strictly lower level.
 const LEVELS: &[(&str, u8)] = &[
     ("millrace-core", 0),
+    ("millrace-onnx", 0),
     ("millrace-proto", 0),
     ("millrace-batching", 1),
+    ("millrace-backend-auto", 1),
+    ("millrace-backend-onnxruntime", 1),
     ("millrace-backend-tract", 1),
+    ("millrace-backend-trees", 1),
     ("millrace-protocol", 1),
     ("millrace-json", 1),
     ("millrace-vision", 1),
@@ -29,6 +33,12 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("millrace-core", &["tokio", "hyper", "tonic", "serde", "tracing", "metrics"]),
     ("millrace-batching", &["tokio", "hyper", "tonic", "serde"]),
     ("millrace-backend-tract", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "millrace-http"]),
+    ("millrace-backend-auto", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "millrace-http"]),
+    (
+        "millrace-backend-onnxruntime",
+        &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "tract-onnx"],
+    ),
+    ("millrace-backend-trees", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "tract-onnx"]),
     ("millrace-protocol", &["hyper", "tonic", "prost", "serde_json"]),
     ("millrace-json", &["tokio", "hyper", "tonic", "serde_json"]),
     ("millrace-vision", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching"]),
