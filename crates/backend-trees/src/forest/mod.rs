@@ -1,0 +1,1 @@
+//! Evaluating many decision trees over many rows.

@@ -1,0 +1,1 @@
+//! Pipelines in ONNX files: scalers, encoders, trees and what exporters put around them.
