@@ -15,7 +15,7 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::fair::Account;
 use crate::former::{Decision, Dropped, Formed, GroupKey};
-use crate::pool::{Led, Worker};
+use crate::pool::{Led, Loan, Worker};
 use crate::queue::{Pending, Queue, Rider, State, draining};
 use crate::reply::Piece;
 use crate::run::{PartResult, Runner};
@@ -43,6 +43,8 @@ struct Leading {
     wanted: Wanted,
     formed: Instant,
     is_guest: bool,
+    /// How long it should take alone, where it may use idle cores.
+    lent_against: Option<Duration>,
 }
 
 impl Led for Queue {
@@ -168,6 +170,8 @@ impl Queue {
         let (riders, parts) = apart(items);
         let wanted = union(&riders);
         let predicted = predicted.filter(|_| state.former.has_run(key));
+        let is_lent = |predicted: &Duration| self.uses_threads && !is_guest && state.lending.wants(*predicted);
+        let lent_against = predicted.filter(is_lent);
         let ticket = enter(&mut state, riders, now.checked_add(self.patience(predicted)), worker.cloned());
         let instance = state.instances.pop();
         // A guest looks again itself.
@@ -180,7 +184,8 @@ impl Queue {
         }
         self.finish_dropped(dropped);
         self.metrics.batch(closed_by);
-        let leading = Leading { ticket, key, rows, padding, run_rows, deadline, wanted, formed: now, is_guest };
+        let leading =
+            Leading { ticket, key, rows, padding, run_rows, deadline, wanted, formed: now, is_guest, lent_against };
         self.run(&leading, parts, instance);
     }
 
@@ -188,13 +193,14 @@ impl Queue {
     fn run(self: Arc<Self>, leading: &Leading, parts: Vec<Part>, instance: Option<Box<dyn Instance>>) {
         let is_cancelled = || self.is_abandoned(leading.ticket);
         let before_more = |rows| self.extend(leading, rows);
+        let loan = leading.lent_against.map(|_| self.pool.lend()).filter(|loan| loan.cores() > 0);
         let mut runner = Runner {
             model: &*self.model,
             instance,
             context: RunContext {
                 deadline: leading.deadline,
                 wanted: &leading.wanted,
-                threads: 1,
+                threads: 1 + loan.as_ref().map_or(0, Loan::cores),
                 cancelled: &is_cancelled,
             },
             before_more: &before_more,
@@ -207,6 +213,8 @@ impl Queue {
         let n_parts = parts.len();
         let results = runner.run_all(parts, leading.padding, leading.run_rows);
         let Runner { instance, runs, extra_runs, started, finished, .. } = runner;
+        let lent_against = leading.lent_against.filter(|_| loan.is_some());
+        drop(loan);
         let started = started.unwrap_or(leading.formed);
         let stages = Stages {
             queued: leading.formed,
@@ -236,8 +244,16 @@ impl Queue {
         let forming = started.saturating_duration_since(leading.formed);
         let overheads = std::iter::once(forming + HOP).chain(std::iter::repeat(HOP));
         let priced = runs.iter().zip(overheads).map(|((rows, took), overhead)| (*rows, *took + overhead));
-        let wishes: SmallVec<[usize; 1]> =
-            priced.filter_map(|(rows, took)| state.former.observe(leading.key, rows, took)).collect();
+        let wishes: SmallVec<[usize; 1]> = match lent_against {
+            None => priced.filter_map(|(rows, took)| state.former.observe(leading.key, rows, took)).collect(),
+            // What the former predicts is what a run takes alone.
+            Some(predicted) => {
+                if extra_runs == 0 && !runs.is_empty() {
+                    state.lending.learn(predicted, stages.finished.saturating_duration_since(started));
+                }
+                SmallVec::new()
+            }
+        };
         let group = if wishes.is_empty() { None } else { state.former.group(leading.key).cloned() };
         state.former.complete(leading.key);
         let scatter = state.runs.ran(&runs, forming);

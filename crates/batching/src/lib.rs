@@ -24,6 +24,7 @@ mod groups;
 mod guest;
 mod lead;
 mod learned;
+mod lending;
 mod metric;
 mod order;
 mod poison;

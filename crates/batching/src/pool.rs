@@ -78,10 +78,33 @@ struct State {
     asleep: usize,
     /// Workers that were woken and have not looked yet.
     waking: usize,
+    /// Cores of sleeping workers that runs of others use meanwhile.
+    lent: usize,
     alive: usize,
     started: usize,
     was_job: bool,
     threads: Vec<(Arc<Worker>, JoinHandle<()>)>,
+}
+
+/// Cores lent to a run, until it is dropped.
+pub(crate) struct Loan<'a> {
+    pool: &'a Pool,
+    cores: usize,
+}
+
+impl Loan<'_> {
+    /// How many there are beside the run's own.
+    pub(crate) fn cores(&self) -> usize {
+        self.cores
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        if self.cores > 0 {
+            self.pool.state.lock().lent -= self.cores;
+        }
+    }
 }
 
 enum Work {
@@ -133,6 +156,16 @@ impl Pool {
             self.work.notify_one();
         }
         true
+    }
+
+    /// Lends the calling worker's run the cores of workers that sleep, while nothing waits for them. They are lent and not
+    /// taken: should work come meanwhile, a worker wakes for it as ever, and later runs find fewer cores idle.
+    pub(crate) fn lend(&self) -> Loan<'_> {
+        let mut state = self.state.lock();
+        let has_work = !(state.turns.is_empty() && state.jobs.is_empty());
+        let idle = if has_work { 0 } else { state.asleep.saturating_sub(state.waking + state.lent) };
+        state.lent += idle;
+        Loan { pool: self, cores: idle }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::fair::Account;
 use crate::former::{Arrival, BatchFormer, Dropped, FormerConfig};
 use crate::guest::Guest;
 use crate::lead::UnderWay;
+use crate::lending::Lending;
 use crate::metric::Metrics;
 use crate::poison::PoisonBook;
 use crate::pool::{Led, Pool};
@@ -58,6 +59,8 @@ pub(crate) struct Queue {
     pub(crate) is_closed: AtomicBool,
     /// Whether it ever panicked, failed or broke its contract: then it runs on the pool's own threads only.
     pub(crate) is_suspect: AtomicBool,
+    /// Whether idle cores may make the model's runs shorter.
+    pub(crate) uses_threads: bool,
     /// Batches in a row of which nothing succeeded.
     pub(crate) failed_batches: AtomicU32,
     pub(crate) this: Weak<Self>,
@@ -80,6 +83,7 @@ pub(crate) struct State {
     /// The instant at which the timer will call.
     pub(crate) alarm: Option<Instant>,
     pub(crate) poison: PoisonBook,
+    pub(crate) lending: Lending,
     pub(crate) runs: Runs,
     swept: Option<Instant>,
 }
@@ -126,6 +130,7 @@ impl BatchQueue {
         pool: &ComputePool,
     ) -> Result<Self, LoadError> {
         let first = model.instance()?;
+        let uses_threads = model.uses_threads();
         let pool = Arc::clone(pool.shared());
         let threads = pool.config().threads.get();
         let executors = match config.instances {
@@ -152,6 +157,7 @@ impl BatchQueue {
             instances: vec![first],
             alarm: None,
             poison: PoisonBook::new(config.poison_budget),
+            lending: Lending::default(),
             runs: Runs::default(),
             swept: None,
         };
@@ -170,6 +176,7 @@ impl BatchQueue {
             is_quarantined: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_suspect: AtomicBool::new(false),
+            uses_threads,
             failed_batches: AtomicU32::new(0),
             this: Weak::clone(this),
         });

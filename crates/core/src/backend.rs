@@ -65,6 +65,11 @@ pub trait Model: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether runs take less time when [`RunContext::threads`] is more than one. Where this is false, no run is given more.
+    fn uses_threads(&self) -> bool {
+        false
+    }
+
     /// What `inspect` shows.
     fn facts(&self) -> ModelFacts {
         ModelFacts::default()
@@ -87,7 +92,7 @@ pub struct RunContext<'a> {
     pub deadline: Option<Instant>,
     /// The outputs that some request of the batch wants; the others may stay `None`.
     pub wanted: &'a Wanted,
-    /// How many threads this run may use, itself included.
+    /// How many threads this run may use, the calling one included. More than one only where [`Model::uses_threads`].
     pub threads: usize,
     /// True once every caller of the batch has gone. Long runs ask now and then and stop with [`RunError::Cancelled`].
     pub cancelled: &'a (dyn Fn() -> bool + Sync),

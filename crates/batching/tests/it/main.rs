@@ -8,6 +8,7 @@ mod guests;
 mod hanging;
 mod harness;
 mod learning;
+mod lending;
 mod limits;
 mod metrics;
 mod scaling;
