@@ -9,7 +9,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::{
-    Admission, Batch, BatchOutputs, Code, ContractError, Group, InputError, ModelSource, Signature, TensorError, Wanted,
+    Admission, Batch, BatchOutputs, Code, ContractError, EngineChoice, Group, InputError, ModelSource, Signature,
+    TensorError, Wanted,
 };
 
 /// An engine: turns a version's files into a [`Model`].
@@ -124,7 +125,7 @@ pub enum Prepared {
 }
 
 /// What `inspect` shows about a loaded model. An engine fills in what it knows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ModelFacts {
     /// Operators and how often each stands in the file.
     pub operators: BTreeMap<String, usize>,
@@ -138,6 +139,8 @@ pub struct ModelFacts {
     pub weight_types: BTreeMap<String, u64>,
     /// Who wrote the file, format versions and the like, by name.
     pub properties: BTreeMap<String, String>,
+    /// Which engines serve it, where some were chosen among others.
+    pub choice: Option<Arc<EngineChoice>>,
 }
 
 /// Why a model did not load.

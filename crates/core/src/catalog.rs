@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::{Alias, Code, ModelName, Reason, Refusal, Signatures};
+use crate::{Alias, Code, EngineChoice, ModelName, Reason, Refusal, Signatures};
 
 /// The states of a version, in order; TensorFlow Serving's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,8 +121,10 @@ pub struct VersionStatus {
     pub state: VersionState,
     /// Why it failed, if it did.
     pub failure: Option<VersionFailure>,
-    /// The engine's name, once chosen.
+    /// The engine's name, once chosen; of several that share the row counts, the names joined by `+`.
     pub backend: Option<Arc<str>>,
+    /// What that was chosen by, where it was chosen among engines.
+    pub choice: Option<Arc<EngineChoice>>,
     /// What it takes and gives, once loaded.
     pub signatures: Option<Arc<Signatures>>,
     /// How long loading and warming took.
@@ -151,6 +153,7 @@ impl VersionStatus {
             state,
             failure: None,
             backend: None,
+            choice: None,
             signatures: None,
             load_time: None,
             loaded_at: None,

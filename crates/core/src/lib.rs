@@ -15,6 +15,7 @@ mod backend;
 mod batch;
 mod catalog;
 mod cell;
+mod choice;
 mod compute;
 mod dim;
 mod dtype;
@@ -38,6 +39,7 @@ pub use catalog::{
     Catalog, Control, ControlFuture, ModelStatus, QueueStatus, RegisterFuture, Registered, Registration, RunStatistics,
     Total, VersionFailure, VersionState, VersionStatistics, VersionStatus, WantedModel, WantedVersions,
 };
+pub use choice::{EngineChoice, EngineOutcome, EngineRange, EngineTrial, OutputDifference, RunTime};
 pub use compute::{Compute, Job};
 pub use dim::{Dim, DimExpr, DimExprError};
 pub use dtype::{DType, Element, UnknownDType};
@@ -51,5 +53,5 @@ pub use request::{CallerId, InferRequest, InferResponse, Priority, Protocol, Req
 pub use servable::{Resolver, Servable};
 pub use shape::{MAX_RANK, Shape, ShapeError};
 pub use signature::{Admission, Group, InputError, SERVING_DEFAULT, Signature, SignatureError, Signatures, TensorSpec};
-pub use source::{MemoryFiles, ModelFiles, ModelSource};
+pub use source::{MemoryFiles, ModelFiles, ModelSource, Samples};
 pub use tensor::{Strings, Tensor, TensorError, TensorList};

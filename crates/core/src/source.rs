@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::ModelName;
+use crate::{ModelName, Signature, TensorList};
 
 /// The files of one version directory, by name relative to it, with `/` between folders.
 ///
@@ -36,12 +36,20 @@ pub struct ModelSource {
     pub memory_budget: u64,
     /// The engine's own options from `model.toml`.
     pub options: BTreeMap<String, String>,
+    /// Requests that an operator recorded, for engines that try the model at load; `None` lets them invent some.
+    pub samples: Option<Arc<dyn Samples>>,
+}
+
+/// Recorded requests, made into tensors once a signature is known.
+pub trait Samples: fmt::Debug + Send + Sync {
+    /// The inputs of each request in the order of `signature`; those that do not fit it are left out.
+    fn inputs(&self, signature: &Signature) -> Vec<TensorList>;
 }
 
 impl ModelSource {
-    /// A source without a budget and without options.
+    /// A source without a budget, options and samples.
     pub fn new(model: ModelName, version: u64, files: Arc<dyn ModelFiles>) -> Self {
-        Self { model, version, files, memory_budget: u64::MAX, options: BTreeMap::new() }
+        Self { model, version, files, memory_budget: u64::MAX, options: BTreeMap::new(), samples: None }
     }
 }
 

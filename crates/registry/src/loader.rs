@@ -155,6 +155,7 @@ impl Workshop {
             files: visible(order, files)?,
             memory_budget: order.memory,
             options: order.config.options.clone(),
+            samples: None,
         };
         let backend = self.choose(order, &source)?;
         let model = backend.load(&source)?;
