@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    DType, InferFuture, LoadError, PipelineFactory, PipelineSource, Refusal, Servable, Tensor, TensorError, TensorSpec,
-    Wanted,
+    DType, InferFuture, LoadError, OptionReader, PipelineFactory, PipelineSource, Refusal, Servable, Tensor,
+    TensorError, TensorSpec, Wanted,
 };
 
 use crate::budget::PictureBudget;
 use crate::detector::{Detected, Detector};
 use crate::networks::{ONET, PNET, RNET};
-use crate::options::{DetectionOptions, PictureOptions, Reader, check_pyramid};
+use crate::options::{DetectionOptions, PictureOptions, check_pyramid};
 use crate::request::{Common, Pictures};
 use crate::servable::{Kind, Pipeline, ragged, rows, wanted_outputs};
 use crate::stages::Face;
@@ -39,7 +39,7 @@ impl PipelineFactory for FaceDetection {
     }
 
     fn build(&self, source: PipelineSource) -> Result<Arc<dyn Servable>, LoadError> {
-        let mut reader = Reader::new(&source.options);
+        let mut reader = OptionReader::new(&source.options);
         let (options, pictures) = (DetectionOptions::read(&mut reader)?, PictureOptions::read(&mut reader)?);
         reader.finish()?;
         check_pyramid(&options, &pictures)?;

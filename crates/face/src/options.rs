@@ -1,12 +1,7 @@
 //! What the `[options]` of a face pipeline may say, with complete defaults. Anything else is an error: an option that does
 //! nothing would be taken for one that works.
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
-
-use millrace_core::{LoadError, LoadErrorKind, Quoted};
+use millrace_core::{LoadError, LoadErrorKind, OptionReader};
 
 /// How faces are looked for, and how much one picture may cost.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +46,7 @@ impl Default for PictureOptions {
 }
 
 impl PictureOptions {
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, LoadError> {
+    pub(crate) fn read(reader: &mut OptionReader<'_>) -> Result<Self, LoadError> {
         let default = Self::default();
         Ok(Self {
             max_pixels: reader.number("max_pixels", default.max_pixels, 1..=1 << 28)?,
@@ -62,7 +57,7 @@ impl PictureOptions {
 }
 
 impl DetectionOptions {
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, LoadError> {
+    pub(crate) fn read(reader: &mut OptionReader<'_>) -> Result<Self, LoadError> {
         let default = Self::default();
         Ok(Self {
             smallest_face: reader.number("smallest_face", default.smallest_face, 12.0..=10_000.0)?,
@@ -95,76 +90,6 @@ pub(crate) fn check_pyramid(detection: &DetectionOptions, pictures: &PictureOpti
     )))
 }
 
-/// Takes options one by one, and refuses those that nobody took.
-#[derive(Debug)]
-pub(crate) struct Reader<'a> {
-    options: &'a BTreeMap<String, String>,
-    known: Vec<&'static str>,
-}
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(options: &'a BTreeMap<String, String>) -> Self {
-        Self { options, known: Vec::new() }
-    }
-
-    fn take(&mut self, name: &'static str) -> Option<&'a str> {
-        self.known.push(name);
-        self.options.get(name).map(String::as_str)
-    }
-
-    fn number<T>(&mut self, name: &'static str, default: T, range: RangeInclusive<T>) -> Result<T, LoadError>
-    where
-        T: FromStr + PartialOrd + Display,
-    {
-        let Some(text) = self.take(name) else { return Ok(default) };
-        in_range(text, &range).ok_or_else(|| {
-            let (least, most) = (range.start(), range.end());
-            invalid(format!("option `{name}`: expected a number from {least} to {most}, got {}", Quoted(text)))
-        })
-    }
-
-    /// A list of exactly `N` numbers, as TOML writes it.
-    fn numbers<T, const N: usize>(
-        &mut self,
-        name: &'static str,
-        default: [T; N],
-        range: RangeInclusive<T>,
-    ) -> Result<[T; N], LoadError>
-    where
-        T: FromStr + PartialOrd + Display,
-    {
-        let Some(text) = self.take(name) else { return Ok(default) };
-        let list = || {
-            let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
-            // TOML allows a comma behind the last item.
-            let inner = inner.strip_suffix(',').unwrap_or(inner);
-            let numbers: Option<Vec<T>> = inner.split(',').map(|item| in_range(item.trim(), &range)).collect();
-            numbers?.try_into().ok()
-        };
-        list().ok_or_else(|| {
-            let (least, most) = (range.start(), range.end());
-            let text = Quoted(text);
-            invalid(format!("option `{name}`: expected a list of {N} numbers from {least} to {most}, got {text}"))
-        })
-    }
-
-    /// Refuses every option that has not been taken.
-    pub(crate) fn finish(self) -> Result<(), LoadError> {
-        match self.options.keys().find(|name| !self.known.contains(&name.as_str())) {
-            Some(name) => {
-                let known = self.known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                Err(invalid(format!("unknown option {}; there are {known}", Quoted(name))))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// The number, unless it is none or out of range; NaN is. TOML allows underscores between digits.
-fn in_range<T: FromStr + PartialOrd>(text: &str, range: &RangeInclusive<T>) -> Option<T> {
-    text.replace('_', "").parse().ok().filter(|number| range.contains(number))
-}
-
 fn invalid(text: String) -> LoadError {
     LoadError::new(LoadErrorKind::Invalid, text)
 }
@@ -173,11 +98,13 @@ fn invalid(text: String) -> LoadError {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{DetectionOptions, PictureOptions, Reader};
+    use millrace_core::OptionReader;
+
+    use super::{DetectionOptions, PictureOptions};
 
     fn read(options: &[(&str, &str)]) -> Result<(DetectionOptions, PictureOptions), String> {
         let options: BTreeMap<_, _> = options.iter().map(|(name, text)| ((*name).into(), (*text).into())).collect();
-        let mut reader = Reader::new(&options);
+        let mut reader = OptionReader::new(&options);
         let read = || {
             let read = (DetectionOptions::read(&mut reader)?, PictureOptions::read(&mut reader)?);
             reader.finish()?;
@@ -230,6 +157,6 @@ mod tests {
             assert_eq!(read(&[(name, text)]).unwrap_err(), error);
         }
         let unknown = read(&[("smalest_face", "20")]).unwrap_err();
-        assert!(unknown.starts_with("unknown option `smalest_face`; there are `smallest_face`, `factor`"), "{unknown}");
+        assert!(unknown == "unknown option `smalest_face`; did you mean `smallest_face`?", "{unknown}");
     }
 }

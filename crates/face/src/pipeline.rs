@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    DType, InferFuture, LoadError, PipelineFactory, PipelineSource, Refusal, Servable, Tensor, TensorSpec, Wanted,
+    DType, InferFuture, LoadError, OptionReader, PipelineFactory, PipelineSource, Refusal, Servable, Tensor,
+    TensorSpec, Wanted,
 };
 
 use crate::budget::PictureBudget;
@@ -11,7 +12,7 @@ use crate::detection::{Found, output};
 use crate::detector::Detector;
 use crate::embedder::{EMBEDDING_LEN, Embedder};
 use crate::networks::{EMBEDDING, ONET, PNET, RNET};
-use crate::options::{DetectionOptions, PictureOptions, Reader, check_pyramid};
+use crate::options::{DetectionOptions, PictureOptions, check_pyramid};
 use crate::request::{Common, Pictures};
 use crate::servable::{Kind, Pipeline, ragged, rows, wanted_outputs};
 
@@ -43,7 +44,7 @@ impl PipelineFactory for FacePipeline {
     }
 
     fn build(&self, source: PipelineSource) -> Result<Arc<dyn Servable>, LoadError> {
-        let mut reader = Reader::new(&source.options);
+        let mut reader = OptionReader::new(&source.options);
         let (options, pictures) = (DetectionOptions::read(&mut reader)?, PictureOptions::read(&mut reader)?);
         reader.finish()?;
         check_pyramid(&options, &pictures)?;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    DType, Dim, InferFuture, LoadError, PipelineFactory, PipelineSource, Refusal, Servable, Tensor, TensorSpec, Wanted,
+    DType, Dim, InferFuture, LoadError, OptionReader, PipelineFactory, PipelineSource, Refusal, Servable, Tensor,
+    TensorSpec, Wanted,
 };
 
 use crate::budget::PictureBudget;
 use crate::embedder::{EMBEDDING_LEN, Embedder};
 use crate::networks::EMBEDDING;
-use crate::options::{PictureOptions, Reader};
+use crate::options::PictureOptions;
 use crate::request::{Common, Pictures};
 use crate::servable::{Kind, Pipeline, rows, wanted_outputs};
 
@@ -37,7 +38,7 @@ impl PipelineFactory for FaceRecognition {
     }
 
     fn build(&self, source: PipelineSource) -> Result<Arc<dyn Servable>, LoadError> {
-        let mut reader = Reader::new(&source.options);
+        let mut reader = OptionReader::new(&source.options);
         let pictures = PictureOptions::read(&mut reader)?;
         reader.finish()?;
         let common = Common::new(&source, &[&EMBEDDING], pictures, &self.budget)?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use millrace_core::{DType, Dim, LoadError, LoadErrorKind, Quoted, TensorSpec};
+use millrace_core::{DType, Dim, LoadError, LoadErrorKind, Quoted, TensorSpec, nearest};
 
 use super::{ImageAdapter, Resize, Values};
 use crate::{Color, Filter, Layout, Limits, MAX_SIDE, Normalization, PixelFormat};
@@ -94,7 +94,7 @@ impl Options<'_> {
 
     fn check_keys(&self) -> Result<(), LoadError> {
         let Some(unknown) = self.texts.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(()) };
-        let hint = match nearest(unknown) {
+        let hint = match nearest(unknown, KEYS) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("expected one of {}", KEYS.join(", ")),
         };
@@ -311,24 +311,4 @@ fn list<T: FromStr>(text: &str) -> Option<Vec<T>> {
     let inside = plain.trim().strip_prefix('[')?.strip_suffix(']')?.trim();
     let inside = inside.strip_suffix(',').unwrap_or(inside);
     inside.split(',').map(number).collect()
-}
-
-/// The known key that looks most like `wrong`, if one is near.
-fn nearest(wrong: &str) -> Option<&'static str> {
-    let near = KEYS.into_iter().map(|key| (distance(wrong, key), key)).min()?;
-    (near.0 <= 1 + near.1.len() / 4).then_some(near.1)
-}
-
-/// How many letters must be changed, added or dropped. Foreign text is cut first: no known key is that long.
-fn distance(wrong: &str, key: &str) -> usize {
-    let mut row: Vec<usize> = (0..=key.len()).collect();
-    for (i, letter) in wrong.chars().take(40).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in key.chars().enumerate() {
-            let changed = diagonal + usize::from(letter != other);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().unwrap_or(usize::MAX)
 }
