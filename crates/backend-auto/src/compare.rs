@@ -1,0 +1,385 @@
+//! Whether two engines gave the same answer.
+//!
+//! No two engines round alike: sums are taken in another order, and each step of a network carries the error on. What is
+//! tolerated therefore grows with the size of an output's values, and with the coarseness of the numbers in which the
+//! model computes. Everything that is not a number computed so must be equal, with one exception: a label that goes with
+//! scores may differ where the two best scores are as good as equal.
+
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use millrace_core::{DType, ModelFacts, OutputDifference, PartOutputs, Signature, Tensor};
+
+/// How coarsely a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Precision {
+    Double,
+    Single,
+    Half,
+    Brain,
+    Quantised,
+}
+
+/// What is tolerated for a value `v` of an output whose largest absolute value is `m`: `floor + scale × m + value × |v|`.
+#[derive(Debug, Clone, Copy)]
+struct Tolerance {
+    floor: f64,
+    scale: f64,
+    value: f64,
+}
+
+impl Precision {
+    /// The coarsest that `facts` tell of.
+    pub(crate) fn of<'a>(facts: impl IntoIterator<Item = &'a ModelFacts>) -> Self {
+        let quantises = |name: &str| {
+            name.starts_with("QLinear")
+                || name.ends_with("QuantizeLinear")
+                || matches!(name, "MatMulInteger" | "ConvInteger" | "MatMulNBits" | "DynamicQuantizeMatMul")
+        };
+        let mut coarsest = Self::Single;
+        for facts in facts {
+            let types = |wanted: &[&str]| facts.weight_types.keys().any(|name| wanted.contains(&name.as_str()));
+            let found = if facts.operators.keys().any(|name| quantises(name.rsplit('.').next().unwrap_or(name))) {
+                Self::Quantised
+            } else if types(&["BF16"]) {
+                Self::Brain
+            } else if types(&["FP16"]) {
+                Self::Half
+            } else {
+                Self::Single
+            };
+            coarsest = coarsest.max(found);
+        }
+        coarsest
+    }
+
+    /// For an output of `dtype`: a narrow output is no more exact than its own numbers are.
+    fn tolerance(self, dtype: DType) -> Tolerance {
+        let own = match dtype {
+            DType::Fp16 => Self::Half,
+            DType::Bf16 => Self::Brain,
+            DType::Fp64 if self == Self::Single => Self::Double,
+            _ => self,
+        };
+        let coarser = if own == Self::Double { own } else { own.max(self) };
+        match coarser {
+            // Weights are often FP32 even where an output is FP64, so this is not the precision of doubles.
+            Self::Double => Tolerance { floor: 1e-6, scale: 1e-5, value: 1e-4 },
+            Self::Single => Tolerance { floor: 1e-5, scale: 1e-4, value: 1e-3 },
+            Self::Half => Tolerance { floor: 1e-4, scale: 1e-2, value: 1e-2 },
+            Self::Brain => Tolerance { floor: 1e-4, scale: 5e-2, value: 5e-2 },
+            Self::Quantised => Tolerance { floor: 1e-4, scale: 1e-1, value: 5e-2 },
+        }
+    }
+}
+
+/// Compares answers, run after run.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    precision: Precision,
+    /// The largest absolute value of each output as expected so far: a single row may happen to be near zero.
+    scales: Vec<f64>,
+}
+
+impl Comparison {
+    pub(crate) fn new(precision: Precision, signature: &Signature) -> Self {
+        Self { precision, scales: vec![0.0; signature.outputs().len()] }
+    }
+
+    /// Learns how large values are from what is expected.
+    pub(crate) fn learn(&mut self, expected: &PartOutputs) {
+        for (scale, output) in self.scales.iter_mut().zip(expected) {
+            let numbers = output.as_ref().and_then(numbers).unwrap_or_default();
+            *scale = numbers.into_iter().filter(|value| value.is_finite()).map(f64::abs).fold(*scale, f64::max);
+        }
+    }
+
+    /// The largest difference of `got` to `expected`; `None` where there are no numbers.
+    ///
+    /// # Errors
+    /// Which output differs beyond tolerance, where and by how much, in words.
+    pub(crate) fn compare(
+        &self,
+        signature: &Signature,
+        expected: &PartOutputs,
+        got: &PartOutputs,
+    ) -> Result<Option<OutputDifference>, String> {
+        let ties = self.ties(signature, expected);
+        let mut worst: Option<(f64, OutputDifference)> = None;
+        for (index, spec) in signature.outputs().iter().enumerate() {
+            let (Some(one), Some(other)) =
+                (expected.get(index).and_then(Option::as_ref), got.get(index).and_then(Option::as_ref))
+            else {
+                continue;
+            };
+            let found = self.output(index, &spec.name, one, other, &ties)?;
+            if let Some((severity, difference)) = found
+                && worst.as_ref().is_none_or(|(before, _)| severity > *before)
+            {
+                worst = Some((severity, difference));
+            }
+        }
+        Ok(worst.map(|(_, difference)| difference))
+    }
+
+    fn output(
+        &self,
+        index: usize,
+        name: &Arc<str>,
+        expected: &Tensor,
+        got: &Tensor,
+        ties: &[bool],
+    ) -> Result<Option<(f64, OutputDifference)>, String> {
+        if expected.dtype() != got.dtype() || expected.shape() != got.shape() {
+            return Err(format!("output `{name}` is {got:?}, expected {expected:?}"));
+        }
+        let sizes = expected.shape();
+        let is_tied = |element: usize| ties.get(element).is_some_and(|tied| *tied) && sizes.row_elements() == 1;
+        let Some((one, other)) = numbers(expected).zip(numbers(got)) else {
+            let (one, other) = (expected.strings(), got.strings());
+            let pairs = one
+                .into_iter()
+                .flat_map(millrace_core::Strings::iter)
+                .zip(other.into_iter().flat_map(millrace_core::Strings::iter));
+            return match pairs.enumerate().find(|(element, (one, other))| one != other && !is_tied(*element)) {
+                Some((element, (one, other))) => Err(format!(
+                    "output `{name}`: element {} is {}, expected {}",
+                    place(sizes, element),
+                    quoted(other),
+                    quoted(one)
+                )),
+                None => Ok(None),
+            };
+        };
+        let tolerance = self.precision.tolerance(expected.dtype());
+        let is_exact = !is_float(expected.dtype());
+        let steps = if self.precision == Precision::Quantised && matches!(expected.dtype(), DType::Int8 | DType::Uint8)
+        {
+            // Values that are quantised themselves: what rounds another way is one step off, and then perhaps another.
+            3.0
+        } else {
+            0.0
+        };
+        let scale = self.scales[index];
+        // The place where the difference is largest as measured by what is tolerated there.
+        let (mut severity, mut at, mut largest) = (0.0_f64, 0, 0.0_f64);
+        for (element, (one, other)) in one.iter().zip(&other).enumerate() {
+            let difference = difference(*one, *other);
+            let allowed =
+                if is_exact { steps } else { tolerance.floor + tolerance.scale * scale + tolerance.value * one.abs() };
+            if is_exact && difference > allowed && is_tied(element) {
+                continue;
+            }
+            largest = largest.max(difference);
+            let share = match difference {
+                0.0 => 0.0,
+                _ if difference.is_infinite() || allowed <= 0.0 => f64::INFINITY,
+                _ => difference / allowed,
+            };
+            if share > severity {
+                (severity, at) = (share, element);
+            }
+        }
+        if severity > 1.0 {
+            return Err(format!(
+                "output `{name}`: element {} is {}, expected {}; the largest difference is {largest:.3e}",
+                place(sizes, at),
+                other[at],
+                one[at]
+            ));
+        }
+        Ok(Some((severity, OutputDifference { output: Arc::clone(name), largest, scale })))
+    }
+
+    /// For each row, whether the two best of some scores are as good as equal.
+    fn ties(&self, signature: &Signature, expected: &PartOutputs) -> Vec<bool> {
+        let mut ties = Vec::new();
+        for (index, spec) in signature.outputs().iter().enumerate() {
+            let Some(scores) = expected.get(index).and_then(Option::as_ref).filter(|tensor| is_float(tensor.dtype()))
+            else {
+                continue;
+            };
+            let (width, Some(values)) = (scores.shape().row_elements(), numbers(scores)) else { continue };
+            if scores.shape().len() != 2 || width < 2 {
+                continue;
+            }
+            let tolerance = self.precision.tolerance(spec.dtype);
+            ties.resize(ties.len().max(values.len() / width), false);
+            for (tie, row) in ties.iter_mut().zip(values.chunks_exact(width)) {
+                let mut sorted = row.to_vec();
+                sorted.sort_by(|one, other| other.total_cmp(one));
+                let allowed =
+                    tolerance.floor + tolerance.scale * self.scales[index] + tolerance.value * sorted[0].abs();
+                *tie |= sorted[0] - sorted[1] <= 2.0 * allowed;
+            }
+        }
+        ties
+    }
+}
+
+/// Equal infinities and two NaNs are no difference; a NaN beside a number is an infinite one.
+fn difference(one: f64, other: f64) -> f64 {
+    if one == other || (one.is_nan() && other.is_nan()) {
+        return 0.0;
+    }
+    let difference = (one - other).abs();
+    if difference.is_nan() { f64::INFINITY } else { difference }
+}
+
+pub(crate) fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::Fp16 | DType::Bf16 | DType::Fp32 | DType::Fp64)
+}
+
+/// The elements as numbers; `None` for strings. Whole numbers beyond 2^53 lose their last digits.
+pub(crate) fn numbers(tensor: &Tensor) -> Option<Vec<f64>> {
+    macro_rules! read {
+        ($type:ty, $convert:expr) => {
+            tensor.elements::<$type>().ok()?.iter().copied().map($convert).collect()
+        };
+    }
+    #[expect(clippy::cast_precision_loss, reason = "for differences and messages; sixteen digits will do")]
+    Some(match tensor.dtype() {
+        DType::Bool => read!(bool, |value| f64::from(u8::from(value))),
+        DType::Uint8 => read!(u8, f64::from),
+        DType::Uint16 => read!(u16, f64::from),
+        DType::Uint32 => read!(u32, f64::from),
+        DType::Uint64 => read!(u64, |value| value as f64),
+        DType::Int8 => read!(i8, f64::from),
+        DType::Int16 => read!(i16, f64::from),
+        DType::Int32 => read!(i32, f64::from),
+        DType::Int64 => read!(i64, |value| value as f64),
+        DType::Fp16 => read!(f16, |value| value.to_f64()),
+        DType::Bf16 => read!(bf16, |value| value.to_f64()),
+        DType::Fp32 => read!(f32, f64::from),
+        DType::Fp64 => read!(f64, |value| value),
+        DType::Bytes => return None,
+    })
+}
+
+/// The indices of an element, such as `[0,3]`.
+fn place(sizes: &[usize], element: usize) -> String {
+    let mut rest = element;
+    let mut indices: Vec<String> = Vec::new();
+    for size in sizes.iter().rev() {
+        indices.push((rest % size.max(&1)).to_string());
+        rest /= size.max(&1);
+    }
+    indices.reverse();
+    format!("[{}]", indices.join(","))
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    millrace_core::Quoted(&String::from_utf8_lossy(bytes)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::{DType, Dim, ModelFacts, PartOutputs, Signature, Tensor, TensorSpec};
+
+    use super::{Comparison, Precision};
+
+    /// A signature with the outputs' dtypes and shapes.
+    fn signature(outputs: &[Tensor]) -> Signature {
+        let spec = |(index, tensor): (usize, &Tensor)| {
+            let dims: Vec<Dim> = tensor.shape().iter().map(|size| Dim::Fixed(*size)).collect();
+            TensorSpec::new(format!("y{index}"), tensor.dtype(), dims)
+        };
+        let input = TensorSpec::new("x", DType::Fp32, vec![Dim::Fixed(1)]);
+        Signature::new(vec![input], outputs.iter().enumerate().map(spec).collect()).unwrap()
+    }
+
+    /// The largest difference, or the complaint.
+    fn check(precision: Precision, expected: &[Tensor], got: &[Tensor]) -> Result<f64, String> {
+        let signature = signature(expected);
+        let list = |tensors: &[Tensor]| tensors.iter().cloned().map(Some).collect::<PartOutputs>();
+        let mut comparison = Comparison::new(precision, &signature);
+        comparison.learn(&list(expected));
+        let found = comparison.compare(&signature, &list(expected), &list(got))?;
+        Ok(found.map_or(0.0, |difference| difference.largest))
+    }
+
+    fn floats(sizes: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_vec(sizes, values.to_vec()).unwrap()
+    }
+
+    fn labels(values: &[i64]) -> Tensor {
+        Tensor::from_vec(&[values.len()], values.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn rounding_is_tolerated_and_an_error_is_told_with_its_place() {
+        let expected = floats(&[2, 2], &[1.0, -2.0, 3.0, 0.001]);
+        let close = floats(&[2, 2], &[1.0, -2.000_01, 3.0, 0.001]);
+        let difference = check(Precision::Single, std::slice::from_ref(&expected), &[close]).unwrap();
+        assert!((difference - 1e-5).abs() < 1e-6, "{difference}");
+        let wrong = floats(&[2, 2], &[1.0, -2.0, 3.0, 0.011]);
+        let text = check(Precision::Single, &[expected], &[wrong]).unwrap_err();
+        assert_eq!(
+            text,
+            "output `y0`: element [1,1] is 0.010999999940395355, expected 0.0010000000474974513; the largest difference is 1.000e-2"
+        );
+    }
+
+    #[test]
+    fn coarser_numbers_are_given_more_room() {
+        let (expected, other) = ([floats(&[3], &[1.0, 5.0, -2.0])], [floats(&[3], &[1.04, 5.0, -2.0])]);
+        assert!(check(Precision::Single, &expected, &other).is_err());
+        assert!(check(Precision::Half, &expected, &other).is_ok());
+        assert!(check(Precision::Quantised, &expected, &[floats(&[3], &[1.5, 5.0, -2.0])]).is_ok());
+        assert!(check(Precision::Quantised, &expected, &[floats(&[3], &[2.0, 5.0, -2.0])]).is_err());
+        assert!(check(Precision::Quantised, &expected, &[floats(&[3], &[1.0, -5.0, -2.0])]).is_err());
+    }
+
+    #[test]
+    fn nothing_but_nan_equals_nan_and_infinities_have_signs() {
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        let expected = [floats(&[3], &special)];
+        assert!(check(Precision::Single, &expected, &expected).is_ok());
+        for wrong in
+            [[1.0, special[1], special[2]], [special[0], 1.0, special[2]], [special[0], special[1], special[1]]]
+        {
+            assert!(check(Precision::Single, &expected, &[floats(&[3], &wrong)]).is_err(), "{wrong:?}");
+        }
+        assert!(check(Precision::Quantised, &[floats(&[1], &[1.0])], &[floats(&[1], &[f32::NAN])]).is_err());
+    }
+
+    #[test]
+    fn labels_are_equal_but_where_scores_tie() {
+        let scores = floats(&[2, 3], &[0.2, 0.5, 0.5, 0.1, 0.8, 0.1]);
+        let expected = [labels(&[1, 1]), scores.clone()];
+        assert!(check(Precision::Single, &expected, &[labels(&[2, 1]), scores.clone()]).is_ok());
+        let text = check(Precision::Single, &expected, &[labels(&[1, 0]), scores.clone()]).unwrap_err();
+        assert!(text.starts_with("output `y0`: element [1] is 0, expected 1"), "{text}");
+        let words = |words: [&str; 2]| Tensor::from_strings(&[2], words.into_iter().collect()).unwrap();
+        let expected = [words(["b", "b"]), scores.clone()];
+        assert!(check(Precision::Single, &expected, &[words(["c", "b"]), scores.clone()]).is_ok());
+        let text = check(Precision::Single, &expected, &[words(["b", "c"]), scores]).unwrap_err();
+        assert_eq!(text, "output `y0`: element [1] is `c`, expected `b`");
+    }
+
+    #[test]
+    fn shapes_and_whole_numbers_are_exact() {
+        let text = check(Precision::Single, &[labels(&[1, 2])], &[labels(&[1])]).unwrap_err();
+        assert_eq!(text, "output `y0` is INT64[1], expected INT64[2]");
+        assert!(check(Precision::Quantised, &[labels(&[100])], &[labels(&[101])]).is_err());
+        let steps = |value: u8| [Tensor::from_vec(&[1], vec![value]).unwrap()];
+        assert!(check(Precision::Quantised, &steps(100), &steps(103)).is_ok());
+        assert!(check(Precision::Quantised, &steps(100), &steps(104)).is_err());
+        assert!(check(Precision::Single, &steps(100), &steps(101)).is_err());
+    }
+
+    #[test]
+    fn the_coarsest_part_of_a_model_decides() {
+        let facts = |types: &[&str], operators: &[&str]| ModelFacts {
+            weight_types: types.iter().map(|name| ((*name).to_owned(), 1)).collect(),
+            operators: operators.iter().map(|name| ((*name).to_owned(), 1)).collect(),
+            ..ModelFacts::default()
+        };
+        assert_eq!(Precision::of(&[]), Precision::Single);
+        assert_eq!(Precision::of(&[facts(&["FP32", "INT64"], &["Conv"])]), Precision::Single);
+        assert_eq!(Precision::of(&[facts(&["FP32", "FP16"], &["Conv"])]), Precision::Half);
+        assert_eq!(Precision::of(&[facts(&["BF16", "FP16"], &["Conv"])]), Precision::Brain);
+        assert_eq!(Precision::of(&[facts(&["FP32"], &[]), facts(&[], &["QLinearConv"])]), Precision::Quantised);
+        assert_eq!(Precision::of(&[facts(&["INT8"], &["DequantizeLinear", "QuantizeLinear"])]), Precision::Quantised);
+    }
+}

@@ -1,0 +1,336 @@
+//! What engines are tried with: requests that an operator recorded, or invented ones, the same at every load.
+//!
+//! Invented data is varied, because engines that are wrong are often right on zeros. It stays small for networks, where
+//! large values would blow rounding up into a difference, and is spread over magnitudes for trees, whose thresholds are
+//! anywhere. Where an engine refuses it (a token beyond the vocabulary, a category that is not known), tamer data is
+//! tried: see [`Fill`].
+
+use half::{bf16, f16};
+use millrace_core::{DType, Dim, Element, Signature, Tensor, TensorError, TensorList, TensorSpec};
+
+/// Inputs beyond this size are not worth inventing.
+const LARGEST: usize = 64 << 20;
+/// Different rows of a batch; larger batches repeat them.
+pub(crate) const ROWS: usize = 8;
+
+/// How tame invented data is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Numbers around zero, whole numbers below 64, short words.
+    Varied,
+    /// Numbers between 0 and 1, whole numbers 0 or 1.
+    Small,
+    Zeros,
+    Ones,
+}
+
+impl Fill {
+    /// In the order in which they are tried.
+    pub(crate) const ALL: [Self; 4] = [Self::Varied, Self::Small, Self::Zeros, Self::Ones];
+}
+
+/// Over which magnitudes invented numbers go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// About one: what networks are trained on.
+    Narrow,
+    /// From a tenth to ten thousand.
+    Wide,
+}
+
+/// Requests to try a model with, all of one group.
+#[derive(Debug, Clone)]
+pub(crate) struct Data {
+    /// Of a batched model: one row each. Of any other: one request each.
+    pool: Vec<TensorList>,
+    is_batched: bool,
+}
+
+impl Data {
+    /// Recorded requests, of those the group of the first.
+    pub(crate) fn recorded(signature: &Signature, requests: Vec<TensorList>) -> Option<Self> {
+        let mut pool = Vec::new();
+        let mut group = None;
+        for inputs in requests {
+            let Ok(admission) = signature.check(&inputs) else { continue };
+            if *group.get_or_insert_with(|| admission.group.clone()) != admission.group {
+                continue;
+            }
+            if signature.is_batched() {
+                let row = |row: usize| inputs.iter().map(|input| input.rows(row..row + 1)).collect();
+                pool.extend((0..admission.rows).map(row));
+            } else {
+                pool.push(inputs);
+            }
+        }
+        group.map(|_| Self { pool, is_batched: signature.is_batched() })
+    }
+
+    /// `count` invented requests, of one row where there are rows, whose open axes are such that `admits` says yes.
+    pub(crate) fn invented(
+        signature: &Signature,
+        fill: Fill,
+        spread: Spread,
+        count: usize,
+        admits: impl Fn(&TensorList) -> bool,
+    ) -> Option<Self> {
+        for &size in open_sizes(signature) {
+            let mut random = Random::default();
+            let request = |random: &mut Random| request(signature, size, fill, spread, random);
+            let Some(first) = request(&mut random) else { continue };
+            if signature.check(&first).is_err() || !admits(&first) {
+                continue;
+            }
+            let mut pool = vec![first];
+            pool.extend((1..count).map_while(|_| request(&mut random)));
+            return Some(Self { pool, is_batched: signature.is_batched() });
+        }
+        None
+    }
+
+    /// The inputs of a run of `rows` rows; of a model without rows, its first request. `None` where they would be too large.
+    pub(crate) fn inputs(&self, rows: usize) -> Option<TensorList> {
+        let first = self.pool.first()?;
+        if !self.is_batched {
+            return Some(first.clone());
+        }
+        let bytes: usize = first.iter().map(Tensor::n_bytes).sum();
+        if bytes.checked_mul(rows)? > LARGEST {
+            return None;
+        }
+        (0..first.len())
+            .map(|input| {
+                let rows: Vec<Tensor> = self.pool.iter().cycle().take(rows).map(|row| row[input].clone()).collect();
+                Tensor::concat(&rows).ok()
+            })
+            .collect()
+    }
+
+    /// Each single row, or each request of a model without rows; at least one.
+    pub(crate) fn all(&self) -> &[TensorList] {
+        &self.pool
+    }
+}
+
+/// Sizes to try for axes that are open, the most telling first: pictures are large, sequences are not.
+fn open_sizes(signature: &Signature) -> &'static [usize] {
+    let open = |spec: &TensorSpec| {
+        let own = spec.shape.iter().enumerate().filter(|(axis, _)| spec.batch_axis != Some(*axis));
+        own.filter(|(_, dim)| matches!(dim, Dim::Symbol(_))).count()
+    };
+    if signature.symbols().is_empty() {
+        &[1]
+    } else if signature.inputs().iter().any(|spec| open(spec) >= 2) {
+        &[224, 128, 64, 32, 8, 1]
+    } else {
+        &[32, 8, 1, 128, 224]
+    }
+}
+
+/// One request: one row where there are rows.
+fn request(signature: &Signature, open: usize, fill: Fill, spread: Spread, random: &mut Random) -> Option<TensorList> {
+    let mut left = LARGEST;
+    let mut inputs = TensorList::new();
+    for spec in signature.inputs() {
+        let size = |(axis, dim): (usize, &Dim)| match dim {
+            _ if spec.batch_axis == Some(axis) => Some(1),
+            Dim::Fixed(size) => Some(*size),
+            Dim::Symbol(_) => Some(open),
+            Dim::Expr(_) | Dim::Unknown => None,
+        };
+        let sizes: Vec<usize> = spec.shape.iter().enumerate().map(size).collect::<Option<_>>()?;
+        let elements = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))?;
+        left = left.checked_sub(elements.checked_mul(spec.dtype.size().unwrap_or(16))?)?;
+        inputs.push(tensor(spec, &sizes, elements, fill, spread, random)?.ok()?);
+    }
+    Some(inputs)
+}
+
+/// One input. `None` for a dtype that cannot be invented.
+fn tensor(
+    spec: &TensorSpec,
+    sizes: &[usize],
+    elements: usize,
+    fill: Fill,
+    spread: Spread,
+    random: &mut Random,
+) -> Option<Result<Tensor, TensorError>> {
+    const WORDS: [&str; 8] = ["a", "b", "c", "yes", "no", "0", "1", "x y"];
+    let whole = |random: &mut Random| match fill {
+        Fill::Zeros => 0_u8,
+        Fill::Ones => 1,
+        Fill::Small => u8::from(random.coin()),
+        Fill::Varied => whole(spec, sizes.len(), random),
+    };
+    let number = |random: &mut Random| match fill {
+        Fill::Zeros => 0.0,
+        Fill::Ones => 1.0,
+        Fill::Small => random.fraction(),
+        Fill::Varied => random.number(spread),
+    };
+    macro_rules! made {
+        ($type:ty, $value:expr, $convert:expr) => {
+            vector::<$type>(sizes, (0..elements).map(|_| $convert($value(random))).collect())
+        };
+    }
+    Some(match spec.dtype {
+        DType::Bool => made!(bool, whole, |value| value % 2 == 1),
+        DType::Uint8 => made!(u8, whole, |value| value),
+        DType::Uint16 => made!(u16, whole, u16::from),
+        DType::Uint32 => made!(u32, whole, u32::from),
+        DType::Uint64 => made!(u64, whole, u64::from),
+        DType::Int8 => made!(i8, whole, |value: u8| i8::try_from(value % 64).unwrap_or_default()),
+        DType::Int16 => made!(i16, whole, i16::from),
+        DType::Int32 => made!(i32, whole, i32::from),
+        DType::Int64 => made!(i64, whole, i64::from),
+        DType::Fp16 => made!(f16, number, f16::from_f32),
+        DType::Bf16 => made!(bf16, number, bf16::from_f32),
+        DType::Fp32 => made!(f32, number, |value| value),
+        DType::Fp64 => made!(f64, number, f64::from),
+        DType::Bytes => {
+            let word = |random: &mut Random| match fill {
+                Fill::Zeros => "",
+                Fill::Ones => "1",
+                Fill::Small => ["0", "1"][usize::from(random.coin())],
+                Fill::Varied => WORDS[usize::from(random.below(8))],
+            };
+            Tensor::from_strings(sizes, (0..elements).map(|_| word(random)).collect())
+        }
+    })
+}
+
+fn vector<T: Element>(sizes: &[usize], elements: Vec<T>) -> Result<Tensor, TensorError> {
+    Tensor::from_vec(sizes, elements)
+}
+
+/// A whole number that most models take: a pixel, a token, a mark. A mask of which nothing is masked changes nothing but
+/// what a model does with it.
+fn whole(spec: &TensorSpec, rank: usize, random: &mut Random) -> u8 {
+    let name = spec.name.to_ascii_lowercase();
+    if name.contains("mask") {
+        1
+    } else if name.contains("type") || name.contains("segment") {
+        u8::from(random.coin())
+    } else if rank >= 3 && spec.dtype == DType::Uint8 {
+        random.below(255)
+    } else {
+        random.below(64)
+    }
+}
+
+/// Values without a pattern, the same at every load.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Default for Random {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Random {
+    /// Marsaglia's xorshift: what is wanted is variety, not secrecy.
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn coin(&mut self) -> bool {
+        self.next() >> 63 == 1
+    }
+
+    /// Below `end`.
+    fn below(&mut self, end: u8) -> u8 {
+        u8::try_from((self.next() >> 32) % u64::from(end)).unwrap_or_default()
+    }
+
+    /// From zero to below one.
+    fn fraction(&mut self) -> f32 {
+        let high = u16::try_from(self.next() >> 48).unwrap_or_default();
+        f32::from(high) / 65_536.0
+    }
+
+    fn number(&mut self, spread: Spread) -> f32 {
+        // Three add up to something like a bell, between -3 and 3.
+        let bell = 2.0 * (self.fraction() + self.fraction() + self.fraction()) - 3.0;
+        match spread {
+            Spread::Narrow => bell,
+            Spread::Wide => bell * 10_f32.powi(i32::from(self.below(6)) - 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_core::{DType, Dim, Signature, Tensor, TensorList, TensorSpec};
+
+    use super::{Data, Fill, Spread};
+
+    fn signature(dtype: DType, shape: &[Dim]) -> Signature {
+        let spec = |name| TensorSpec::new(name, dtype, shape.to_vec());
+        Signature::new(vec![spec("x")], vec![spec("y")]).unwrap()
+    }
+
+    fn invented(signature: &Signature, fill: Fill) -> Data {
+        Data::invented(signature, fill, Spread::Narrow, 8, |_| true).unwrap()
+    }
+
+    #[test]
+    fn every_dtype_can_be_invented_at_every_tameness_and_fits() {
+        for dtype in DType::ALL {
+            for fill in Fill::ALL {
+                let signature = signature(dtype, &[Dim::symbol("N"), Dim::Fixed(3)]);
+                let inputs = invented(&signature, fill).inputs(5).unwrap();
+                assert_eq!(signature.check(&inputs).unwrap().rows, 5, "{dtype} {fill:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_differ_and_are_the_same_at_every_load() {
+        let signature = signature(DType::Fp32, &[Dim::symbol("N"), Dim::Fixed(4)]);
+        let first = invented(&signature, Fill::Varied);
+        let inputs = first.inputs(8).unwrap();
+        let rows: Vec<Vec<u8>> = (0..8).map(|row| inputs[0].rows(row..row + 1).bytes().unwrap().to_vec()).collect();
+        let distinct: std::collections::BTreeSet<&Vec<u8>> = rows.iter().collect();
+        assert_eq!(distinct.len(), 8);
+        assert_eq!(invented(&signature, Fill::Varied).inputs(8).unwrap()[0], inputs[0]);
+        let many = first.inputs(20).unwrap();
+        assert_eq!(many[0].rows(8..16), inputs[0]);
+    }
+
+    #[test]
+    fn open_axes_get_the_first_size_that_is_admitted() {
+        let sequence = signature(DType::Int64, &[Dim::symbol("N"), Dim::symbol("S")]);
+        assert_eq!(invented(&sequence, Fill::Varied).inputs(2).unwrap()[0].shape().to_vec(), [2, 32]);
+        let picture = signature(DType::Fp32, &[Dim::symbol("N"), Dim::Fixed(1), Dim::symbol("H"), Dim::symbol("W")]);
+        let small = |inputs: &TensorList| inputs[0].n_bytes() < 10_000;
+        let data = Data::invented(&picture, Fill::Varied, Spread::Narrow, 8, small).unwrap();
+        assert_eq!(data.inputs(1).unwrap()[0].shape().to_vec(), [1, 1, 32, 32]);
+        assert!(Data::invented(&picture, Fill::Varied, Spread::Narrow, 8, |_| false).is_none());
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_made() {
+        let huge = signature(DType::Fp32, &[Dim::symbol("N"), Dim::Fixed(1 << 24)]);
+        let data = invented(&huge, Fill::Zeros);
+        assert!(data.inputs(1).is_some() && data.inputs(2).is_none());
+        let larger = signature(DType::Fp32, &[Dim::Fixed(1 << 20), Dim::Fixed(1 << 20)]);
+        assert!(Data::invented(&larger, Fill::Zeros, Spread::Narrow, 8, |_| true).is_none());
+    }
+
+    #[test]
+    fn recorded_requests_of_one_group_become_rows() {
+        let signature = signature(DType::Fp32, &[Dim::symbol("N"), Dim::symbol("S")]);
+        let request = |sizes: &[usize]| {
+            let elements = sizes.iter().product::<usize>();
+            TensorList::from_iter([Tensor::from_vec(sizes, vec![elements as f32; elements]).unwrap()])
+        };
+        let data = Data::recorded(&signature, vec![request(&[2, 3]), request(&[1, 5]), request(&[1, 3])]).unwrap();
+        let inputs = data.inputs(3).unwrap();
+        assert_eq!(inputs[0].elements::<f32>().unwrap().as_ref(), [6.0, 6.0, 6.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0]);
+        assert!(Data::recorded(&signature, vec![]).is_none());
+    }
+}
