@@ -44,7 +44,9 @@ pub use adapted::TENSORS;
 pub use batch_overrides::{BatchOverrides, BatchOverridesError};
 pub use config::{ListedModel, ModelSet, RegistryConfig, RetryConfig};
 pub use error::RegistryError;
-pub use metrics::{LOAD_FAILURES, LOAD_SECONDS, MEMORY_BYTES, VERSIONS, describe_metrics};
+pub use metrics::{
+    ENGINE_CHOSEN, ENGINE_TRIAL_SECONDS, LOAD_FAILURES, LOAD_SECONDS, MEMORY_BYTES, VERSIONS, describe_metrics,
+};
 pub use model_config::{
     InputConfig, ModelConfig, PipelineConfig, VersionPolicy, WarmupConfig, WarmupInput, WarmupRequest,
 };

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
-    Backend, Code, LoadError, LoadErrorKind, ModelFiles, ModelSource, Signature, Signatures, VersionFailure,
+    Backend, Code, EngineChoice, LoadError, LoadErrorKind, ModelFiles, ModelSource, Signature, Signatures,
+    VersionFailure,
 };
 
 use crate::adapted::{self, Adapted, Turner};
@@ -108,6 +109,7 @@ impl Workshop {
             Ok((name, servable)) => {
                 let built = Built {
                     backend: Arc::from(name),
+                    choice: None,
                     signatures: Arc::new(servable.signatures().clone()),
                     serving: Serving::Pipeline(Pipeline::new(servable)),
                     memory: 0,
@@ -155,7 +157,7 @@ impl Workshop {
             files: visible(order, files)?,
             memory_budget: order.memory,
             options: order.config.options.clone(),
-            samples: None,
+            samples: warmup::samples(&order.config.warmup),
         };
         let backend = self.choose(order, &source)?;
         let model = backend.load(&source)?;
@@ -175,6 +177,8 @@ impl Workshop {
             Waiting::Learned | Waiting::LearnedWithin(_) => None,
         };
         let (network, memory) = (model.signature().clone(), model.memory_bytes());
+        let choice = model.facts().choice;
+        let backend = choice.as_ref().map_or_else(|| Arc::from(backend.name()), |choice| Arc::from(choice.names()));
         let turner = declared
             .is_some()
             .then(|| Turner::new(adapters, Arc::new(self.pool.clone()), order.model.clone(), &config));
@@ -184,7 +188,7 @@ impl Workshop {
             Some(turner) => Serving::Adapted(Adapted::new(queue, Arc::clone(&signatures), turner)),
             None => Serving::Queue(queue),
         };
-        Ok(Built { backend: Arc::from(backend.name()), signatures, serving, memory, max_batch_size, batch_delay })
+        Ok(Built { backend, choice, signatures, serving, memory, max_batch_size, batch_delay })
     }
 
     fn choose(&self, order: &LoadOrder, source: &ModelSource) -> Result<&Arc<dyn Backend>, LoadError> {
@@ -208,6 +212,7 @@ impl Workshop {
         self.series.load(&order.model, order.version, load_time.as_secs_f64());
         let facts = Facts {
             backend: built.backend,
+            choice: built.choice,
             signatures: Arc::clone(&built.signatures),
             memory: built.memory,
             load_time,
@@ -247,6 +252,7 @@ fn visible(order: &LoadOrder, files: &Arc<VersionFiles>) -> Result<Arc<dyn Model
 
 struct Built {
     backend: Arc<str>,
+    choice: Option<Arc<EngineChoice>>,
     signatures: Arc<Signatures>,
     serving: Serving,
     memory: u64,

@@ -376,4 +376,13 @@ fn report(series: &Series, name: &ModelName, before: Option<&ModelView>, view: O
     for (version, bytes) in view.into_iter().flat_map(ModelView::memory) {
         series.memory(name, version, bytes);
     }
+    for (version, choice) in before.into_iter().flat_map(ModelView::choices) {
+        let now = view.and_then(|view| view.choices().find(|(known, _)| *known == version));
+        if now.is_none_or(|(_, now)| now.ranges != choice.ranges) {
+            series.engines(name, version, choice, false);
+        }
+    }
+    for (version, choice) in view.into_iter().flat_map(ModelView::choices) {
+        series.engines(name, version, choice, true);
+    }
 }

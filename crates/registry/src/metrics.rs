@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use millrace_core::{ModelName, VersionState};
+use millrace_core::{EngineChoice, ModelName, VersionState};
 use parking_lot::Mutex;
 
 /// Seconds that loading and warming a version took; a histogram with labels `model` and `version`. Versions beyond
@@ -12,6 +12,12 @@ pub const LOAD_SECONDS: &str = "millrace_registry_load_seconds";
 pub const LOAD_FAILURES: &str = "millrace_registry_load_failures_total";
 /// Bytes of memory that a loaded version holds; a gauge with labels `model` and `version`, for as many versions.
 pub const MEMORY_BYTES: &str = "millrace_registry_memory_bytes";
+/// 1 for each engine that serves a loaded version, from so many rows of a run on; a gauge with labels `model`, `version`,
+/// `engine` and `rows_from`, for as many versions. Only where engines were chosen among.
+pub const ENGINE_CHOSEN: &str = "millrace_registry_engine_chosen";
+/// Seconds that trying the engines of a version took when it was measured; a gauge with labels `model` and `version`, for
+/// as many versions.
+pub const ENGINE_TRIAL_SECONDS: &str = "millrace_registry_engine_trial_seconds";
 /// How many versions of a model are in a state; a gauge with labels `model` and `state`.
 pub const VERSIONS: &str = "millrace_registry_versions";
 
@@ -58,6 +64,24 @@ impl Series {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are enough")]
         metrics::gauge!(MEMORY_BYTES, &labels).set(bytes as f64);
     }
+
+    /// Records which engines serve a version, or that they do no longer.
+    pub(crate) fn engines(&self, model: &ModelName, version: u64, choice: &EngineChoice, serves: bool) {
+        if !self.names(model, version) {
+            return;
+        }
+        for range in &choice.ranges {
+            let labels = [
+                ("model", model.to_string()),
+                ("version", version.to_string()),
+                ("engine", range.engine.to_string()),
+                ("rows_from", range.rows_from.to_string()),
+            ];
+            metrics::gauge!(ENGINE_CHOSEN, &labels).set(if serves { 1.0 } else { 0.0 });
+        }
+        let labels = [("model", model.to_string()), ("version", version.to_string())];
+        metrics::gauge!(ENGINE_TRIAL_SECONDS, &labels).set(if serves { choice.took.as_secs_f64() } else { 0.0 });
+    }
 }
 
 /// Tells the metrics recorder what the names mean. Call it once, after a recorder is installed.
@@ -65,6 +89,9 @@ pub fn describe_metrics() {
     metrics::describe_histogram!(LOAD_SECONDS, metrics::Unit::Seconds, "Time to load and warm a version");
     metrics::describe_counter!(LOAD_FAILURES, "Loads that failed");
     metrics::describe_gauge!(MEMORY_BYTES, metrics::Unit::Bytes, "Memory that a loaded version holds");
+    metrics::describe_gauge!(ENGINE_CHOSEN, "1 for each engine that serves a version, from so many rows of a run on");
+    let trial = "Time that trying the engines of a version took when it was measured";
+    metrics::describe_gauge!(ENGINE_TRIAL_SECONDS, metrics::Unit::Seconds, trial);
     metrics::describe_gauge!(VERSIONS, "Versions by state");
 }
 

@@ -35,7 +35,7 @@ impl Default for VersionPolicy {
 /// | key | default | meaning |
 /// |---|---|---|
 /// | `kind` | `"model"` | what the folder holds: a `"model"`, or a `"pipeline"` over other models |
-/// | `backend` | `"auto"` | the engine's name, or the first that recognises the files |
+/// | `backend` | `"auto"` | the engine's name, or whichever serves it best |
 /// | `versions` | `{ latest = 1 }` | `"all"`, `{ latest = 2 }` or `[1, 3]` |
 /// | `[aliases]` | none | `stable = 1`: names for versions; `default` decides which answers where none is asked for |
 /// | `[batching]` | the server's | see [`BatchOverrides`] for each key |
@@ -44,6 +44,7 @@ impl Default for VersionPolicy {
 /// | `[warmup] runs` | `1` | how often each |
 /// | `[limits] memory` | none | the most that loading one version may take, such as `"512MiB"` |
 /// | `[options]` | none | passed to the engine as it stands: strings, numbers, true or false |
+/// | `[options.ENGINE]` | none | the same for one engine among several |
 /// | `[inputs.NAME] kind` | | in which form callers give the input `NAME`; the other keys are that form's options |
 /// | `pipeline` | | which pipeline it is; only with `kind = "pipeline"`, as the next |
 /// | `[models]` | | `role = "model"`: the pipeline's models; also `"model:3"` for a version, `"model@stable"` for an alias |
@@ -185,8 +186,7 @@ impl ModelConfig {
             config.memory_limit = limits.get("memory").map(size).transpose()?;
         }
         if let Some(options) = root.get("options") {
-            let read = |(key, value): (&str, Value<'_>)| Ok((key.to_owned(), value.scalar()?));
-            config.options = options.table()?.entries().map(read).collect::<Result<_, ModelConfigError>>()?;
+            config.options = read_options(options.table()?)?;
         }
         if let Some(inputs) = root.get("inputs") {
             let read = |(name, value): (&str, Value<'_>)| Ok((name.to_owned(), input(value)?));
@@ -200,6 +200,21 @@ impl ModelConfig {
 const KEYS: [&str; 11] = [
     "kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options", "inputs", "pipeline", "models",
 ];
+
+/// Options by name; those of a table in them belong to the engine that it is named after, and are called `engine.option`.
+fn read_options(table: Table<'_>) -> Result<BTreeMap<String, String>, ModelConfigError> {
+    let mut options = BTreeMap::new();
+    for (key, value) in table.entries() {
+        if value.is_table() {
+            for (inner, value) in value.table()?.entries() {
+                options.insert(format!("{key}.{inner}"), value.scalar()?);
+            }
+        } else {
+            options.insert(key.to_owned(), value.scalar()?);
+        }
+    }
+    Ok(options)
+}
 
 fn input(value: Value<'_>) -> Result<InputConfig, ModelConfigError> {
     let table = value.table()?;

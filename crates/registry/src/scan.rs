@@ -278,7 +278,7 @@ impl Scanner {
         };
         let folder = match root.metadata(&name) {
             Ok(metadata) if !metadata.is_dir() => {
-                if Path::new(&name).extension().is_some_and(|extension| extension == "onnx") {
+                if Path::new(&name).extension().is_some_and(|extension| extension == "onnx" || extension == "ubj") {
                     let hint = "a model needs a folder per version, such as NAME/1/model.onnx";
                     scan.warnings.push(format!("{}: ignored: {hint}", Quoted(&shown(&name))));
                 }

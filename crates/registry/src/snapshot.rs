@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use millrace_core::{
-    Alias, Code, ModelName, ModelRef, ModelStatus, Quoted, Reason, Refusal, Servable, VersionChoice, VersionFailure,
-    VersionState, VersionStatus,
+    Alias, Code, EngineChoice, ModelName, ModelRef, ModelStatus, Quoted, Reason, Refusal, Servable, VersionChoice,
+    VersionFailure, VersionState, VersionStatus,
 };
 
 use crate::desired::Overrides;
@@ -132,6 +132,12 @@ impl ModelView {
         self.status.versions.iter().map(|version| (version.version, version.memory_bytes))
     }
 
+    /// Versions that are loaded and how their engines were chosen among several.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = (u64, &EngineChoice)> {
+        let loaded = self.status.versions.iter().filter(|version| version.state == VersionState::Available);
+        loaded.filter_map(|version| Some((version.version, version.choice.as_deref()?)))
+    }
+
     fn find(&self, choice: VersionChoice<'_>) -> Option<&Arc<Lease>> {
         match choice {
             VersionChoice::Default => match self.pinned {
@@ -208,6 +214,7 @@ fn row(number: u64, version: &Version<Arc<Lease>>) -> VersionStatus {
     VersionStatus {
         failure: version.failure.clone(),
         backend: facts.map(|facts| Arc::clone(&facts.backend)),
+        choice: facts.and_then(|facts| facts.choice.clone()),
         signatures: facts.map(|facts| Arc::clone(&facts.signatures)),
         load_time: facts.map(|facts| facts.load_time),
         loaded_at: facts.map(|facts| facts.loaded_at),

@@ -21,6 +21,8 @@ pub(crate) const FILE: &str = "config.pbtxt";
 
 /// What Triton calls its engine for ONNX files; any engine here that loads them will do.
 const ONNX: [&str; 4] = ["", "onnxruntime_onnx", "onnxruntime", "onnx"];
+/// What Triton calls its engine for forests.
+const FORESTS: &str = "fil";
 /// Fields that are read.
 const READ: [&str; 11] = [
     "name",
@@ -145,7 +147,9 @@ impl Reader<'_> {
                 }
                 "platform" | "backend" => {
                     let engine = self.string(field)?;
-                    if !ONNX.contains(&engine) {
+                    if engine == FORESTS {
+                        config.backend = Some("trees".to_owned());
+                    } else if !ONNX.contains(&engine) {
                         config.backend = Some(engine.to_owned());
                     }
                 }

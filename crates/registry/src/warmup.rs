@@ -14,6 +14,8 @@ use crate::WarmupConfig;
 
 mod requests;
 
+pub(crate) use requests::samples;
+
 /// Sizes tried for every axis that is neither fixed nor the batch: the first that the model admits is used.
 const FREE_AXES: [usize; 5] = [1, 8, 32, 128, 224];
 /// Inputs beyond this size are not worth inventing.

@@ -106,6 +106,7 @@ mod tests {
         fn good(&mut self, order: &LoadOrder) {
             let spec = |name| vec![TensorSpec::new(name, DType::Fp32, vec![Dim::symbol("N")])];
             let facts = Facts {
+                choice: None,
                 backend: Arc::from("fake"),
                 signatures: Arc::new(Signatures::single(Signature::new(spec("x"), spec("y")).unwrap())),
                 memory: 0,

@@ -228,6 +228,7 @@ fn facts(memory: u64) -> Facts {
     let signature = millrace_testkit::FakeModel::builder().build().as_model().signature().clone();
     let signatures = Arc::new(Signatures::single(signature));
     Facts {
+        choice: None,
         backend: Arc::from("fake"),
         signatures,
         memory,

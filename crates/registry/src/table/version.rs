@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use millrace_core::{ModelName, Signatures, VersionFailure, VersionState, VersionStatistics};
+use millrace_core::{EngineChoice, ModelName, Signatures, VersionFailure, VersionState, VersionStatistics};
 
 use super::{Draining, LoadId};
 use crate::files::Fingerprint;
@@ -58,6 +58,8 @@ pub(super) struct Retry {
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) backend: Arc<str>,
+    /// How its engine was chosen among several.
+    pub(crate) choice: Option<Arc<EngineChoice>>,
     pub(crate) signatures: Arc<Signatures>,
     pub(crate) memory: u64,
     pub(crate) load_time: Duration,
@@ -122,7 +124,9 @@ impl<L> Version<L> {
             (_, Phase::Available(..)) => {
                 let backend = self.facts.as_ref().map(|facts| &*facts.backend);
                 let load_time = self.facts.as_ref().map(|facts| tracing::field::debug(facts.load_time));
-                tracing::info!(%model, version, backend, load_time, "the version is available");
+                let choice = self.facts.as_ref().and_then(|facts| facts.choice.as_deref());
+                let why = choice.map(|choice| &*choice.reason);
+                tracing::info!(%model, version, backend, why, load_time, "the version is available");
             }
             (Phase::Unloading(_), Phase::End) => tracing::info!(%model, version, "the version is unloaded"),
             _ => tracing::debug!(%model, version, from, to, "the version changed its state"),

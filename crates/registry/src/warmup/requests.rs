@@ -3,30 +3,40 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{DType, LoadError, LoadErrorKind, Model, Quoted, Strings, Tensor, TensorError, TensorSpec};
+use millrace_core::{
+    DType, LoadError, LoadErrorKind, Model, Quoted, Samples, Signature, Strings, Tensor, TensorError, TensorList,
+    TensorSpec,
+};
 
 use super::{Attempt, LARGEST, attempt};
-use crate::{WarmupInput, WarmupRequest};
+use crate::{WarmupConfig, WarmupInput, WarmupRequest};
+
+/// The requests of `config` for an engine that tries the model at load; `None` where there are none.
+pub(crate) fn samples(config: &WarmupConfig) -> Option<Arc<dyn Samples>> {
+    let requests = config.requests.clone();
+    Some(requests)
+        .filter(|requests| !requests.is_empty())
+        .map(|requests| Arc::new(Recorded(requests)) as Arc<dyn Samples>)
+}
+
+#[derive(Debug)]
+struct Recorded(Vec<WarmupRequest>);
+
+impl Samples for Recorded {
+    /// What does not fit is told when the model is warmed up.
+    fn inputs(&self, signature: &Signature) -> Vec<TensorList> {
+        self.0.iter().filter_map(|request| inputs(request, signature).ok()).collect()
+    }
+}
 
 /// Runs `request` as often as it says.
 ///
 /// # Errors
 /// [`LoadError`] when it does not fit the model, or a run does not succeed.
 pub(super) fn run(model: &Arc<dyn Model>, request: &WarmupRequest) -> Result<(), LoadError> {
-    let wrong = |text: String| {
-        let name = Quoted(&request.name);
-        LoadError::new(LoadErrorKind::Invalid, format!("config.pbtxt: `model_warmup` {name}: {text}"))
-    };
+    let wrong = |text: String| wrong(request, &text);
     let signature = model.signature();
-    let mut random = Random::default();
-    let mut named = Vec::with_capacity(request.inputs.len());
-    for input in &request.inputs {
-        let index = signature.input_index(&input.name);
-        let spec = index.and_then(|index| signature.inputs().get(index));
-        let spec = spec.ok_or_else(|| wrong(signature.unknown_input(&input.name).to_string()))?;
-        named.push((&input.name, tensor(input, spec, request.rows, &mut random).map_err(wrong)?));
-    }
-    let inputs = signature.arrange(named).map_err(|error| wrong(error.to_string()))?;
+    let inputs = inputs(request, signature)?;
     let admission = signature.check(&inputs).map_err(|error| wrong(error.to_string()))?;
     model.admit(&admission).map_err(|error| wrong(error.to_string()))?;
     if let Err(error) = model.prepare(&admission.group, admission.rows) {
@@ -40,6 +50,25 @@ pub(super) fn run(model: &Arc<dyn Model>, request: &WarmupRequest) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn wrong(request: &WarmupRequest, text: &str) -> LoadError {
+    let name = Quoted(&request.name);
+    LoadError::new(LoadErrorKind::Invalid, format!("config.pbtxt: `model_warmup` {name}: {text}"))
+}
+
+/// The inputs of `request` in the order of `signature`.
+fn inputs(request: &WarmupRequest, signature: &Signature) -> Result<TensorList, LoadError> {
+    let wrong = |text: String| wrong(request, &text);
+    let mut random = Random::default();
+    let mut named = Vec::with_capacity(request.inputs.len());
+    for input in &request.inputs {
+        let index = signature.input_index(&input.name);
+        let spec = index.and_then(|index| signature.inputs().get(index));
+        let spec = spec.ok_or_else(|| wrong(signature.unknown_input(&input.name).to_string()))?;
+        named.push((&input.name, tensor(input, spec, request.rows, &mut random).map_err(wrong)?));
+    }
+    signature.arrange(named).map_err(|error| wrong(error.to_string()))
 }
 
 fn tensor(input: &WarmupInput, spec: &TensorSpec, rows: usize, random: &mut Random) -> Result<Tensor, String> {
