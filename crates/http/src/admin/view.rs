@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use millrace_core::{Catalog, ModelStatus, TensorSpec, VersionStatus};
+use millrace_core::{
+    Catalog, EngineChoice, EngineOutcome, EngineRange, EngineTrial, ModelStatus, TensorSpec, VersionStatus,
+};
 use serde::Serialize;
 
 use crate::response::{Answer, json};
@@ -29,6 +31,7 @@ struct Version<'a> {
     state: &'static str,
     error: Option<Error<'a>>,
     backend: Option<&'a str>,
+    engines: Option<Engines<'a>>,
     signatures: BTreeMap<&'a str, Signature>,
     load_seconds: Option<f64>,
     memory_bytes: u64,
@@ -39,6 +42,47 @@ struct Version<'a> {
 struct Error<'a> {
     code: &'static str,
     message: &'a str,
+}
+
+/// How the engines were chosen that serve a version.
+#[derive(Serialize)]
+struct Engines<'a> {
+    reason: &'a str,
+    /// Which engine runs so many rows and more.
+    ranges: Vec<Range<'a>>,
+    /// Measured at an earlier load of the same files.
+    remembered: bool,
+    trial_seconds: f64,
+    tried: Vec<Tried<'a>>,
+}
+
+#[derive(Serialize)]
+struct Range<'a> {
+    rows_from: usize,
+    engine: &'a str,
+}
+
+#[derive(Serialize)]
+struct Tried<'a> {
+    engine: &'a str,
+    /// `chosen`, `slower` or `dropped`.
+    outcome: &'static str,
+    /// Why it was dropped.
+    dropped: Option<&'a str>,
+    load_seconds: f64,
+    memory_bytes: u64,
+    /// Seconds of one run by its rows.
+    run_seconds: BTreeMap<usize, f64>,
+    difference: Option<Difference<'a>>,
+}
+
+/// To the engine that others were compared with.
+#[derive(Serialize)]
+struct Difference<'a> {
+    output: &'a str,
+    largest: f64,
+    /// The largest absolute value of that output.
+    scale: f64,
 }
 
 /// Tensors in the words of the serve table, such as `x FP32[N,4]`.
@@ -91,6 +135,7 @@ fn version(status: &VersionStatus) -> Version<'_> {
         state: status.state.name(),
         error: status.failure.as_ref().map(|failure| Error { code: failure.code.name(), message: &failure.message }),
         backend: status.backend.as_deref(),
+        engines: status.choice.as_deref().map(engines),
         signatures: signatures
             .map(|(name, signature)| {
                 (name, Signature { inputs: texts(signature.inputs()), outputs: texts(signature.outputs()) })
@@ -107,6 +152,42 @@ fn version(status: &VersionStatus) -> Version<'_> {
             queue_seconds: statistics.queue.time.as_secs_f64(),
             compute_seconds: runs.compute.as_secs_f64(),
         },
+    }
+}
+
+fn engines(choice: &EngineChoice) -> Engines<'_> {
+    Engines {
+        reason: &choice.reason,
+        ranges: choice.ranges.iter().map(range).collect(),
+        remembered: choice.is_remembered,
+        trial_seconds: choice.took.as_secs_f64(),
+        tried: choice.engines.iter().map(tried).collect(),
+    }
+}
+
+fn range(range: &EngineRange) -> Range<'_> {
+    Range { rows_from: range.rows_from, engine: &range.engine }
+}
+
+fn tried(trial: &EngineTrial) -> Tried<'_> {
+    let (outcome, dropped) = match &trial.outcome {
+        EngineOutcome::Chosen => ("chosen", None),
+        EngineOutcome::Slower => ("slower", None),
+        EngineOutcome::Dropped(reason) => ("dropped", Some(reason.as_str())),
+    };
+    let difference = trial.difference.as_ref();
+    Tried {
+        engine: &trial.engine,
+        outcome,
+        dropped,
+        load_seconds: trial.load_time.as_secs_f64(),
+        memory_bytes: trial.memory_bytes,
+        run_seconds: trial.times.iter().map(|run| (run.rows, run.time.as_secs_f64())).collect(),
+        difference: difference.map(|found| Difference {
+            output: &found.output,
+            largest: found.largest,
+            scale: found.scale,
+        }),
     }
 }
 

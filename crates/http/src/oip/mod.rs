@@ -16,6 +16,7 @@ use millrace_protocol::oip::{
 };
 use millrace_protocol::tfs::Bare;
 
+mod again;
 mod codec;
 mod document;
 mod encoding;

@@ -1,8 +1,5 @@
 //! An answer: a document, and behind it the outputs that were wanted in binary form, each as it lies.
 
-use std::fmt::Display;
-use std::io::Write;
-
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use http::{HeaderValue, StatusCode};
@@ -81,7 +78,7 @@ fn output(
         if axis > 0 {
             text.push(b',');
         }
-        number(text, size);
+        number(text, *size);
     }
     text.push(b']');
     if planned.binary {
@@ -100,9 +97,8 @@ fn output(
     Ok(())
 }
 
-fn number(text: &mut Vec<u8>, number: impl Display) {
-    // Writing to memory cannot fail.
-    let _infallible = write!(text, "{number}");
+fn number(text: &mut Vec<u8>, number: impl itoa::Integer) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Why an output is no text, in words that say what would work.

@@ -2,7 +2,7 @@
 //!
 //! Keys may come in any order. The elements of an input are read where they are met if its name stands before them or the
 //! model has only one input; else their place is kept and they are read at the end of the input. Inputs in binary form are
-//! slices of the body.
+//! slices of the body; a document with no others that has just been read is known `again`.
 
 use std::borrow::Cow;
 
@@ -17,6 +17,7 @@ use millrace_protocol::oip::{
 use millrace_protocol::tfs::Bare;
 use smallvec::SmallVec;
 
+use super::again::{self, BinaryInput, BinaryInputs, Said, Words};
 use super::document::{Wrong, invalid, once, string, want};
 
 /// The most parameters of one object; more than any request needs.
@@ -38,21 +39,43 @@ pub(super) struct Request {
 /// # Errors
 /// A [`Refusal`] that says what is wrong with it.
 pub(super) fn read(servable: &dyn Servable, body: &Bytes, header: usize, max_depth: usize) -> Result<Request, Refusal> {
-    let model = servable.model();
+    let (model, signature) = (servable.model(), default_signature(servable)?);
     let document = body.get(..header).unwrap_or_default();
+    let words = Words { document, max_depth, signature };
+    let blobs = || Blobs { model, rest: body.slice(document.len()..) };
+    if let Some(request) = again::recall(words, |said| recalled(said, Inputs::new(model, signature), blobs())) {
+        return request;
+    }
     let reading = Reading {
         id: None,
         parameters: None,
-        inputs: Inputs::new(model, default_signature(servable)?),
+        inputs: Inputs::new(model, signature),
         has_inputs: false,
-        outputs: Outputs::new(model, default_signature(servable)?),
+        binary: Some(SmallVec::new()),
+        outputs: Outputs::new(model, signature),
         has_outputs: false,
-        blobs: Blobs { model, rest: body.slice(document.len()..) },
+        blobs: blobs(),
     };
-    reading.read(Reader::new(document, max_depth)).map_err(|wrong| match wrong {
+    let (request, binary) = reading.read(Reader::new(document, max_depth)).map_err(|wrong| match wrong {
         Wrong::Json(error) => error.refusal(model),
         Wrong::Refused(refusal) => refusal,
-    })
+    })?;
+    if let Some(inputs) = binary.filter(|inputs| !inputs.is_empty() && request.id.is_none()) {
+        again::keep(words, Said { inputs, parameters: request.parameters, plan: request.plan.clone() });
+    }
+    Ok(request)
+}
+
+/// The request whose document said `said`, with the bytes that follow it this time.
+fn recalled(said: &Said, mut inputs: Inputs<'_>, mut blobs: Blobs<'_>) -> Result<Request, Refusal> {
+    for BinaryInput { index, shape, size } in &said.inputs {
+        let declared = inputs.declared(*index, shape.clone());
+        let bytes = blobs.take(declared.name(), *size)?;
+        inputs.put_raw(declared, bytes)?;
+    }
+    let inputs = inputs.finish()?;
+    blobs.finish()?;
+    Ok(Request { inputs, parameters: said.parameters, plan: said.plan.clone(), id: None })
 }
 
 /// Reads a body that is nothing but the bytes of the model's only input. Its answer comes in binary form.
@@ -83,13 +106,15 @@ struct Reading<'s> {
     parameters: Option<Parameters>,
     inputs: Inputs<'s>,
     has_inputs: bool,
+    /// The inputs so far, while all of them are in binary form.
+    binary: Option<BinaryInputs>,
     outputs: Outputs<'s>,
     has_outputs: bool,
     blobs: Blobs<'s>,
 }
 
 impl Reading<'_> {
-    fn read(mut self, mut reader: Reader<'_>) -> Result<Request, Wrong> {
+    fn read(mut self, mut reader: Reader<'_>) -> Result<(Request, Option<BinaryInputs>), Wrong> {
         reader.object(|reader, key| self.member(reader, key))?;
         reader.finish()?;
         if !self.has_inputs {
@@ -99,7 +124,8 @@ impl Reading<'_> {
         let inputs = self.inputs.finish()?;
         self.blobs.finish()?;
         let plan = self.outputs.finish(parameters.binary_outputs);
-        Ok(Request { inputs, parameters, plan, id: self.id.filter(|id| !id.is_empty()) })
+        let request = Request { inputs, parameters, plan, id: self.id.filter(|id| !id.is_empty()) };
+        Ok((request, self.binary))
     }
 
     fn member<'a>(&mut self, reader: &mut Reader<'a>, key: Key<'a>) -> Result<(), Wrong> {
@@ -132,6 +158,12 @@ impl Reading<'_> {
         let mut input = Input::default();
         reader.object(|reader, key| input.member(reader, key, &self.inputs))?;
         let (declared, data) = input.finish(index, &self.inputs)?;
+        match (&data, &mut self.binary) {
+            (Data::Binary(size), Some(binary)) => {
+                binary.push(BinaryInput { index: declared.index, shape: declared.shape.clone(), size: *size });
+            }
+            _ => self.binary = None,
+        }
         match data {
             Data::Read(tensor) => self.inputs.put(declared.index, tensor),
             Data::Flat(tensor) => self.inputs.put(declared.index, shaped(&tensor, &declared)?),

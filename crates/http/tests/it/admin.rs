@@ -1,13 +1,17 @@
 //! Orders on the admin port.
 
+use std::time::Duration;
+
 use http::Method;
-use millrace_core::{Reason, Refusal};
+use millrace_core::{
+    EngineChoice, EngineOutcome, EngineRange, EngineTrial, OutputDifference, Reason, Refusal, RunTime,
+};
 use serde_json::json;
 
 use millrace_core::CallerId;
 use millrace_http::{ConnectionContext, Roles};
 
-use crate::harness::{Answer, TestServer, models, request};
+use crate::harness::{Answer, Models, TestServer, models, request};
 
 const OPERATOR: ConnectionContext = ConnectionContext { caller: CallerId(1), roles: Roles::ADMIN };
 
@@ -176,4 +180,48 @@ async fn what_a_web_page_orders_is_refused() {
     }
     assert!(server.orders().is_empty());
     assert_eq!(send(Method::GET, "/admin/models").await.status(), 200, "without CORS headers no page can read it");
+}
+
+#[tokio::test]
+async fn a_version_shows_how_its_engines_were_chosen() {
+    let trial = |engine: &str, outcome, micros| EngineTrial {
+        engine: engine.into(),
+        outcome,
+        load_time: Duration::from_millis(2),
+        memory_bytes: 9,
+        times: vec![RunTime { rows: 4, time: Duration::from_micros(micros) }],
+        difference: Some(OutputDifference { output: "y".into(), largest: 0.25, scale: 2.0 }),
+    };
+    let choice = EngineChoice {
+        ranges: vec![EngineRange { rows_from: 1, engine: "trees".into() }],
+        engines: vec![
+            trial("trees", EngineOutcome::Chosen, 10),
+            trial("tract", EngineOutcome::Dropped("it failed".to_owned()), 20),
+        ],
+        reason: "because".to_owned(),
+        took: Duration::from_millis(500),
+        is_remembered: true,
+    };
+    let models = Models::new().affine("half", 1, 0.5, 0.0).chosen("half", choice);
+    let body = order(&TestServer::new(models), Method::GET, "/admin/models/half", "").await.json();
+    assert_eq!(
+        body["versions"][0]["engines"],
+        json!({
+            "reason": "because",
+            "ranges": [{"rows_from": 1, "engine": "trees"}],
+            "remembered": true,
+            "trial_seconds": 0.5,
+            "tried": [
+                {
+                    "engine": "trees", "outcome": "chosen", "dropped": null, "load_seconds": 0.002, "memory_bytes": 9,
+                    "run_seconds": {"4": 1e-5}, "difference": {"output": "y", "largest": 0.25, "scale": 2.0},
+                },
+                {
+                    "engine": "tract", "outcome": "dropped", "dropped": "it failed", "load_seconds": 0.002,
+                    "memory_bytes": 9, "run_seconds": {"4": 2e-5},
+                    "difference": {"output": "y", "largest": 0.25, "scale": 2.0},
+                },
+            ],
+        })
+    );
 }

@@ -10,10 +10,10 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use millrace_core::{
-    Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse,
-    Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration,
-    RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorList, TensorSpec,
-    Total, VersionChoice, VersionFailure, VersionState, VersionStatus,
+    Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, EngineChoice, InferFuture, InferRequest,
+    InferResponse, Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered,
+    Registration, RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorList,
+    TensorSpec, Total, VersionChoice, VersionFailure, VersionState, VersionStatus,
 };
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
@@ -152,6 +152,19 @@ impl Models {
         let failure = failure.map(|text| VersionFailure { code: Code::FailedPrecondition, message: text.to_owned() });
         self.status_of(&model).versions.push(VersionStatus { failure, ..VersionStatus::new(1, state) });
         self.refused.insert(name.to_owned(), refusal);
+        self
+    }
+
+    /// The version's engines were chosen so.
+    pub(crate) fn chosen(self, name: &str, choice: EngineChoice) -> Self {
+        let choice = Some(Arc::new(choice));
+        self.statuses
+            .lock()
+            .get_mut(name)
+            .unwrap()
+            .versions
+            .iter_mut()
+            .for_each(|version| version.choice = choice.clone());
         self
     }
 

@@ -74,6 +74,44 @@ async fn every_dtype_goes_and_comes_as_its_bytes() {
 }
 
 #[tokio::test]
+async fn a_document_that_comes_again_means_what_it_meant() {
+    let server = TestServer::new(oip_models());
+    let document = binary_x("FP32", &json!([1, 2]), 8);
+    let ask = |model: &'static str, blobs: &'static [&'static [u8]]| send(&server, model, &document, blobs);
+    // What is wrong with these is the same before the document is known and after.
+    let wrong: [(&str, &[&[u8]]); 4] = [
+        ("id_FP32", &[b"short"]),
+        ("id_FP32", &[b"overlong!"]),
+        ("id_FP64", &[b"12345678"]),
+        ("nobody", &[b"12345678"]),
+    ];
+    let mut before = Vec::new();
+    for (model, blobs) in wrong {
+        before.push(ask(model, blobs).await);
+    }
+    for bytes in [b"12345678", b"abcdefgh", b"ABCDEFGH"] {
+        let (answer, blobs) = taken_apart(&send(&server, "id_FP32", &document, &[bytes]).await);
+        assert_eq!((&answer["model_name"], &blobs[..]), (&json!("id_FP32"), &bytes[..]));
+    }
+    for ((model, blobs), before) in wrong.into_iter().zip(before) {
+        let after = ask(model, blobs).await;
+        assert_ne!(after.status, 200, "{model}");
+        assert_eq!((after.status, after.body), (before.status, before.body), "{model}");
+    }
+    // Many others push it out of memory and back in.
+    for rows in (1..40).chain(1..40) {
+        let bytes = vec![7; rows * 8];
+        let document = binary_x("FP32", &json!([rows, 2]), bytes.len());
+        assert_eq!(taken_apart(&send(&server, "id_FP32", &document, &[&bytes]).await).1, bytes);
+    }
+    let mut named = document.clone();
+    for id in ["a", "b"] {
+        named["id"] = json!(id);
+        assert_eq!(taken_apart(&send(&server, "id_FP32", &named, &[b"12345678"]).await).0["id"], id);
+    }
+}
+
+#[tokio::test]
 async fn binary_inputs_follow_in_the_order_of_the_document_and_others_take_none() {
     let server = TestServer::new(oip_models());
     let a = [0, 0, 0x80, 0x3f, 0, 0, 0, 0x40];
