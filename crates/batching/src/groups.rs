@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use millrace_core::{Group, Prepared};
+use rapidhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::Learned;
@@ -29,7 +30,7 @@ const TRY_AGAIN: u32 = 512;
 #[derive(Debug)]
 pub(crate) struct Groups {
     slots: Vec<Option<Known>>,
-    index: HashMap<Group, usize>,
+    index: HashMap<Group, usize, RandomState>,
     /// The run times of all groups together: what a stranger is thought to cost.
     prior: CostModel,
     most: usize,
@@ -67,7 +68,7 @@ impl Groups {
     pub(crate) fn new(most: usize) -> Self {
         Self {
             slots: Vec::new(),
-            index: HashMap::new(),
+            index: HashMap::default(),
             prior: CostModel::default(),
             most: most.max(1),
             clock: 0,

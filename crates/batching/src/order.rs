@@ -12,6 +12,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
 use millrace_core::{CallerId, Priority};
+use rapidhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::chain::{Chain, Links};
@@ -96,7 +97,8 @@ struct Caller {
 #[derive(Debug, Default)]
 struct Class {
     priority: Priority,
-    index: HashMap<CallerId, usize>,
+    /// Looked up three times for each entry, so the hash is a quick one.
+    index: HashMap<CallerId, usize, RandomState>,
     callers: Chain,
     /// By group.
     rings: Vec<Chain>,

@@ -84,8 +84,13 @@ impl fmt::Display for Axes<'_> {
 /// A signature is *batched* when the first axis of every input and every output is one and the same symbol, which
 /// stands nowhere else: then rows of different requests may share a run. Ragged outputs have the batch axis of the output
 /// that counts their rows.
+///
+/// Cheap to clone, and cheap to compare with its clones.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
+pub struct Signature(Arc<Body>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Body {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     /// Every symbol of the inputs but the batch one, in order of first appearance; a [`Group`] has a value for each.
@@ -174,16 +179,17 @@ impl Signature {
             spec.batch_axis = axis.filter(|_| spec.ragged_by.is_none());
         }
         symbols.retain(|symbol| Some(symbol) != batch.as_ref());
-        Ok(Self { inputs, outputs, symbols, batch })
+        Ok(Self(Arc::new(Body { inputs, outputs, symbols, batch })))
     }
 
     /// The same signature, never batched: for a model whose rows are not independent although its shapes look so.
     #[must_use]
     pub fn unbatched(mut self) -> Self {
-        if let Some(batch) = self.batch.take() {
-            self.symbols.insert(0, batch);
+        let body = Arc::make_mut(&mut self.0);
+        if let Some(batch) = body.batch.take() {
+            body.symbols.insert(0, batch);
         }
-        for spec in self.inputs.iter_mut().chain(&mut self.outputs) {
+        for spec in body.inputs.iter_mut().chain(&mut body.outputs) {
             spec.batch_axis = None;
         }
         self
@@ -191,45 +197,45 @@ impl Signature {
 
     /// The inputs in order.
     pub fn inputs(&self) -> &[TensorSpec] {
-        &self.inputs
+        &self.0.inputs
     }
 
     /// The outputs in order.
     pub fn outputs(&self) -> &[TensorSpec] {
-        &self.outputs
+        &self.0.outputs
     }
 
     /// The input symbols other than the batch one, in the order of a [`Group`]'s values.
     pub fn symbols(&self) -> &[Arc<str>] {
-        &self.symbols
+        &self.0.symbols
     }
 
     /// The symbol of the batch axis where the signature is batched.
     pub fn batch_symbol(&self) -> Option<&Arc<str>> {
-        self.batch.as_ref()
+        self.0.batch.as_ref()
     }
 
     /// Whether rows of several requests may share a run.
     pub fn is_batched(&self) -> bool {
-        self.batch.is_some()
+        self.0.batch.is_some()
     }
 
     /// The position of input `name`.
     pub fn input_index(&self, name: &str) -> Option<usize> {
-        self.inputs.iter().position(|spec| &*spec.name == name)
+        self.0.inputs.iter().position(|spec| &*spec.name == name)
     }
 
     /// The position of output `name`.
     pub fn output_index(&self, name: &str) -> Option<usize> {
-        self.outputs.iter().position(|spec| &*spec.name == name)
+        self.0.outputs.iter().position(|spec| &*spec.name == name)
     }
 
     /// The value of `symbol` in a request of `admission`.
     pub fn symbol_value(&self, admission: &Admission, symbol: &str) -> Option<usize> {
-        if self.batch.as_deref() == Some(symbol) {
+        if self.0.batch.as_deref() == Some(symbol) {
             return Some(admission.rows);
         }
-        let index = self.symbols.iter().position(|known| &**known == symbol)?;
+        let index = self.0.symbols.iter().position(|known| &**known == symbol)?;
         admission.group.0.get(index).copied()
     }
 
@@ -241,23 +247,23 @@ impl Signature {
         &self,
         named: impl IntoIterator<Item = (N, Tensor)>,
     ) -> Result<TensorList, InputError> {
-        let mut slots: SmallVec<[Option<Tensor>; 4]> = SmallVec::from_elem(None, self.inputs.len());
+        let mut slots: SmallVec<[Option<Tensor>; 4]> = SmallVec::from_elem(None, self.0.inputs.len());
         for (name, tensor) in named {
             let name = name.as_ref();
             let index = self.input_index(name).ok_or_else(|| self.unknown_input(name))?;
             if slots[index].replace(tensor).is_some() {
-                return Err(InputError::Duplicate { input: Arc::clone(&self.inputs[index].name) });
+                return Err(InputError::Duplicate { input: Arc::clone(&self.0.inputs[index].name) });
             }
         }
         let take = |(slot, spec): (Option<Tensor>, &TensorSpec)| {
             slot.ok_or_else(|| InputError::Missing { input: Arc::clone(&spec.name) })
         };
-        slots.into_iter().zip(&self.inputs).map(take).collect()
+        slots.into_iter().zip(&self.0.inputs).map(take).collect()
     }
 
     /// The error for an input that the signature does not have.
     pub fn unknown_input(&self, name: &str) -> InputError {
-        let known = self.inputs.iter().map(|spec| spec.name.as_ref()).collect::<Vec<_>>().join(", ");
+        let known = self.0.inputs.iter().map(|spec| spec.name.as_ref()).collect::<Vec<_>>().join(", ");
         InputError::Unknown { input: Quoted(name).to_string(), known }
     }
 
@@ -267,12 +273,12 @@ impl Signature {
     /// # Errors
     /// [`InputError`], naming the input, what was expected and what was given.
     pub fn check(&self, inputs: &[Tensor]) -> Result<Admission, InputError> {
-        if inputs.len() != self.inputs.len() {
-            return Err(InputError::Count { expected: self.inputs.len(), got: inputs.len() });
+        if inputs.len() != self.0.inputs.len() {
+            return Err(InputError::Count { expected: self.0.inputs.len(), got: inputs.len() });
         }
         let mut rows = None;
-        let mut group: SmallVec<[Option<usize>; 4]> = SmallVec::from_elem(None, self.symbols.len());
-        for (spec, tensor) in self.inputs.iter().zip(inputs) {
+        let mut group: SmallVec<[Option<usize>; 4]> = SmallVec::from_elem(None, self.0.symbols.len());
+        for (spec, tensor) in self.0.inputs.iter().zip(inputs) {
             if spec.dtype != tensor.dtype() {
                 let input = Arc::clone(&spec.name);
                 return Err(InputError::DType { input, expected: spec.dtype, got: tensor.dtype() });
@@ -284,8 +290,8 @@ impl Signature {
                 let slot = match dim {
                     Dim::Fixed(expected) if *expected == size => continue,
                     Dim::Fixed(_) | Dim::Expr(_) | Dim::Unknown => return Err(InputError::shape(spec, tensor)),
-                    Dim::Symbol(symbol) if self.batch.as_ref() == Some(symbol) => &mut rows,
-                    Dim::Symbol(symbol) => match self.symbols.iter().position(|known| known == symbol) {
+                    Dim::Symbol(symbol) if self.0.batch.as_ref() == Some(symbol) => &mut rows,
+                    Dim::Symbol(symbol) => match self.0.symbols.iter().position(|known| known == symbol) {
                         Some(index) => &mut group[index],
                         None => return Err(InputError::shape(spec, tensor)),
                     },
@@ -308,7 +314,7 @@ impl Signature {
         }
         let group = Group(group.into_iter().map(Option::unwrap_or_default).collect());
         let admission = Admission { rows, group };
-        for output in &self.outputs {
+        for output in &self.0.outputs {
             self.output_shape(output, &admission)?;
         }
         Ok(admission)

@@ -104,6 +104,14 @@ impl<'s> Inputs<'s> {
         Ok(Declared { index, spec, shape: self.shape(spec, sizes)? })
     }
 
+    /// The input at `index` in a shape that it was declared with before.
+    ///
+    /// # Panics
+    /// Where the signature has no such input.
+    pub fn declared(&self, index: usize, shape: Shape) -> Declared<'s> {
+        Declared { index, spec: &self.signature.inputs()[index], shape }
+    }
+
     /// Takes in an input whose elements are `bytes`, in the layout of raw tensors and without a copy where that is possible.
     ///
     /// # Errors
