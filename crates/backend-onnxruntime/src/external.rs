@@ -70,9 +70,7 @@ pub(crate) fn files(
     if found != marks.initializers {
         return Err(invalid("the initializers do not agree on where their data lies".to_owned()));
     }
-    // The engine asks by the name as the file has it, which may begin with `./`.
-    let spelled = files.iter().flat_map(|(name, content)| [(name.clone(), content), (format!("./{name}"), content)]);
-    let keyed = spelled.map(|(name, content)| CString::new(name).map(|name| (name, content.clone())));
+    let keyed = files.into_iter().map(|(name, content)| CString::new(name).map(|name| (name, content)));
     keyed.collect::<Result<_, _>>().map_err(|_| invalid("external data: a zero in a file's name".to_owned()))
 }
 
