@@ -8,6 +8,8 @@ use millrace_core::{Quoted, Reason, Refusal};
 
 /// How long the client will wait, in milliseconds.
 pub(crate) const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+/// How many bytes of a body are its document; the others are tensors in binary form.
+pub(crate) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// The client's own name for the request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,6 +40,8 @@ pub(crate) struct Head<'a> {
     pub(crate) origin: Option<&'a HeaderValue>,
     /// What the body is, as it was sent.
     pub(crate) content_type: Option<&'a HeaderValue>,
+    /// Whether the body may be a document with tensors in binary form behind it.
+    pub(crate) has_header_length: bool,
     /// Whether the request may be a CloudEvent, so that it is worth a closer look.
     pub(crate) may_be_event: bool,
 }
@@ -63,6 +67,8 @@ impl<'a> Head<'a> {
                 head.may_be_event |= value.as_bytes().len() > JSON_LENGTH;
             } else if name.as_str().starts_with("ce-") {
                 head.may_be_event = true;
+            } else if *name == HEADER_LENGTH {
+                head.has_header_length = true;
             } else if *name == REQUEST_TIMEOUT {
                 head.timeout = Some(value);
             } else if *name == REQUEST_ID && value.len() <= LONGEST_ID {

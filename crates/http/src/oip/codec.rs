@@ -2,7 +2,7 @@
 //! answer is packed in. The document is read in `request` and written in `reply`.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use millrace_core::{InferResponse, Protocol, Quoted, Reason, Refusal, Servable, Signature, Tensor};
 use millrace_protocol::oip::{self, OutputPlan};
 
@@ -11,10 +11,8 @@ use crate::coding::Coding;
 use crate::config::HttpConfig;
 use crate::error::Failure;
 use crate::exchange::{Codec, Question, text_weight};
+use crate::head::{HEADER_LENGTH, Head};
 use crate::response::Answer;
-
-/// How many bytes of a body are its document; the others are tensors in binary form.
-pub(super) const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Reads and writes one request.
 #[derive(Debug, Clone)]
@@ -45,11 +43,13 @@ pub(super) struct Reply {
 }
 
 impl OipCodec {
-    pub(super) fn new(headers: &HeaderMap, config: &HttpConfig) -> Self {
+    /// `head` is what stands in `headers`: it says which of them need no looking up.
+    pub(super) fn new(head: &Head<'_>, headers: &HeaderMap, config: &HttpConfig) -> Self {
+        let (packed, packs) = (head.content_encoding.is_some(), head.accept_encoding.is_some());
         Self {
-            coding: encoding::of_body(headers),
-            header_length: header_length(headers),
-            accepts: encoding::of_answer(headers),
+            coding: if packed { encoding::of_body(headers) } else { Some(Coding::Identity) },
+            header_length: if head.has_header_length { header_length(headers) } else { HeaderLength::Absent },
+            accepts: if packs { encoding::of_answer(headers) } else { Coding::Identity },
             max_depth: config.max_json_depth,
             max_answer: config.max_answer_bytes,
         }
@@ -130,11 +130,11 @@ fn header_length(headers: &HeaderMap) -> HeaderLength {
     if values.next().is_some() {
         return HeaderLength::Wrong(format!("{HEADER_LENGTH} stands twice").into());
     }
-    let text = String::from_utf8_lossy(value.as_bytes());
-    let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(length) if is_plain => HeaderLength::Bytes(length),
-        Ok(_) | Err(_) => {
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(length) => HeaderLength::Bytes(length),
+        None => {
+            let text = String::from_utf8_lossy(value.as_bytes());
             let why = format!("{HEADER_LENGTH}: expected a whole number of bytes, got {}", Quoted(&text));
             HeaderLength::Wrong(why.into())
         }
@@ -145,7 +145,8 @@ fn header_length(headers: &HeaderMap) -> HeaderLength {
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{HEADER_LENGTH, HeaderLength, header_length};
+    use super::{HeaderLength, header_length};
+    use crate::head::HEADER_LENGTH;
 
     #[test]
     fn a_header_length_is_a_plain_number_that_stands_once() {

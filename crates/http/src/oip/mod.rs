@@ -64,7 +64,7 @@ where
     }
     match route {
         Route::Infer(target) => {
-            let codec = OipCodec::new(&asked.parts.headers, &shared.parts.config);
+            let codec = OipCodec::new(asked.head, &asked.parts.headers, &shared.parts.config);
             let found = |resolver: &dyn Resolver, context: &RequestContext| {
                 let servable = resolve(resolver, &model(&target)?, context).map_err(|failure| failed(&failure))?;
                 codec.check_coding()?;

@@ -8,9 +8,10 @@ use millrace_json::{JsonError, encode_elements, encode_string};
 use millrace_protocol::oip::{PlannedOutput, raw_bytes, raw_len};
 use smallvec::SmallVec;
 
-use super::codec::{HEADER_LENGTH, Reply};
+use super::codec::Reply;
 use super::request::default_signature;
 use crate::coding::Coding;
+use crate::head::HEADER_LENGTH;
 use crate::response::{self, Answer, ResponseBody};
 
 /// Bytes. So few are copied behind the document: a segment of their own costs more, here and on the way out.
