@@ -3,7 +3,6 @@
 /// Why a description of trees is not a forest. Trees and nodes are counted from 0, in the order in which they were
 /// given.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each field is")]
 pub(crate) enum ForestError {
     /// The forest as a whole.
     #[error("{0}")]

@@ -83,7 +83,7 @@ pub(super) struct Wide {
 
 impl Packed for Wide {
     fn pack(key: u32, column: u32, step: u32, is_set: bool) -> Option<Self> {
-        (column < IS_SET).then(|| Self { key, column: if is_set { column | IS_SET } else { column }, step })
+        (column < IS_SET).then_some(Self { key, column: if is_set { column | IS_SET } else { column }, step })
     }
 
     #[inline(always)]

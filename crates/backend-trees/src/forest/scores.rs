@@ -254,12 +254,12 @@ impl<P: Packed, S: Sum> Run<'_, P, S> {
             Aggregate::Sum | Aggregate::Average => self.leaves.add(leaf, target, sums),
             // NaN, of which no vote is, gives way to every vote.
             Aggregate::Min => self.leaves.each(leaf, target, |target, vote| {
-                if !(sums[target] <= vote) {
+                if sums[target].widen().is_nan() || vote < sums[target] {
                     sums[target] = vote;
                 }
             }),
             Aggregate::Max => self.leaves.each(leaf, target, |target, vote| {
-                if !(sums[target] >= vote) {
+                if sums[target].widen().is_nan() || vote > sums[target] {
                     sums[target] = vote;
                 }
             }),

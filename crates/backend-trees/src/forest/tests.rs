@@ -43,7 +43,7 @@ fn says_yes(split: &Split, tree: &Tree, value: f64) -> bool {
             let value = match values {
                 Values::Exact => value,
                 Values::Cut => value.trunc(),
-                Values::CutIfPositive if value < 0.0 || value >= 16_777_216.0 => return false,
+                Values::CutIfPositive if !(0.0..16_777_216.0).contains(&value) => return false,
                 Values::CutIfPositive => value.trunc(),
             };
             tree.members[range.clone()].contains(&value)
@@ -88,10 +88,15 @@ fn naive(config: &ForestConfig, trees: &[Tree], row: &[f64]) -> Vec<f64> {
     sums.into_iter().enumerate().map(score).collect()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+fn single(value: f64) -> f32 {
+    value as f32
+}
+
 /// A sum in `f64` of two `f32`, rounded, is their sum in `f32`.
 fn rounded(config: &ForestConfig, value: f64) -> f64 {
     match config.sums {
-        Numbers::Single => f64::from(value as f32),
+        Numbers::Single => f64::from(single(value)),
         Numbers::Double => value,
     }
 }
@@ -168,8 +173,8 @@ fn rows(dice: &mut Dice, config: &ForestConfig, count: usize) -> Vec<f64> {
         1 => 70.0,
         _ => dice.pick(&VALUES) + dice.pick(&[0.0, 0.0, 0.5]),
     };
-    let single = |value: f64| if config.input == Numbers::Single { f64::from(value as f32) } else { value };
-    (0..count * config.features).map(|_| single(value(dice))).collect()
+    let of_input = |value: f64| if config.input == Numbers::Single { f64::from(single(value)) } else { value };
+    (0..count * config.features).map(|_| of_input(value(dice))).collect()
 }
 
 #[track_caller]
@@ -179,7 +184,7 @@ fn check(config: &ForestConfig, trees: &[Tree], rows: &[f64], scratch: &mut Scra
     let mut scores = vec![f64::NAN; n_rows * config.targets];
     match config.input {
         Numbers::Single => {
-            let rows: Vec<f32> = rows.iter().map(|value| *value as f32).collect();
+            let rows: Vec<f32> = rows.iter().map(|value| single(*value)).collect();
             forest.scores(Rows::Single(&rows), scratch, &mut scores);
         }
         Numbers::Double => forest.scores(Rows::Double(rows), scratch, &mut scores),
@@ -282,7 +287,7 @@ fn a_tree_may_have_more_nodes_than_short_steps_reach() {
         full.nodes.push(Node::Leaf(leaf..leaf + 1));
         full.votes.push(Vote { target: 0, weight: dice.below(1000) as f64 });
     }
-    let rows: Vec<f64> = (0..60).map(|_| f64::from(dice.below(1000) as f32 / 1000.0)).collect();
+    let rows: Vec<f64> = (0..60).map(|_| f64::from(single(dice.below(1000) as f64 / 1000.0))).collect();
     check(&config, &[full.clone(), full], &rows, &mut Scratch::default());
 }
 
