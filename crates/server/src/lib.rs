@@ -21,6 +21,8 @@ mod cli;
 mod config;
 mod exposition;
 mod log;
+#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
+mod machine;
 mod names;
 mod net;
 mod panics;
@@ -30,6 +32,7 @@ mod server;
 mod tfs;
 
 pub use cli::run;
+pub use config::engines::EnginesConfig;
 pub use config::environment::Environment;
 pub use config::error::ConfigError;
 pub use config::listeners::Compat;

@@ -20,7 +20,7 @@ use crate::config::listeners::{ListenerConfig, listeners};
 use crate::config::{Ready, ServerConfig};
 use crate::exposition::Exposition;
 use crate::net::{Acceptor, Address, BindError, BindOptions, Listener, Open, Phase, Phases, bind};
-use crate::parts::built_in;
+use crate::parts::{Choosing, built_in, missing_engines};
 use crate::port::Port;
 
 /// How long a cut-off client gets to take its 503.
@@ -74,7 +74,9 @@ pub enum StartError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// The program was built without any engine and was given none.
-    #[error("this program was built without a backend: no model could be loaded; build it with the feature `tract`")]
+    #[error(
+        "this program was built without a backend: no model could be loaded; build it with the features `tract` and `trees`"
+    )]
     NoBackend,
     /// A listener's own address could not be read.
     #[error("cannot read a listener's address")]
@@ -118,12 +120,16 @@ impl ServerBuilder {
     /// [`StartError`] when an address is taken or there is nothing to load with.
     pub async fn start(self) -> Result<Server, StartError> {
         let Self { config, mut parts } = self;
-        let built_in = built_in();
+        let choosing = Choosing::remembering(&config.engines, config.registry.state_dir.clone());
+        let built_in = built_in(choosing);
         parts.backends.extend(built_in.backends);
         parts.pipelines.extend(built_in.pipelines);
         parts.adapters.extend(built_in.adapters);
         if parts.backends.is_empty() {
             return Err(StartError::NoBackend);
+        }
+        for missing in missing_engines(&config.engines) {
+            tracing::warn!("{missing}");
         }
         // Addresses first: a port in use should be known before anything is loaded.
         let bound = open(&config)?;

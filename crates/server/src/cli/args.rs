@@ -22,7 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   millrace serve models                 serve every model below ./models on port 8080
   millrace check models                 load and warm them all, say what is wrong, exit
-  millrace inspect models/fraud         show what a model takes and gives
+  millrace inspect models/fraud         show what a model takes and gives, and which engine is fastest
   echo '{\"instances\": [[1, 2]]}' | millrace predict models/fraud
 
 A repository is a folder of models, and a model a folder of numbered versions:
@@ -34,9 +34,9 @@ Exit codes: 0 done; 1 the work failed (a model, a request, an address); 2 wrong 
 pub(super) enum Command {
     /// Serve a folder of models.
     Serve(Box<ServeArgs>),
-    /// Load and warm every model of a repository, print a table, and exit 1 if anything is wrong.
+    /// Load and warm every model of a repository, print a table with the engines chosen, and exit 1 if anything is wrong.
     Check(CheckArgs),
-    /// Show a model's signature, operators, node counts and sizes.
+    /// Show a model's signature, its engines with their times, operators, node counts and sizes.
     Inspect(InspectArgs),
     /// Answer one request without a server: TensorFlow Serving's JSON in, its JSON out.
     Predict(PredictArgs),
@@ -154,16 +154,22 @@ pub(super) struct CheckArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArgs {
-    /// A model's folder, a version's folder, an .onnx file, or the name of a model in ./models.
+    /// A model's folder, a version's folder, a model file, or the name of a model in ./models.
     pub(super) path: PathBuf,
     /// Print a request that the model accepts, and nothing else: ones of the right shapes.
     #[arg(long)]
     pub(super) sample: bool,
+    /// Compare the answers, sizes and times with another model: this one's original in full precision, say.
+    #[arg(long, value_name = "OTHER", conflicts_with = "sample")]
+    pub(super) against: Option<PathBuf>,
+    /// Look at one engine only, in place of the one that would be chosen.
+    #[arg(long, value_name = "NAME")]
+    pub(super) backend: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PredictArgs {
-    /// A model's folder, a version's folder, an .onnx file, or the name of a model in ./models.
+    /// A model's folder, a version's folder, a model file, or the name of a model in ./models.
     pub(super) model: PathBuf,
     /// The request, as for POST /v1/models/NAME:predict; `-` is standard input.
     #[arg(long, value_name = "FILE", default_value = "-")]

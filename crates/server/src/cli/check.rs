@@ -7,27 +7,35 @@ use std::path::Path;
 
 use millrace_batching::{ComputePool, PoolConfig};
 use millrace_core::Catalog as _;
-use millrace_registry::{Registry, RegistryConfig};
+use millrace_registry::{ModelSet, Registry, RegistryConfig};
 
 use super::args::CheckArgs;
 use super::table::{problems, table};
 use super::{DONE, FAILED, Failure, say};
 use crate::StartError;
 use crate::config::LogFormat;
+use crate::config::engines::EnginesConfig;
+use crate::config::environment::Environment;
+use crate::config::resolve::default_state_dir;
 use crate::log::error_chain;
-use crate::parts::built_in;
+use crate::parts::{Choosing, built_in, missing_engines};
 
 /// Runs the command.
-pub(super) fn run(args: CheckArgs) -> Result<i32, Failure> {
+pub(super) fn run(args: CheckArgs, engines: &EnginesConfig, environment: &Environment) -> Result<i32, Failure> {
     if !args.repository.is_dir() {
         return Err(Failure::misused(format!("the repository {} is not a folder", args.repository.display())));
     }
-    let parts = built_in();
+    // What a server of this repository has measured need not be measured again, nor the other way round.
+    let state = default_state_dir(&ModelSet::Repository(args.repository.clone()), environment);
+    let parts = built_in(Choosing::remembering(engines, state));
     if parts.backends.is_empty() {
         return Err(Failure::failed(StartError::NoBackend));
     }
     // What the registry has to say is printed below, once.
-    crate::log::start(LogFormat::Auto, &"warn,millrace_registry=off".parse().map_err(Failure::failed)?);
+    crate::log::start(
+        LogFormat::Auto,
+        &"warn,millrace_registry=off,millrace_backend_auto=off".parse().map_err(Failure::failed)?,
+    );
     let path = args.repository.clone();
     let mut config = RegistryConfig::repository(args.repository);
     config.watch = false;
@@ -37,6 +45,12 @@ pub(super) fn run(args: CheckArgs) -> Result<i32, Failure> {
     runtime.block_on(registry.settled());
     let models = registry.models();
     say(&mut io::stdout(), table(&models));
+    for line in super::engines::lines(&models) {
+        say(&mut io::stdout(), format_args!("{line}\n"));
+    }
+    for missing in missing_engines(engines) {
+        say(&mut io::stdout(), format_args!("{missing}\n"));
+    }
     for warning in registry.warnings() {
         say(&mut io::stderr(), format_args!("warning: {warning}\n"));
     }

@@ -2,25 +2,28 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::path::Path;
 
-use millrace_core::{Signature, Signatures};
+use millrace_core::{ModelFacts, Signature, Signatures};
 use millrace_registry::ModelConfig;
 
 use super::args::InspectArgs;
 use super::sample::{Sample, sample_of};
 use super::table::bytes;
 use super::together::{self, Described, Together};
-use super::{DONE, Failure, offline, say};
+use super::{DONE, Failure, against, engines, offline, say};
+use crate::config::engines::EnginesConfig;
 use crate::log::error_chain;
-use crate::parts::built_in;
+use crate::parts::{Choosing, built_in};
 
 /// Runs the command.
-pub(super) fn run(args: &InspectArgs) -> Result<i32, Failure> {
+pub(super) fn run(args: &InspectArgs, engines: &EnginesConfig) -> Result<i32, Failure> {
+    let choosing = Choosing { times_alone: !args.sample, ..Choosing::afresh(engines) };
     let described = together::described(&args.path)?;
     match described {
-        Some(described) if described.config.pipeline.is_some() => pipeline(args, &described),
-        Some(described) => model(args, &described.config),
-        None => model(args, &ModelConfig::default()),
+        Some(described) if described.config.pipeline.is_some() => pipeline(args, &described, &choosing),
+        Some(described) => model(args, &described.config, &choosing),
+        None => model(args, &ModelConfig::default(), &choosing),
     }
 }
 
@@ -39,8 +42,11 @@ fn print_sample(signatures: &Signatures, maker: &str) -> Result<i32, Failure> {
 }
 
 /// A pipeline, which loads with all that it asks.
-fn pipeline(args: &InspectArgs, described: &Described) -> Result<i32, Failure> {
-    let Together { name, version, .. } = together::load(described)?;
+fn pipeline(args: &InspectArgs, described: &Described, choosing: &Choosing) -> Result<i32, Failure> {
+    if args.against.is_some() || args.backend.is_some() {
+        return Err(Failure::misused("a pipeline has no engine of its own; inspect the models that it asks"));
+    }
+    let Together { name, version, .. } = together::load(described, choosing)?;
     let maker = version.backend.as_deref().unwrap_or_default();
     let signatures = version.signatures.as_ref().ok_or_else(|| Failure::failed("the pipeline has no signature"))?;
     if args.sample {
@@ -75,13 +81,18 @@ fn write_signature(text: &mut String, signature: &Signature) {
 }
 
 /// A model with its network.
-fn model(args: &InspectArgs, config: &ModelConfig) -> Result<i32, Failure> {
-    let loaded = offline::load(&args.path)?;
+fn model(args: &InspectArgs, config: &ModelConfig, choosing: &Choosing) -> Result<i32, Failure> {
+    let load = |path: &Path| offline::load_with(path, choosing, args.backend.as_deref());
+    let loaded = load(&args.path)?;
+    if let Some(other) = &args.against {
+        return against::print(&loaded, &load(other)?, choosing);
+    }
     let network = loaded.model.signature();
-    let signatures =
-        built_in().signatures(network.clone(), config).map_err(|error| Failure::failed(error_chain(&error)))?;
+    let signatures = built_in(choosing.clone())
+        .signatures(network.clone(), config)
+        .map_err(|error| Failure::failed(error_chain(&error)))?;
     if args.sample {
-        return print_sample(&signatures, loaded.backend);
+        return print_sample(&signatures, &loaded.backend);
     }
     let facts = loaded.model.facts();
     let mut text = String::new();
@@ -108,8 +119,8 @@ fn model(args: &InspectArgs, config: &ModelConfig) -> Result<i32, Failure> {
         }
         (None, _) => {}
     }
-    if let Some(weights) = facts.weight_bytes {
-        let _ = writeln!(text, "weights   {}", bytes(weights));
+    if let Some(weights) = weights(&facts) {
+        let _ = writeln!(text, "weights   {weights}");
     }
     let _ = writeln!(text, "memory    {}", bytes(loaded.model.memory_bytes()));
     if !facts.operators.is_empty() {
@@ -120,6 +131,19 @@ fn model(args: &InspectArgs, config: &ModelConfig) -> Result<i32, Failure> {
         // Names and values stand in the file: foreign text.
         let _ = writeln!(text, "{:<9} {}", name.escape_debug(), value.escape_debug());
     }
+    if let Some(choice) = &facts.choice {
+        let _ = writeln!(text, "chosen    {}: {}", choice.names(), choice.reason);
+        let _ = write!(text, "\n{}", engines::table(choice));
+    }
     say(&mut io::stdout(), text);
     Ok(DONE)
+}
+
+/// The weights in all and by their types: `4.1 MiB (FP16 4.0 MiB, FP32 100.0 KiB)`.
+pub(super) fn weights(facts: &ModelFacts) -> Option<String> {
+    let mut types: Vec<(&String, &u64)> = facts.weight_types.iter().filter(|(_, size)| **size > 0).collect();
+    types.sort_by(|one, other| other.1.cmp(one.1).then(one.0.cmp(other.0)));
+    let all = facts.weight_bytes.or_else(|| (!types.is_empty()).then(|| types.iter().map(|(_, size)| **size).sum()))?;
+    let parts: Vec<String> = types.iter().map(|(name, size)| format!("{name} {}", bytes(**size))).collect();
+    Some(if parts.is_empty() { bytes(all) } else { format!("{} ({})", bytes(all), parts.join(", ")) })
 }

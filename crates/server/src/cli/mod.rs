@@ -3,8 +3,10 @@
 //! Exit codes: 0 done; 1 the work failed (a model, a request, an address); 2 the words were wrong (a flag, a file, a
 //! path).
 
+mod against;
 mod args;
 mod check;
+mod engines;
 mod inspect;
 mod offline;
 mod predict;
@@ -20,6 +22,7 @@ use std::io::{self, Write};
 use clap::Parser;
 
 use self::args::{Args, Command};
+use crate::config::engines::EnginesConfig;
 use crate::config::environment::Environment;
 
 /// The command did what it was asked.
@@ -41,11 +44,12 @@ pub fn run(arguments: Vec<OsString>, environment: &Environment) -> i32 {
             return error.exit_code();
         }
     };
+    let engines = || EnginesConfig::of_environment(environment).map_err(Failure::misused);
     let result = match args.command {
         Command::Serve(args) => serve::run(*args, environment),
-        Command::Check(args) => check::run(args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Predict(args) => predict::run(&args),
+        Command::Check(args) => engines().and_then(|engines| check::run(args, &engines, environment)),
+        Command::Inspect(args) => engines().and_then(|engines| inspect::run(&args, &engines)),
+        Command::Predict(args) => engines().and_then(|engines| predict::run(&args, &engines)),
     };
     match result {
         Ok(code) => code,

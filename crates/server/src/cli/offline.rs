@@ -4,6 +4,7 @@
 //! repository) does not apply: the operator has named this very file. What a `model.toml` can make of a folder is in
 //! `together`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,17 +17,17 @@ use millrace_core::{
     Refusal, RequestContext, Resolver, Servable, Signatures, VersionState, VersionStatus,
 };
 
-use super::Failure;
+use super::{Failure, together};
 use crate::config::resolve::DEFAULT_REPOSITORY;
 use crate::log::error_chain;
-use crate::parts::built_in;
+use crate::parts::{Choosing, built_in};
 
 /// A model that was loaded for one command.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) name: ModelName,
     pub(super) version: u64,
-    pub(super) backend: &'static str,
+    pub(super) backend: String,
     pub(super) model: Arc<dyn Model>,
 }
 
@@ -37,12 +38,26 @@ pub(super) fn meant(path: &Path) -> PathBuf {
     if is_name { in_repository } else { path.to_owned() }
 }
 
-/// Finds and loads what `path` means.
-pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
-    let source = find(path)?;
-    let backends = built_in().backends;
+/// Finds and loads what `path` means, with the engine that its `model.toml` names or else is chosen.
+pub(super) fn load(path: &Path, choosing: &Choosing) -> Result<Loaded, Failure> {
+    load_with(path, choosing, None)
+}
+
+/// The same, where `backend` goes before everything.
+pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>) -> Result<Loaded, Failure> {
+    let config = together::config(path)?;
+    let source = ModelSource { options: config.options, ..find(path)? };
+    let mut backends = built_in(choosing.clone()).backends;
     if backends.is_empty() {
         return Err(Failure::failed(crate::StartError::NoBackend));
+    }
+    if let Some(wanted) = backend.or(config.backend.as_deref()) {
+        let names: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
+        let text = format!("there is no backend `{}`; expected one of {}", wanted.escape_debug(), names.join(", "));
+        backends.retain(|backend| backend.name() == wanted);
+        if backends.is_empty() {
+            return Err(Failure::misused(text));
+        }
     }
     let backend = backends.iter().find(|backend| backend.recognises(&source)).ok_or_else(|| {
         let files: Vec<&str> = source.files.list().iter().map(|(name, _)| name.as_str()).collect();
@@ -54,10 +69,11 @@ pub(super) fn load(path: &Path) -> Result<Loaded, Failure> {
         ))
     })?;
     let model = backend.load(&source).map_err(|error| Failure::failed(error_chain(&error)))?;
-    Ok(Loaded { name: source.model, version: source.version, backend: backend.name(), model })
+    let backend = model.facts().choice.map_or_else(|| backend.name().to_owned(), |choice| choice.names());
+    Ok(Loaded { name: source.model, version: source.version, backend, model })
 }
 
-/// An .onnx file, a version's folder, a model's folder, or a name in ./models.
+/// A model file, a version's folder, a model's folder, or a name in ./models.
 fn find(path: &Path) -> Result<ModelSource, Failure> {
     let path = meant(path);
     let read = |error: io::Error| Failure::misused(format!("cannot read {}: {error}", path.display()));
@@ -93,6 +109,9 @@ fn find(path: &Path) -> Result<ModelSource, Failure> {
     }
 }
 
+/// How the names of models end.
+const MODELS: [&str; 4] = ["onnx", "json", "ubj", "txt"];
+
 /// The regular files directly in a folder.
 #[derive(Debug)]
 struct Files {
@@ -109,7 +128,10 @@ impl Files {
             let (Ok(name), metadata) = (entry.file_name().into_string(), entry.metadata()?) else { continue };
             let is_other_model = |only: &Path| {
                 let name = Path::new(&name);
-                name != only && name.extension() == only.extension()
+                let extension = name.extension().and_then(OsStr::to_str);
+                name != only
+                    && (name.extension() == only.extension()
+                        || extension.is_some_and(|ending| MODELS.contains(&ending)))
             };
             if metadata.is_file() && !only.is_some_and(is_other_model) {
                 list.push((name, metadata.len()));

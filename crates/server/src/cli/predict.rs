@@ -19,10 +19,12 @@ use super::args::PredictArgs;
 use super::offline::{self, OneModel, Only};
 use super::together::{self, Together};
 use super::{DONE, FAILED, Failure, say};
+use crate::config::engines::EnginesConfig;
+use crate::parts::Choosing;
 
 /// Runs the command.
-pub(super) fn run(args: &PredictArgs) -> Result<i32, Failure> {
-    let Asked { path, resolver, catalog, pool } = load(&args.model)?;
+pub(super) fn run(args: &PredictArgs, engines: &EnginesConfig) -> Result<i32, Failure> {
+    let Asked { path, resolver, catalog, pool } = load(&args.model, &Choosing::afresh(engines))?;
     let body = read(&args.input)?;
     let service = http_service(HttpParts {
         resolver,
@@ -67,15 +69,15 @@ struct Asked {
     pool: ComputePool,
 }
 
-fn load(model: &Path) -> Result<Asked, Failure> {
+fn load(model: &Path, choosing: &Choosing) -> Result<Asked, Failure> {
     let path = |name: &ModelName, version: u64| format!("/v1/models/{name}/versions/{version}:predict");
     if let Some(described) = together::described(model)? {
-        let Together { name, version, registry, pool } = together::load(&described)?;
+        let Together { name, version, registry, pool } = together::load(&described, choosing)?;
         let registry = Arc::new(registry);
         let resolver = Arc::<Registry>::clone(&registry);
         return Ok(Asked { path: path(&name, version.version), resolver, catalog: registry, pool });
     }
-    let (loaded, pool) = (offline::load(model)?, offline::pool());
+    let (loaded, pool) = (offline::load(model, choosing)?, offline::pool());
     let path = path(&loaded.name, loaded.version);
     let only = Arc::new(Only(OneModel::new(loaded, &pool)?));
     Ok(Asked { path, resolver: Arc::<Only>::clone(&only), catalog: only, pool })

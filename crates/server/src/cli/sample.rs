@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use millrace_core::{Admission, DType, Dim, Group, SERVING_DEFAULT, Signature, Signatures, TensorSpec};
 use millrace_registry::TENSORS;
 
-use crate::parts::built_in;
+use crate::parts::pipelines;
 
 /// The most elements that a request still worth printing has.
 const MOST_SHOWN: usize = 256;
@@ -40,7 +40,7 @@ const PICTURE: &str =
 pub(super) fn sample_of(signatures: &Signatures, maker: Option<&str>) -> Option<Sample> {
     let (_, signature) = signatures.find(SERVING_DEFAULT)?;
     let network = signatures.find(TENSORS).map(|(_, network)| network);
-    let is_pipeline = maker.is_some_and(|maker| built_in().pipelines.iter().any(|pipeline| pipeline.name() == maker));
+    let is_pipeline = maker.is_some_and(|maker| pipelines().iter().any(|pipeline| pipeline.name() == maker));
     // Every declared form and every pipeline here that takes bytes takes pictures.
     let is_picture = |spec: &TensorSpec| {
         let inner = network.and_then(|network| network.inputs().iter().find(|inner| inner.name == spec.name));

@@ -81,7 +81,17 @@ fn row(model: &ModelStatus, version: &VersionStatus) -> [String; 7] {
     ]
 }
 
-fn line(text: &mut String, widths: &[usize; 7], cells: &[String; 7]) {
+/// Rows of cells, each column as wide as its widest cell.
+pub(super) fn columns(rows: &[Vec<String>]) -> String {
+    let most = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..most).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    rows.iter().for_each(|row| line(&mut text, &widths, row));
+    text
+}
+
+fn line(text: &mut String, widths: &[usize], cells: &[String]) {
     let mut line = String::new();
     for (width, cell) in widths.iter().zip(cells) {
         let _ = write!(line, "{cell}{:pad$}  ", "", pad = width - cell.chars().count());

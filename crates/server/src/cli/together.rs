@@ -13,7 +13,7 @@ use millrace_registry::{ListedModel, ModelConfig, ModelSet, Registry, RegistryCo
 use super::table::problems;
 use super::{Failure, offline};
 use crate::log::error_chain;
-use crate::parts::built_in;
+use crate::parts::{Choosing, built_in};
 
 /// The file that says what a folder is.
 const FILE: &str = "model.toml";
@@ -54,6 +54,15 @@ pub(super) fn described(path: &Path) -> Result<Option<Described>, Failure> {
     Ok(Some(Described { folder, name, config }))
 }
 
+/// What the `model.toml` of the folder that `path` means says; the default for a file, for a version's folder, and where
+/// there is none.
+///
+/// # Errors
+/// A `model.toml` that cannot be read, and why.
+pub(super) fn config(path: &Path) -> Result<ModelConfig, Failure> {
+    Ok(read(&offline::meant(path))?.unwrap_or_default())
+}
+
 /// The `model.toml` of a model's folder, if there is one.
 fn read(folder: &Path) -> Result<Option<ModelConfig>, Failure> {
     let path = folder.join(FILE);
@@ -71,12 +80,12 @@ fn read(folder: &Path) -> Result<Option<ModelConfig>, Failure> {
 ///
 /// # Errors
 /// Everything that is wrong with any of them.
-pub(super) fn load(described: &Described) -> Result<Together, Failure> {
+pub(super) fn load(described: &Described, choosing: &Choosing) -> Result<Together, Failure> {
     let mut config = RegistryConfig::new(ModelSet::Listed(listed(described)?));
     config.watch = false;
     let pool = offline::pool();
-    let registry =
-        Registry::start(config, built_in(), pool.clone()).map_err(|error| Failure::misused(error_chain(&error)))?;
+    let registry = Registry::start(config, built_in(choosing.clone()), pool.clone())
+        .map_err(|error| Failure::misused(error_chain(&error)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::failed)?;
     runtime.block_on(registry.settled());
     let serves = |model: ModelStatus| {

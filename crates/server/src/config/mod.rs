@@ -4,6 +4,7 @@
 //! [`ServerConfig`] and refuses what cannot be. What hosting platforms say by variables is in `platform`, and which
 //! listeners come of it all in `listeners`. The environment arrives as a map.
 
+pub(crate) mod engines;
 pub(crate) mod environment;
 pub(crate) mod error;
 pub(crate) mod listeners;
@@ -22,6 +23,7 @@ use millrace_http::{FrontConfig, HttpConfig};
 use millrace_registry::{ModelSet, RegistryConfig};
 use serde::Deserialize;
 
+use self::engines::EnginesConfig;
 use self::listeners::Compat;
 use crate::net::{Address, ConnectionLimits};
 
@@ -60,6 +62,8 @@ pub struct ServerConfig {
     pub grpc: GrpcConfig,
     /// Where models lie and how they live.
     pub registry: RegistryConfig,
+    /// The engines, and how one is chosen among them.
+    pub engines: EnginesConfig,
     /// The compute threads.
     pub pool: PoolConfig,
 }
@@ -83,6 +87,7 @@ impl ServerConfig {
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             registry: RegistryConfig::new(models),
+            engines: EnginesConfig::default(),
             pool: PoolConfig::default(),
         }
     }

@@ -60,6 +60,7 @@ sections! {
     server: RawServer,
     limits: RawLimits,
     registry: RawRegistry,
+    engines: RawEngines,
     batching: RawBatching,
     compute: RawCompute,
     log: RawLog,
@@ -125,6 +126,14 @@ section! {
         load_threads: NonZeroUsize,
         retry_first: Span,
         retry_max: Span,
+    }
+}
+
+section! {
+    RawEngines {
+        onnxruntime_library: PathBuf,
+        budget: Span,
+        remember: bool,
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use millrace_core::{Alias, Quoted};
 use millrace_registry::{BatchOverrides, ListedModel, ModelSet, VersionPolicy};
 
+use super::engines::EnginesConfig;
 use super::environment::{self, Environment};
 use super::error::{ConfigError, Place};
 use super::listeners::listeners;
@@ -38,7 +39,8 @@ pub(crate) fn resolve(flags: Raw, config: Option<&Path>, environment: &Environme
     let from_environment = environment::read(environment)?;
     let named = config.map(Path::to_owned).or_else(|| environment.get(environment::CONFIG).map(PathBuf::from));
     let file = named.map(|path| read_file(&path)).transpose()?.unwrap_or_default();
-    let Raw { server, limits, registry, batching, compute, log, metrics } = flags.over(from_environment).over(file);
+    let Raw { server, limits, registry, engines, batching, compute, log, metrics } =
+        flags.over(from_environment).over(file);
 
     let hosting = Hosting::read(server.platform, environment)?;
     let models = models(&registry, &hosting, environment)?;
@@ -54,6 +56,7 @@ pub(crate) fn resolve(flags: Raw, config: Option<&Path>, environment: &Environme
     self::batching(&mut config, batching)?;
     stores(&registry)?;
     self::registry(&mut config, registry, environment);
+    config.engines = EnginesConfig::from_raw(engines);
     // Here and not only where they are opened, so that a configuration that cannot be is refused as such.
     listeners(&config)?;
     let RawLog { format, level } = log;
@@ -73,6 +76,7 @@ fn read_file(path: &Path) -> Result<Raw, ConfigError> {
         &mut raw.registry.state_dir,
         &mut raw.registry.model_config_file,
         &mut raw.batching.parameters_file,
+        &mut raw.engines.onnxruntime_library,
     ];
     for path in paths.into_iter().flatten().chain(raw.registry.stores.iter_mut().flatten()) {
         *path = folder.join(&*path);
@@ -305,7 +309,7 @@ fn stores(registry: &RawRegistry) -> Result<(), ConfigError> {
 
 /// `$XDG_STATE_HOME/millrace/…`, with one folder per set of models: orders to one must not reach another. `None` where
 /// the environment names no home.
-fn default_state_dir(models: &ModelSet, environment: &Environment) -> Option<PathBuf> {
+pub(crate) fn default_state_dir(models: &ModelSet, environment: &Environment) -> Option<PathBuf> {
     let variable = |name| environment.get(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
     let home = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
     let folders: Vec<&Path> = match models {
