@@ -52,6 +52,10 @@ impl Model for Alone {
         self.model.prepare(group, rows)
     }
 
+    fn uses_threads(&self) -> bool {
+        self.model.uses_threads()
+    }
+
     fn facts(&self) -> ModelFacts {
         ModelFacts { choice: Some(Arc::clone(&self.choice)), ..self.model.facts() }
     }
@@ -134,6 +138,10 @@ impl Model for Shared {
     fn prepare(&self, group: &Group, rows: usize) -> Result<(), LoadError> {
         let (model, terms) = &self.ways.models[self.ways.index(rows)];
         model.prepare(&terms.group(group, rows), rows)
+    }
+
+    fn uses_threads(&self) -> bool {
+        self.ways.models.iter().any(|(model, _)| model.uses_threads())
     }
 
     /// Those of the first engine, and the choice.

@@ -37,6 +37,14 @@ const STEPS: &[(&str, &[&str])] = &[
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "tract"],
     ),
     (
+        "each feature alone: server with trees",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "trees"],
+    ),
+    (
+        "each feature alone: server with ONNX Runtime",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "onnxruntime"],
+    ),
+    (
         "each feature alone: server with pictures",
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "vision"],
     ),
