@@ -12,7 +12,7 @@ use tract_onnx::tract_core::internal::{
 use tract_onnx::tract_core::model::Rewriter;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::logic::{CompGT, CompLT, Iff};
-use tract_onnx::tract_core::ops::math::{Max, Mul};
+use tract_onnx::tract_core::ops::math::{Max, Min, Mul};
 
 use super::conv::{Activation, DirectConv, constant, numbers};
 
@@ -20,6 +20,7 @@ pub(super) fn rules(rewriter: Rewriter<()>) -> Rewriter<()> {
     rewriter
         .with_rule_for::<Iff>("PRelu", |(), model, node, _, _| prelu(model, node))
         .with_rule_for::<TypedBinOp>("Relu of a convolution", |(), model, node, _, op| relu(model, node, op))
+        .with_rule_for::<TypedBinOp>("Clip of a convolution", |(), model, node, _, op| clip(model, node, op))
 }
 
 /// `if 0 > x { x * slope } else { x }`.
@@ -105,6 +106,29 @@ fn relu(model: &TypedModel, node: &TypedNode, op: &TypedBinOp) -> TractResult<Op
             continue;
         }
         if let Some(op) = op.then(Activation::Relu) {
+            return super::merged(model, conv, node, op).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// `min(x, high)`, the second half of what the engine makes of `Clip`; the first is read as `Relu` where it is one.
+fn clip(model: &TypedModel, node: &TypedNode, op: &TypedBinOp) -> TractResult<Option<TypedModelPatch>> {
+    if !op.0.is::<Min>() || op.1.is_some() {
+        return Ok(None);
+    }
+    for (slot, other) in [(0, 1), (1, 0)] {
+        let (Some(&input), Some(&high)) = (node.inputs.get(slot), node.inputs.get(other)) else { return Ok(None) };
+        let conv = model.node(input.node);
+        let Some(op) = conv.op_as::<DirectConv>() else { continue };
+        let is_private = model.outlet_successors(input).len() == 1 && !model.outputs.contains(&input);
+        let Some(high) = constant(model, high)?.filter(|_| is_private) else { continue };
+        if high.datum_type() != DatumType::F32 || high.len() != 1 {
+            continue;
+        }
+        // A NaN as limit would be another function.
+        let Some(high) = numbers(&high)?.first().copied().filter(|high| *high >= 0.0) else { continue };
+        if let Some(op) = op.at_most(high) {
             return super::merged(model, conv, node, op).map(Some);
         }
     }

@@ -5,8 +5,10 @@
 //! of requests or models; it is written against the engine alone.
 
 mod activation;
+mod blocked;
 mod conv;
 mod direct;
+mod memory;
 mod pointwise;
 mod pool;
 mod residual;
@@ -29,13 +31,17 @@ pub(crate) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
     let rules = softmax::rules(rules);
     let rules = pool::rules(rules);
     let rules = residual::rules(rules);
-    rules.rewrite(&(), model)
+    rules.rewrite(&(), model)?;
+    // Only now: what follows a convolution must have become a part of it.
+    blocked::rules(Rewriter::default()).rewrite(&(), model)
 }
 
 /// Bytes of the constants that rewritten operators hold in themselves.
 pub(crate) fn held_bytes(model: &TypedModel) -> u64 {
-    let bytes = |op: &conv::DirectConv| op.bytes();
-    model.nodes().iter().filter_map(|node| node.op_as::<conv::DirectConv>().map(bytes)).sum()
+    let bytes = |node: &TypedNode| {
+        node.op_as::<conv::DirectConv>().map_or(0, conv::DirectConv::bytes) + blocked::held_bytes(node)
+    };
+    model.nodes().iter().map(bytes).sum()
 }
 
 /// Whether most of the model's work is convolutions that were rewritten: then plans for exact sizes gain nothing, and rows
@@ -58,7 +64,7 @@ pub(crate) fn is_mostly_ours(model: &TypedModel) -> bool {
     for node in model.nodes() {
         let work = work(node);
         all = all.saturating_add(work);
-        if node.op_is::<conv::DirectConv>() {
+        if node.op_is::<conv::DirectConv>() || blocked::is_conv(node) {
             ours = ours.saturating_add(work);
         }
     }

@@ -6,6 +6,7 @@
 use tract_onnx::prelude::{DatumType, IntoTensor, TypedModel, TypedNode, tensor0, tvec};
 use tract_onnx::tract_core::internal::{AxesMapping, TractResult, TypedModelPatch};
 use tract_onnx::tract_core::model::Rewriter;
+use tract_onnx::tract_core::ops::Downsample;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cnn::{PaddingSpec, PoolSpec};
 use tract_onnx::tract_core::ops::einsum::EinSum;
@@ -17,6 +18,9 @@ use super::conv::{DirectConv, constant};
 pub(super) fn rules(rewriter: Rewriter<()>) -> Rewriter<()> {
     rewriter
         .with_rule_for::<EinSum>("pointwise convolution", |(), model, node, _, op| product(model, node, op))
+        .with_rule_for::<DirectConv>("stride of a pointwise convolution", |(), model, node, _, op| {
+            strided(model, node, op)
+        })
         .with_rule_for::<TypedBinOp>("bias of a convolution", |(), model, node, _, op| bias(model, node, op))
 }
 
@@ -33,7 +37,7 @@ fn product(model: &TypedModel, node: &TypedNode, op: &EinSum) -> TractResult<Opt
     let (outputs, inputs) = (weights.shape()[0], weights.shape()[1]);
     let pool = PoolSpec::new(DataFormat::NCHW, tvec!(1, 1), PaddingSpec::Valid, None, None, inputs, outputs);
     let kernel = weights.into_shape(&[outputs, inputs, 1, 1])?;
-    let Some(op) = DirectConv::new(&pool, &kernel, &tensor0(0_f32))? else { return Ok(None) };
+    let Some(op) = DirectConv::new(&pool, 1, &kernel, &tensor0(0_f32))? else { return Ok(None) };
     TypedModelPatch::replace_single_op(model, node, &[picture], op).map(Some)
 }
 
@@ -48,6 +52,15 @@ fn output_axis(axes: &AxesMapping) -> Option<usize> {
         }
     }
     channels
+}
+
+/// The engine takes places away before it convolves those that are left, in a pass of its own per axis.
+fn strided(model: &TypedModel, node: &TypedNode, op: &DirectConv) -> TractResult<Option<TypedModelPatch>> {
+    let before = model.node(node.inputs[0].node);
+    let Some(down) = before.op_as::<Downsample>().filter(|down| down.modulo == 0) else { return Ok(None) };
+    let Ok(step) = usize::try_from(down.stride) else { return Ok(None) };
+    let Some(op) = op.strided(down.axis, step) else { return Ok(None) };
+    TypedModelPatch::replace_single_op(model, node, &[before.inputs[0]], op).map(Some)
 }
 
 /// A constant per channel added to a convolution without an activation.

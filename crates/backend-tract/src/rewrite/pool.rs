@@ -34,8 +34,15 @@ fn rule(model: &TypedModel, node: &TypedNode, op: &MaxPool) -> TractResult<Optio
 /// The largest number in each window; NaN counts as smaller than any, as in the engine. A window of nothing but NaN or
 /// padding gives -∞.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct RowPool {
+pub(super) struct RowPool {
     pool: PoolSpec,
+}
+
+impl RowPool {
+    /// Sizes and steps.
+    pub(super) fn pool(&self) -> &PoolSpec {
+        &self.pool
+    }
 }
 
 /// A window's place along one axis.

@@ -39,7 +39,7 @@ fn rule(model: &TypedModel, node: &TypedNode, op: &TypedBinOp) -> TractResult<Op
 
 /// `max(a + b, 0)`; NaN stays NaN.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct AddRelu;
+pub(super) struct AddRelu;
 
 impl Op for AddRelu {
     fn name(&self) -> StaticName {

@@ -8,10 +8,11 @@ use tract_onnx::prelude::{
     DatumType, Framework, InferenceModelExt, TValue, TVec, Tensor, TypedFact, TypedModel, TypedSimplePlan, tvec,
 };
 use tract_onnx::tract_core::internal::{OutletId, SpecialOps, ToDim};
+use tract_onnx::tract_core::ops::array::TypedConcat;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, MaxPool, PaddingSpec, PoolSpec};
 use tract_onnx::tract_core::ops::logic::{Iff, comp_gt};
-use tract_onnx::tract_core::ops::math::{add, max, mul};
+use tract_onnx::tract_core::ops::math::{add, max, min, mul};
 use tract_onnx::tract_core::ops::nn::{DataFormat, Softmax, SoftmaxKind};
 
 use super::{is_mostly_ours, rewrite};
@@ -56,6 +57,37 @@ impl Graph {
         let op = Conv::new(pool, KernelFormat::OIHW, 1, None);
         let name = self.name();
         self.last = self.model.wire_node(name, op, &[self.last, kernel, bias]).unwrap()[0];
+        self
+    }
+
+    /// A convolution of `groups` groups.
+    fn grouped(mut self, inputs: usize, outputs: usize, groups: usize, side: usize, padding: PaddingSpec) -> Self {
+        let (kernel, bias) = (self.constant(&[outputs, inputs / groups, side, side]), self.constant(&[outputs]));
+        let pool = PoolSpec::new(DataFormat::NCHW, tvec!(side, side), padding, None, None, inputs, outputs);
+        let name = self.name();
+        let op = Conv::new(pool, KernelFormat::OIHW, groups, None);
+        self.last = self.model.wire_node(name, op, &[self.last, kernel, bias]).unwrap()[0];
+        self
+    }
+
+    /// A convolution that takes every `stride`-th place.
+    fn strided(mut self, inputs: usize, outputs: usize, side: usize, stride: usize) -> Self {
+        let (kernel, bias) = (self.constant(&[outputs, inputs, side, side]), self.constant(&[outputs]));
+        let (padding, strides) = (PaddingSpec::SameUpper, Some(tvec!(stride, stride)));
+        let pool = PoolSpec::new(DataFormat::NCHW, tvec!(side, side), padding, None, strides, inputs, outputs);
+        let name = self.name();
+        let op = Conv::new(pool, KernelFormat::OIHW, 1, None);
+        self.last = self.model.wire_node(name, op, &[self.last, kernel, bias]).unwrap()[0];
+        self
+    }
+
+    /// As the engine reads ONNX's `Clip` between 0 and `high`.
+    fn clip(mut self, high: f32) -> Self {
+        self = self.relu();
+        let (limit, name) = (self.name(), self.name());
+        let high = Tensor::from_shape(&[1, 1, 1, 1], &[high]).unwrap();
+        let high = self.model.add_const(limit, high).unwrap();
+        self.last = self.model.wire_node(name, min(), &[self.last, high]).unwrap()[0];
         self
     }
 
@@ -240,15 +272,70 @@ fn the_end_of_a_residual_block_is_one_operator() {
 }
 
 #[test]
-fn groups_are_left_to_the_engine() {
-    let mut graph = Graph::new(&[4, 8, 8]);
-    let (kernel, bias) = (graph.constant(&[4, 1, 3, 3]), graph.constant(&[4]));
-    let pool = PoolSpec::new(DataFormat::NCHW, tvec!(3, 3), valid(), None, None, 4, 4);
-    let op = Conv::new(pool, KernelFormat::OIHW, 4, None);
-    graph.last = graph.model.wire_node("depthwise", op, &[graph.last, kernel, bias]).unwrap()[0];
-    let model = graph.done();
-    check(&model, &tensor(&[2, 4, 8, 8], 6), &["Conv"]);
-    assert!(!is_mostly_ours(&rewritten(&model)));
+fn groups_are_convolved_one_after_the_other() {
+    let model = Graph::new(&[6, 8, 9]).grouped(6, 4, 2, 3, valid()).relu().done();
+    check(&model, &tensor(&[3, 6, 8, 9], 6), &["DirectConv"]);
+    // Whole blocks of channels stay blocks.
+    let model = Graph::new(&[64, 8, 9]).grouped(64, 32, 2, 3, valid()).relu().done();
+    check(&model, &tensor(&[2, 64, 8, 9], 6), &["BlockConv", "Unblock"]);
+}
+
+#[test]
+fn an_inverted_residual_block_is_three_convolutions() {
+    let graph = Graph::new(&[24, 9, 11]).conv(24, 24, 1, valid());
+    let input = graph.last;
+    let model = graph
+        .conv(24, 144, 1, valid())
+        .clip(6.0)
+        .grouped(144, 144, 144, 3, PaddingSpec::SameUpper)
+        .clip(6.0)
+        .conv(144, 24, 1, valid())
+        .plus(input)
+        .done();
+    check(&model, &tensor(&[3, 24, 9, 11], 6), &["BlockConv", "Unblock"]);
+    let ours = rewritten(&model);
+    assert!(is_mostly_ours(&ours));
+    assert_eq!(ours.nodes().iter().filter(|node| node.op.name() == "BlockConv").count(), 4);
+}
+
+#[test]
+fn a_bottleneck_with_a_stride_is_four_convolutions_and_a_pool() {
+    let mut graph = Graph::new(&[3, 20, 20]).conv(3, 32, 3, PaddingSpec::SameUpper).relu().pool(
+        32,
+        [3, 3],
+        [2, 2],
+        PaddingSpec::SameUpper,
+    );
+    let input = graph.last;
+    graph = graph.conv(32, 16, 1, valid()).relu().strided(16, 16, 3, 2).relu().conv(16, 64, 1, valid());
+    let branch = std::mem::replace(&mut graph.last, input);
+    let model = graph.strided(32, 64, 1, 2).plus(branch).relu().done();
+    let model = model.into_decluttered().unwrap();
+    check(&model, &tensor(&[2, 3, 20, 20], 6), &["BlockConv", "BlockPool", "Unblock"]);
+}
+
+#[test]
+fn branches_are_joined_as_blocks() {
+    let mut graph = Graph::new(&[16, 7, 7]);
+    let input = graph.last;
+    graph = graph.conv(16, 32, 1, valid()).relu();
+    let branch = std::mem::replace(&mut graph.last, input);
+    graph = graph.conv(16, 48, 3, PaddingSpec::SameUpper).relu();
+    let name = graph.name();
+    graph.last = graph.model.wire_node(name, TypedConcat { axis: 1 }, &[branch, graph.last]).unwrap()[0];
+    let model = graph.conv(80, 16, 1, valid()).done();
+    check(&model, &tensor(&[2, 16, 7, 7], 6), &["BlockConv", "Concat", "Unblock"]);
+}
+
+#[test]
+fn what_others_read_of_blocks_is_turned_back() {
+    let mut graph = Graph::new(&[16, 7, 7]).conv(16, 32, 1, valid());
+    let sums = graph.last;
+    graph = graph.relu().conv(32, 16, 3, valid());
+    let end = graph.last;
+    let mut model = graph.done();
+    model.select_output_outlets(&[sums, end]).unwrap();
+    check(&model, &tensor(&[2, 16, 7, 7], 4), &["BlockConv", "Max", "Unblock"]);
 }
 
 #[test]
@@ -273,15 +360,14 @@ fn softmax_of_extreme_numbers_is_what_it_was() {
 
 #[test]
 fn the_face_networks_become_our_operators_and_answer_as_before() {
-    let ours = ["DirectConv", "PlaneSoftmax", "RowPool"];
     for (network, sizes, left) in [
-        ("mtcnn_pnet", [2, 3, 41, 57], &ours[..]),
-        ("mtcnn_rnet", [18, 3, 24, 24], &["Add", "DirectConv", "EinSum", "Prelu", "RowPool", "Softmax"]),
-        ("mtcnn_onet", [3, 3, 48, 48], &["Add", "DirectConv", "EinSum", "Prelu", "RowPool", "Softmax"]),
+        ("mtcnn_pnet", [2, 3, 41, 57], &["BlockConv", "DirectConv", "PlaneSoftmax", "RowPool", "Unblock"][..]),
+        ("mtcnn_rnet", [18, 3, 24, 24], &["Add", "BlockConv", "BlockPool", "EinSum", "Prelu", "Softmax", "Unblock"]),
+        ("mtcnn_onet", [3, 3, 48, 48], &["Add", "BlockConv", "BlockPool", "EinSum", "Prelu", "Softmax", "Unblock"]),
         (
             "face_embedding",
             [1, 3, 150, 150],
-            &["AddRelu", "DirectConv", "EinSum", "Mul", "Pad", "Reduce<Sum>", "RowPool", "Sub", "SumPool"],
+            &["AddRelu", "BlockConv", "BlockPool", "EinSum", "Mul", "Pad", "Reduce<Sum>", "Sub", "SumPool", "Unblock"],
         ),
     ] {
         let path = fixture(&format!("face-models/{network}/1/model.onnx"));

@@ -13,14 +13,16 @@ pub(in crate::rewrite) enum After<'a> {
     Relu,
     /// Negative numbers are multiplied by their channel's slope. NaN and -0 stay.
     Prelu(&'a [f32]),
+    /// Numbers outside of two limits become the nearer one. NaN stays.
+    Clip(f32, f32),
 }
 
 impl<'a> After<'a> {
     /// The part for `channels` channels, the first being `first`.
-    pub(super) fn of(self, first: usize, channels: usize) -> Self {
+    pub(in crate::rewrite) fn of(self, first: usize, channels: usize) -> Self {
         match self {
             After::Prelu(slopes) => After::Prelu(&slopes[first..first + channels]),
-            After::Nothing | After::Relu => self,
+            After::Nothing | After::Relu | After::Clip(..) => self,
         }
     }
 }
@@ -48,25 +50,34 @@ pub(super) const LANES: usize = 16;
 
 /// An instruction set that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Isa(Kind);
+pub(in crate::rewrite) struct Isa(Kind);
 
+/// The instruction sets that loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(in crate::rewrite) enum Kind {
+    /// Vectors of sixteen.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// Vectors of eight, with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// What the build targets.
     Portable,
 }
 
 impl Isa {
     /// The best one that is there.
-    pub(super) fn best() -> Self {
+    pub(in crate::rewrite) fn best() -> Self {
         Self::all().next().unwrap_or(Self(Kind::Portable))
     }
 
+    /// Which one it is. There is no other way to one than [`Isa::all`], so the processor has it.
+    pub(in crate::rewrite) fn kind(self) -> Kind {
+        self.0
+    }
+
     /// Every one that is there, the best one first.
-    pub(super) fn all() -> impl Iterator<Item = Self> {
+    pub(in crate::rewrite) fn all() -> impl Iterator<Item = Self> {
         let all = [
             #[cfg(target_arch = "x86_64")]
             (Kind::Avx512, is_x86_feature_detected!("avx512f")),
@@ -182,6 +193,12 @@ macro_rules! loops {
                         *sum = where_negative(*sum, splat(0.0));
                     }
                 }
+                After::Clip(low, high) => {
+                    let (low, high) = (splat(low), splat(high));
+                    for sum in sums.as_flattened_mut() {
+                        *sum = clip(*sum, low, high);
+                    }
+                }
                 After::Prelu(slopes) => {
                     for (sums, slope) in sums.iter_mut().zip(first::<CHANNELS>(slopes)) {
                         let slope = splat(*slope);
@@ -205,8 +222,8 @@ macro_rules! loops {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _CMP_LT_OQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_mask_mov_ps, _mm512_mul_ps, _mm512_set1_ps,
-        _mm512_setzero_ps,
+        __m512, _CMP_LT_OQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps,
+        _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
     use super::{After, Job, LANES, first};
@@ -250,6 +267,13 @@ mod avx512 {
         _mm512_mask_mov_ps(value, negative, instead)
     }
 
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn clip(value: __m512, low: __m512, high: __m512) -> __m512 {
+        // Where one is NaN these give the second operand, which is the value.
+        _mm512_min_ps(high, _mm512_max_ps(low, value))
+    }
+
     // 32 registers.
     loops!(#[target_feature(enable = "avx512f")] { 1: 8, 2: 8, 3: 6, 4: 5, 5: 4, 6: 4, 7: 3, 8: 3 });
 }
@@ -257,8 +281,8 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _CMP_LT_OQ, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_mul_ps, _mm256_set1_ps,
-        _mm256_setzero_ps,
+        __m256, _CMP_LT_OQ, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_max_ps, _mm256_min_ps,
+        _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
     };
 
     use super::{After, Job, LANES, first};
@@ -299,6 +323,13 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma")]
     fn where_negative(value: __m256, instead: __m256) -> __m256 {
         _mm256_blendv_ps(value, instead, _mm256_cmp_ps::<_CMP_LT_OQ>(value, _mm256_setzero_ps()))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn clip(value: __m256, low: __m256, high: __m256) -> __m256 {
+        // Where one is NaN these give the second operand, which is the value.
+        _mm256_min_ps(high, _mm256_max_ps(low, value))
     }
 
     // 16 registers.
@@ -342,6 +373,14 @@ mod portable {
     #[inline]
     fn where_negative(value: Vector, instead: Vector) -> Vector {
         std::array::from_fn(|lane| if value[lane] < 0.0 { instead[lane] } else { value[lane] })
+    }
+
+    #[inline]
+    fn clip(value: Vector, low: Vector, high: Vector) -> Vector {
+        std::array::from_fn(|lane| {
+            let raised = if value[lane] < low[lane] { low[lane] } else { value[lane] };
+            if raised > high[lane] { high[lane] } else { raised }
+        })
     }
 
     loops!({ 1: 4, 2: 4, 3: 3, 4: 3 });

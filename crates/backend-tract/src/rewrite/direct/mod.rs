@@ -10,9 +10,9 @@ mod kernel;
 #[cfg(test)]
 mod tests;
 
-use kernel::{Isa, Job, LANES};
+use kernel::{Job, LANES};
 
-pub(super) use kernel::After;
+pub(super) use kernel::{After, Isa, Kind};
 
 /// The sizes of one convolution in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +27,17 @@ pub(super) struct Axis {
 
 impl Axis {
     /// Input places that the outputs see, padding included.
-    fn seen(&self) -> usize {
+    pub(super) fn seen(&self) -> usize {
         (self.output.saturating_sub(1)) * self.stride + (self.kernel - 1) * self.dilation + 1
     }
 
     /// Places per stride phase of the frame.
-    fn phase(&self) -> usize {
+    pub(super) fn phase(&self) -> usize {
         self.seen().max(self.pad_before + self.input).div_ceil(self.stride)
     }
 
-    fn is_plain(&self) -> bool {
+    /// Whether it can be read where it lies, without a frame.
+    pub(super) fn is_plain(&self) -> bool {
         self.stride == 1 && self.pad_before == 0 && self.seen() <= self.input
     }
 }
@@ -85,6 +86,25 @@ fn pack_for(weights: &[f32], outputs: usize, isa: Isa) -> Vec<f32> {
         }
     }
     packed
+}
+
+/// What [`pack`] was given.
+pub(super) fn unpack(packed: &[f32], outputs: usize) -> Vec<f32> {
+    unpack_for(packed, outputs, Isa::best())
+}
+
+fn unpack_for(packed: &[f32], outputs: usize, isa: Isa) -> Vec<f32> {
+    let taps = packed.len().checked_div(outputs).unwrap_or(0);
+    let mut weights = vec![0.0; packed.len()];
+    let mut packed = packed.iter();
+    for (first, channels) in tiles(outputs, isa) {
+        for tap in 0..taps {
+            for (channel, number) in (first..first + channels).zip(&mut packed) {
+                weights[channel * taps + tap] = *number;
+            }
+        }
+    }
+    weights
 }
 
 /// Which output places are neighbours.
@@ -152,6 +172,33 @@ impl Geometry {
 /// When a slice is shorter than `geometry` says.
 pub(super) fn run(geometry: &Geometry, input: &[f32], weights: Weights<'_>, output: &mut [f32]) {
     run_on(Isa::best(), geometry, input, weights, output);
+}
+
+/// As [`run`], for `groups` groups of channels, each by itself.
+///
+/// # Panics
+/// When a slice is shorter than `geometry` says.
+pub(super) fn run_groups(groups: usize, geometry: &Geometry, input: &[f32], weights: Weights<'_>, output: &mut [f32]) {
+    if groups == 1 {
+        return run(geometry, input, weights, output);
+    }
+    let (inputs, outputs) = (geometry.inputs / groups, geometry.outputs / groups);
+    let (picture, answer) =
+        (inputs * geometry.y.input * geometry.x.input, outputs * geometry.y.output * geometry.x.output);
+    if answer == 0 {
+        return;
+    }
+    let of_group = Geometry { batch: 1, inputs, outputs, ..*geometry };
+    for (index, output) in output.chunks_exact_mut(answer).take(geometry.batch * groups).enumerate() {
+        let group = index % groups;
+        let packed = weights.packed.len() / groups;
+        let weights = Weights {
+            packed: &weights.packed[group * packed..][..packed],
+            bias: &weights.bias[group * outputs..][..outputs],
+            after: weights.after.of(group * outputs, outputs),
+        };
+        run(&of_group, &input[index * picture..][..picture], weights, output);
+    }
 }
 
 fn run_on(isa: Isa, geometry: &Geometry, input: &[f32], weights: Weights<'_>, output: &mut [f32]) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::kernel::Isa;
-use super::{After, Axis, Geometry, Layout, Weights, pack_for, run_on};
+use super::{After, Axis, Geometry, Layout, Weights, pack_for, run_on, unpack_for};
 
 /// Numbers between -1 and 1, other ones for each seed.
 fn noise(len: usize, seed: u32) -> Vec<f32> {
@@ -53,6 +53,7 @@ fn defined(geometry: &Geometry, input: &[f32], weights: &[f32], bias: &[f32], af
                 answer.push(match after {
                     After::Relu if sum < 0.0 => 0.0,
                     After::Prelu(slopes) if sum < 0.0 => sum * f64::from(slopes[output]),
+                    After::Clip(low, high) => sum.clamp(f64::from(low), f64::from(high)),
                     After::Nothing | After::Relu | After::Prelu(_) => sum,
                 });
             }
@@ -61,11 +62,21 @@ fn defined(geometry: &Geometry, input: &[f32], weights: &[f32], bias: &[f32], af
     answer
 }
 
+#[test]
+fn weights_come_back_as_they_were() {
+    for outputs in [1, 5, 8, 9, 31, 64] {
+        let weights = noise(outputs * 6, 3);
+        for isa in Isa::all() {
+            assert_eq!(unpack_for(&pack_for(&weights, outputs, isa), outputs, isa), weights);
+        }
+    }
+}
+
 /// Runs `input` on every instruction set and compares with the definition.
 fn check(geometry: &Geometry, input: &[f32], seed: u32) {
     let weights = noise(geometry.outputs * geometry.taps(), seed + 1);
     let (bias, slopes) = (noise(geometry.outputs, seed + 2), noise(geometry.outputs, seed + 3));
-    for after in [After::Nothing, After::Relu, After::Prelu(&slopes)] {
+    for after in [After::Nothing, After::Relu, After::Prelu(&slopes), After::Clip(-0.25, 0.5)] {
         let want = defined(geometry, input, &weights, &bias, after);
         for isa in Isa::all() {
             let packed = pack_for(&weights, geometry.outputs, isa);
