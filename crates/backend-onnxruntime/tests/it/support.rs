@@ -1,10 +1,12 @@
 //! The library to test with, and loading a fixture and asking it.
 //!
-//! The library is looked for as the product does, and then in the folder of Python's packages that the server's tests
-//! with real clients are given (`MILLRACE_PYTHON`). A machine without one still checks everything that needs none.
+//! The library is looked for as the product does; a machine without one gets it from `tests/library.sh`, once, into the
+//! target folder. Where there is no Python for that either, everything that needs no library is still checked.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use millrace_backend_onnxruntime::{Availability, OnnxRuntimeBackend, OnnxRuntimeConfig};
 use millrace_core::{
@@ -12,59 +14,48 @@ use millrace_core::{
 };
 use millrace_testkit::fixture_source;
 
-/// The engine, or `None` where there is no library; then the test says so, loudly.
+/// The engine, or `None` where there is no library; then the test says so, past the test harness's capture.
 pub(crate) fn engine() -> Option<&'static OnnxRuntimeBackend> {
     static ENGINE: OnceLock<Option<OnnxRuntimeBackend>> = OnceLock::new();
-    let engine = ENGINE.get_or_init(|| {
+    let make = || {
         let usual = OnnxRuntimeBackend::default();
-        let beside = clients_library().map(|file| OnnxRuntimeBackend::new(&OnnxRuntimeConfig { library: Some(file) }));
-        std::iter::once(usual).chain(beside).find(|engine| matches!(engine.connect(), Availability::Loaded { .. }))
-    });
-    if engine.is_none() {
-        let why = OnnxRuntimeBackend::default().connect();
-        skipped(&why);
-    }
-    engine.as_ref()
-}
-
-#[expect(clippy::print_stderr, reason = "a test that checks nothing must not look like one that does")]
-fn skipped(why: &Availability) {
-    eprintln!("SKIPPED, nothing was checked: {why}");
-}
-
-/// What pip put beside the Python that runs the server's real clients.
-fn clients_library() -> Option<PathBuf> {
-    let target = std::env::current_exe().ok()?;
-    let target = target.ancestors().find(|folder| folder.ends_with("target"))?.to_owned();
-    let mut folders = vec![target];
-    // A few levels down: target/…/lib/python3.x/site-packages/onnxruntime/capi.
-    for _ in 0..5 {
-        let subfolders = |folder: &PathBuf| folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
-        let is_likely = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let venv = path.join("pyvenv.cfg").is_file();
-            venv || matches!(name, "lib" | "site-packages") || name.starts_with("python3")
-        };
-        folders = folders.iter().flat_map(subfolders).filter(is_likely).collect();
-        for folder in &folders {
-            let entries = folder.join("onnxruntime/capi").read_dir().into_iter().flatten().flatten();
-            let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let mut files = entries.map(|entry| entry.path());
-            if let Some(file) = files.find(|path| name(path).starts_with("libonnxruntime.so")) {
-                return Some(file);
-            }
+        if matches!(usual.connect(), Availability::Loaded { .. }) {
+            return Some(usual);
         }
-    }
-    None
+        let Some(library) = installed() else {
+            let note = format!("SKIPPED, nothing was checked: {}\n", usual.connect());
+            std::io::stderr().write_all(note.as_bytes()).expect("there is an error stream");
+            return None;
+        };
+        let engine = OnnxRuntimeBackend::new(&OnnxRuntimeConfig { library: Some(library) });
+        let availability = engine.connect();
+        assert!(matches!(availability, Availability::Loaded { .. }), "{availability}");
+        Some(engine)
+    };
+    ENGINE.get_or_init(make).as_ref()
+}
+
+/// The library that pip gets, or `None` where there is no Python.
+fn installed() -> Option<PathBuf> {
+    match Command::new("python3").arg("--version").output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        other => other.expect("python3 starts"),
+    };
+    // The folder above the one for tests' temporary files is where cargo builds.
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it lies in the target folder");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/library.sh");
+    let made = Command::new("sh").arg(script).arg(target).output().expect("sh starts");
+    assert!(made.status.success(), "no library: {}", String::from_utf8_lossy(&made.stderr));
+    Some(PathBuf::from(String::from_utf8(made.stdout).expect("a path").trim_end()))
 }
 
 /// Loads a version folder of the fixtures, such as `models/fraud/1`.
-pub(crate) fn load(engine: &OnnxRuntimeBackend, version_dir: &str) -> Result<std::sync::Arc<dyn Model>, LoadError> {
+pub(crate) fn load(engine: &OnnxRuntimeBackend, version_dir: &str) -> Result<Arc<dyn Model>, LoadError> {
     engine.load(&fixture_source(version_dir))
 }
 
 /// Loads what must load.
-pub(crate) fn loaded(engine: &OnnxRuntimeBackend, version_dir: &str) -> std::sync::Arc<dyn Model> {
+pub(crate) fn loaded(engine: &OnnxRuntimeBackend, version_dir: &str) -> Arc<dyn Model> {
     load(engine, version_dir).unwrap_or_else(|error| panic!("{version_dir}: {error}"))
 }
 
