@@ -3,6 +3,7 @@
 //! The most trusted engine that runs at all is the reference. Who differs from it, fails or panics is dropped. Times are the
 //! shortest of several runs: whatever else happens on the machine only ever makes a run longer.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use millrace_core::{
@@ -180,9 +181,15 @@ impl Trial<'_> {
             }
         }
         for fill in Fill::ALL {
-            let admits =
-                |inputs: &TensorList| signature.check(inputs).is_ok_and(|admission| runner.admit(&admission).is_ok());
-            let Some(data) = Data::invented(signature, fill, spread, ROWS, admits) else { continue };
+            let refused = Cell::new(None);
+            let admits = |inputs: &TensorList| match signature.check(inputs) {
+                Ok(admission) => runner.admit(&admission).map_err(|trouble| refused.set(Some(trouble))).is_ok(),
+                Err(_) => false,
+            };
+            let Some(data) = Data::invented(signature, fill, spread, ROWS, admits) else {
+                trouble = refused.take().unwrap_or(trouble);
+                continue;
+            };
             match self.takes(runner, signature, &data) {
                 Ok(()) => return Ok(data),
                 Err(other) => trouble = other,
