@@ -10,7 +10,7 @@ use crate::dims::Sizes;
 use crate::guard::guarded;
 use crate::model::{Loaded, TractModel};
 use crate::options::Options;
-use crate::plans::{Plans, flatten, weight_bytes};
+use crate::plans::{Plans, flatten};
 use crate::probe::{self, Verdict};
 use crate::rewrite::rewrite;
 use crate::scan::{self, FirstAxes, Scanned};
@@ -122,8 +122,7 @@ fn assemble(
     options: Options,
 ) -> Result<(Arc<Loaded>, Verdict), LoadError> {
     let model = typed(file, &scanned).map_err(|error| explained(file, error, &scanned))?;
-    let (signature, mixing) = signature(&model, &scanned.inputs, &scanned.outputs, scanned.mixing.as_ref())
-        .map_err(|error| named(file, error))?;
+    let (signature, mixing) = signature(&model, &scanned).map_err(|error| named(file, error))?;
     let loaded = Arc::new(finish(file, &model, signature, mixing, scanned.facts.clone(), config)?);
     if !loaded.signature.is_batched() || !options.check_rows {
         return Ok((loaded, Verdict::Unknown));
@@ -155,10 +154,8 @@ fn finish(
             .map_err(|error| LoadError::new(LoadErrorKind::TooLarge, format!("{file}: no request can run: {error}")))?;
     }
     let lookups = tokens::lookups(model);
-    let weights = weight_bytes(model);
     let plans = Plans::new(rewritten(model), &signature, config.max_plans).map_err(|error| named(file, error))?;
     facts.nodes_optimised = plans.symbolic().map(|plan| plan.model().nodes().len());
-    facts.weight_bytes = Some(weights);
     if let Some(mixing) = mixing {
         facts.properties.insert("not batched".to_owned(), mixing);
     }

@@ -1,9 +1,9 @@
-//! Tensors across the border: one copy on the way in, none on the way out.
+//! Tensors across the border: one copy on the way in, none on the way out, but one where halves become `f32` and back.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use half::f16;
+use half::{bf16, f16};
 use millrace_core::{Batch, ContractError, DType, Element, RunError, Shape, Strings, Tensor};
 use smallvec::SmallVec;
 use tract_onnx::prelude::{Datum, DatumType, IntoArcTensor, IntoTensor, TValue, Tensor as TractTensor, tract_ndarray};
@@ -22,7 +22,6 @@ pub(crate) fn dtype_of(datum_type: DatumType) -> Option<DType> {
         DatumType::I16 => DType::Int16,
         DatumType::I32 => DType::Int32,
         DatumType::I64 | DatumType::TDim => DType::Int64,
-        DatumType::F16 => DType::Fp16,
         DatumType::F32 => DType::Fp32,
         DatumType::F64 => DType::Fp64,
         DatumType::String => DType::Bytes,
@@ -41,11 +40,10 @@ fn datum_type_of(dtype: DType) -> Option<DatumType> {
         DType::Int16 => DatumType::I16,
         DType::Int32 => DatumType::I32,
         DType::Int64 => DatumType::I64,
-        DType::Fp16 => DatumType::F16,
         DType::Fp32 => DatumType::F32,
         DType::Fp64 => DatumType::F64,
         DType::Bytes => DatumType::String,
-        DType::Bf16 => return None,
+        DType::Fp16 | DType::Bf16 => return None,
     })
 }
 
@@ -62,8 +60,8 @@ pub(crate) fn gather(batch: &Batch, index: usize, name: &str) -> Result<TValue, 
         return whole(first, name);
     }
     let shape = first.shape().with_rows(batch.rows()).map_err(|_| wrong())?;
-    if first.dtype() == DType::Bytes {
-        return strings(&batch.gather(index)?, name).map(TValue::from);
+    if matches!(first.dtype(), DType::Bytes | DType::Fp16 | DType::Bf16) {
+        return whole(&batch.gather(index)?, name);
     }
     let datum_type = datum_type_of(first.dtype()).ok_or_else(wrong)?;
     let mut joined = TractTensor::zero_aligned_dt(datum_type, &shape, vector_size()).map_err(failed)?;
@@ -91,16 +89,22 @@ fn single(tensor: &Tensor, name: &str) -> Result<TractTensor, RunError> {
         DType::Int16 => copied::<i16>(tensor),
         DType::Int32 => copied::<i32>(tensor),
         DType::Int64 => copied::<i64>(tensor),
-        DType::Fp16 => copied::<f16>(tensor),
+        DType::Fp16 => widened(tensor, f16::to_f32),
+        DType::Bf16 => widened(tensor, bf16::to_f32),
         DType::Fp32 => copied::<f32>(tensor),
         DType::Fp64 => copied::<f64>(tensor),
         DType::Bytes => strings(tensor, name),
-        DType::Bf16 => Err(RunError::Failed("the engine has no BF16".into())),
     }
 }
 
 fn copied<T: Element + Datum + Copy>(tensor: &Tensor) -> Result<TractTensor, RunError> {
     TractTensor::from_shape(tensor.shape(), &tensor.elements::<T>()?).map_err(failed)
+}
+
+/// Halves as the engine runs them.
+fn widened<T: Element + Copy>(tensor: &Tensor, widen: fn(T) -> f32) -> Result<TractTensor, RunError> {
+    let numbers: Vec<f32> = tensor.elements::<T>()?.iter().map(|number| widen(*number)).collect();
+    TractTensor::from_shape(tensor.shape(), &numbers).map_err(failed)
 }
 
 fn strings(tensor: &Tensor, name: &str) -> Result<TractTensor, RunError> {
@@ -122,11 +126,11 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// The engine's output as a tensor over the same memory.
+/// The engine's output as a tensor over the same memory, or, where `declared` says so, as halves.
 ///
 /// # Errors
 /// [`RunError::Failed`] when its dtype has no counterpart or its elements do not lie in plain memory.
-pub(crate) fn output(value: TValue) -> Result<Tensor, RunError> {
+pub(crate) fn output(value: TValue, declared: DType) -> Result<Tensor, RunError> {
     let datum_type = value.datum_type();
     let dtype = dtype_of(datum_type).ok_or_else(|| RunError::Failed(format!("an output is {datum_type:?}").into()))?;
     let value = if datum_type.is_tdim() {
@@ -142,6 +146,15 @@ pub(crate) fn output(value: TValue) -> Result<Tensor, RunError> {
         let view = value.try_as_plain_ram().map_err(failed)?;
         let elements = view.as_slice::<String>().map_err(failed)?.iter().collect::<Strings>();
         return Ok(Tensor::from_strings(&sizes, elements)?);
+    }
+    if dtype == DType::Fp32 && declared != dtype {
+        let view = value.try_as_plain_ram().map_err(failed)?;
+        let numbers = view.as_slice::<f32>().map_err(failed)?.iter().copied();
+        return match declared {
+            DType::Fp16 => Ok(Tensor::from_vec(&sizes, numbers.map(f16::from_f32).collect())?),
+            DType::Bf16 => Ok(Tensor::from_vec(&sizes, numbers.map(bf16::from_f32).collect())?),
+            other => Err(RunError::Failed(format!("an output is f32 where {other} is declared").into())),
+        };
     }
     let shape = Shape::new(&sizes).map_err(|error| RunError::Failed(Box::new(error)))?;
     Ok(Tensor::new(dtype, shape, Bytes::from_owner(Held(value)))?)

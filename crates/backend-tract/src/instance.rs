@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Batch, BatchOutputs, Dim, Group, Instance, RunContext, RunError, Tensor, TensorSpec};
+use millrace_core::{Batch, BatchOutputs, DType, Dim, Group, Instance, RunContext, RunError, Tensor, TensorSpec};
 use smallvec::SmallVec;
 use tract_onnx::prelude::{TValue, TVec, TypedSimpleState};
 
@@ -122,7 +122,11 @@ impl TractInstance {
         if state.op_states.iter().all(Option::is_none) {
             self.states.push((Arc::clone(plan), state));
         }
-        let wanted = |(index, value)| context.wanted.includes(index).then(|| convert::output(value)).transpose();
+        let specs = self.loaded.signature.outputs();
+        let wanted = |(index, value): (usize, TValue)| {
+            let declared = specs.get(index).map_or(DType::Fp32, |spec| spec.dtype);
+            context.wanted.includes(index).then(|| convert::output(value, declared)).transpose()
+        };
         let outputs = values.into_iter().enumerate().map(wanted);
         outputs.collect::<Result<SmallVec<[Option<Tensor>; 2]>, _>>().map(BatchOutputs)
     }

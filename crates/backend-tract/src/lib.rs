@@ -8,8 +8,8 @@
 //! - sizes of every tensor inside the model, under the sizes of a request: [`Model::admit`](millrace_core::Model::admit);
 //! - indices into tables, such as token ids: at the beginning of a run.
 //!
-//! Inputs and outputs may be `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `FP32`, `FP64` and `BYTES` (UTF-8
-//! only). `BF16` is refused at load.
+//! Inputs and outputs may be `BOOL`, `INT8` to `INT64`, `UINT8` to `UINT64`, `FP16`, `BF16`, `FP32`, `FP64` and `BYTES`
+//! (UTF-8 only). Halves are computed with as `f32`, which every half is, and quantised weights become `f32` at load.
 //!
 //! The first axis is the batch where it is one symbol in every input and output. Rows that are not independent although
 //! the shapes look so (a reduction over the batch, a quantisation whose scale comes from all rows) are found, by their

@@ -21,6 +21,7 @@ use tract_onnx::tract_core::ops::nn::DataFormat;
 
 use super::direct::{self, After, Axis, Geometry, Weights};
 use super::memory::fresh;
+use super::steps::Steps;
 
 /// A two-dimensional convolution of its one input, with bias and perhaps an activation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +46,8 @@ pub(super) enum Activation {
     Prelu(Arc<Tensor>),
     /// ONNX's `Clip`.
     Clip(Limits),
+    /// Rounded as a quantisation does.
+    Steps(Steps),
 }
 
 /// Two numbers, by their bits: graphs compare and hash what they hold.
@@ -120,7 +123,7 @@ impl DirectConv {
     /// This with `activation` after it, or `None` where there is one already or the slopes are not one per output.
     pub(super) fn then(&self, activation: Activation) -> Option<Self> {
         let fits = match &activation {
-            Activation::None | Activation::Relu | Activation::Clip(_) => true,
+            Activation::None | Activation::Relu | Activation::Clip(_) | Activation::Steps(_) => true,
             Activation::Prelu(slopes) => slopes.len() == self.pool.output_channels,
         };
         (fits && self.activation == Activation::None).then(|| Self { activation, ..self.clone() })
@@ -131,7 +134,7 @@ impl DirectConv {
         let low = match self.activation {
             Activation::None => f32::NEG_INFINITY,
             Activation::Relu => 0.0,
-            Activation::Prelu(_) | Activation::Clip(_) => return None,
+            Activation::Prelu(_) | Activation::Clip(_) | Activation::Steps(_) => return None,
         };
         Some(Self { activation: Activation::Clip(Limits::new(low, high)), ..self.clone() })
     }
@@ -202,7 +205,7 @@ impl DirectConv {
     pub(super) fn bytes(&self) -> u64 {
         let slopes = match &self.activation {
             Activation::Prelu(slopes) => slopes.len(),
-            Activation::None | Activation::Relu | Activation::Clip(_) => 0,
+            Activation::None | Activation::Relu | Activation::Clip(_) | Activation::Steps(_) => 0,
         };
         (size_of::<f32>() * (self.weights.len() + self.bias.len() + slopes)) as u64
     }
@@ -248,6 +251,7 @@ impl Op for DirectConv {
             Activation::Relu => "then Relu".to_owned(),
             Activation::Prelu(_) => "then PRelu".to_owned(),
             Activation::Clip(_) => "then Clip".to_owned(),
+            Activation::Steps(_) => "then rounded to steps".to_owned(),
         });
         Ok(info)
     }
@@ -271,6 +275,7 @@ impl EvalOp for DirectConv {
             Activation::Relu => After::Relu,
             Activation::Prelu(slopes) => After::Prelu(numbers(slopes)?),
             Activation::Clip(limits) => limits.after(),
+            Activation::Steps(steps) => steps.after(),
         };
         let weights = Weights { packed: numbers(&self.weights)?, bias: numbers(&self.bias)?, after };
         let mut plain = output.try_as_plain_ram_mut()?;

@@ -13,6 +13,7 @@ mod pointwise;
 mod pool;
 mod residual;
 mod softmax;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub(crate) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
     let rules = softmax::rules(rules);
     let rules = pool::rules(rules);
     let rules = residual::rules(rules);
+    let rules = steps::rules(rules);
     rules.rewrite(&(), model)?;
     // Only now: what follows a convolution must have become a part of it.
     blocked::rules(Rewriter::default()).rewrite(&(), model)

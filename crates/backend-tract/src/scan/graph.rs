@@ -85,9 +85,9 @@ fn check_graph(
         let is_function = model.functions.iter().any(|function| function.name.as_deref() == Some(&node.op_type));
         if is_function || !DOMAINS.contains(&node.domain.as_str()) || !known(&node.op_type) {
             let domain = if node.domain.is_empty() { "ai.onnx" } else { &node.domain };
-            return Err(
-                checker.unsupported(format_args!("{}: this engine has no such operator of {domain}", called(node)))
-            );
+            let elsewhere = if node.domain == "ai.onnx.ml" { "; the engine `trees` is made for these" } else { "" };
+            let text = format_args!("{}: this engine has no such operator of {domain}{elsewhere}", called(node));
+            return Err(checker.unsupported(text));
         }
     }
     let names = written(checker, graph)?;

@@ -2,12 +2,14 @@
 //!
 //! The engine trusts the file: it multiplies sizes without a check, folds constants of any size, maps files that the
 //! model names, and panics on a name that is not there. Here the file is read within bounds, checked, and put into a
-//! form that leaves nothing to trust: external data is read in, element lists become raw bytes, axes without a name get
-//! one. Whether the model computes what its author meant is not looked at.
+//! form that leaves nothing to trust: external data is read in, element lists become raw bytes, numbers of fewer bits
+//! become `f32`, axes without a name get one. Whether the model computes what its author meant is not looked at.
 
 mod constants;
 mod graph;
 mod inputs;
+mod integers;
+mod precision;
 mod tensors;
 mod trees;
 mod wire;
@@ -17,6 +19,8 @@ use std::collections::BTreeMap;
 use millrace_core::{LoadError, LoadErrorKind, ModelFacts, ModelSource};
 use prost::Message;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+
+pub(crate) use precision::Halves;
 
 use crate::backend::TractConfig;
 
@@ -33,6 +37,9 @@ pub(crate) struct Scanned {
     pub(crate) shares_first_axes: bool,
     /// The first node whose operator mixes the rows of a batch, in words.
     pub(crate) mixing: Option<String>,
+    /// Inputs and outputs that the engine sees as `f32` and requests do not.
+    pub(crate) halves: Halves,
+    /// What the file says, not what was made of it.
     pub(crate) facts: ModelFacts,
 }
 
@@ -99,10 +106,13 @@ pub(crate) fn scan(
     };
     graph::check(&checker, &proto, &graph)?;
     tensors::settle(&checker, &mut graph)?;
+    let (weight_types, facts) = (tensors::weights(&graph), facts(&proto, &graph));
+    let facts = ModelFacts { weight_bytes: Some(weight_types.values().sum()), weight_types, ..facts };
+    let halves = precision::settle(&checker, &mut graph)?;
+    integers::settle(&checker, &mut graph)?;
     constants::check(&checker, &graph)?;
     trees::check(&checker, &graph)?;
     let named = inputs::settle(&checker, &mut graph, first_axes)?;
-    let facts = facts(&proto, &graph);
     let mut mixing = None;
     graph::for_each_node(&graph, &mut |node| {
         // Its scale comes from all elements at once. The engine keeps it as one operator, with no axis to look at.
@@ -113,7 +123,7 @@ pub(crate) fn scan(
     let outputs = graph.output.iter().map(|output| output.name.clone()).collect();
     proto.graph = Some(graph);
     let (inputs, is_symbolic, shares_first_axes) = (named.names, named.is_symbolic, named.shares_first_axes);
-    Ok(Scanned { proto, inputs, outputs, is_symbolic, shares_first_axes, mixing, facts })
+    Ok(Scanned { proto, inputs, outputs, is_symbolic, shares_first_axes, mixing, halves, facts })
 }
 
 fn read(checker: &Checker<'_>) -> Result<ModelProto, LoadError> {

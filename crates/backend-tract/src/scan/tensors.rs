@@ -2,7 +2,7 @@
 //!
 //! Afterwards every number lies in `raw_data`, so that the engine has one way to read it and opens no file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use millrace_core::{LoadError, LoadErrorKind, MAX_RANK};
@@ -11,7 +11,7 @@ use tract_onnx::pb::{GraphProto, TensorProto};
 
 use super::{Checker, called};
 
-/// Whether the engine has the type.
+/// Whether the engine has the type, or is given a wider one in its place.
 pub(super) fn is_supported(r#type: DataType) -> bool {
     element_bytes(r#type).is_some() || r#type == DataType::String
 }
@@ -20,11 +20,34 @@ pub(super) fn is_supported(r#type: DataType) -> bool {
 pub(super) fn element_bytes(r#type: DataType) -> Option<u64> {
     Some(match r#type {
         DataType::Bool | DataType::Uint8 | DataType::Int8 => 1,
-        DataType::Uint16 | DataType::Int16 | DataType::Float16 => 2,
+        DataType::Uint16 | DataType::Int16 | DataType::Float16 | DataType::Bfloat16 => 2,
         DataType::Float | DataType::Int32 | DataType::Uint32 => 4,
         DataType::Double | DataType::Int64 | DataType::Uint64 => 8,
         _ => return None,
     })
+}
+
+/// Bytes of the constants of the graph and of the graphs inside it, by the name of their type. They have been settled.
+pub(super) fn weights(graph: &GraphProto) -> BTreeMap<String, u64> {
+    let mut types = BTreeMap::new();
+    let mut count = |tensor: &TensorProto| {
+        let name = match DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined) {
+            DataType::Float => "FP32",
+            DataType::Float16 => "FP16",
+            DataType::Bfloat16 => "BF16",
+            DataType::Double => "FP64",
+            DataType::String => "BYTES",
+            other => other.as_str_name(),
+        };
+        let strings = tensor.string_data.iter().map(Vec::len).sum::<usize>();
+        *types.entry(name.to_owned()).or_insert(0) += (tensor.raw_data.len() + strings) as u64;
+    };
+    graph.initializer.iter().for_each(&mut count);
+    super::graph::for_each_node(graph, &mut |node| {
+        node.attribute.iter().flat_map(|found| found.t.iter().chain(&found.tensors)).for_each(&mut count);
+        super::graph::subgraphs(node).flat_map(|inner| &inner.initializer).for_each(&mut count);
+    });
+    types
 }
 
 /// Checks and rewrites every constant of the graph and of the graphs inside it.
@@ -194,7 +217,7 @@ fn pack(tensor: &mut TensorProto, r#type: DataType) -> Option<()> {
         DataType::Int32 => tensor.int32_data.iter().flat_map(|number| number.to_le_bytes()).collect(),
         DataType::Int16 => narrow(&tensor.int32_data, i16::to_le_bytes)?,
         DataType::Int8 => narrow(&tensor.int32_data, i8::to_le_bytes)?,
-        DataType::Uint16 | DataType::Float16 => narrow(&tensor.int32_data, u16::to_le_bytes)?,
+        DataType::Uint16 | DataType::Float16 | DataType::Bfloat16 => narrow(&tensor.int32_data, u16::to_le_bytes)?,
         DataType::Uint8 => narrow(&tensor.int32_data, u8::to_le_bytes)?,
         DataType::Bool => tensor.int32_data.iter().map(|&number| u8::from(number != 0)).collect(),
         _ => return Some(()),

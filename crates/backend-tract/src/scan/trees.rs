@@ -36,7 +36,8 @@ fn check_classes(checker: &Checker<'_>, node: &NodeProto) -> Result<(), LoadErro
     let votes = ints(node, "class_ids");
     if n_classes == 2 && votes.iter().all(|vote| Some(vote) == votes.first()) {
         return Err(checker.unsupported(format_args!(
-            "{}: a forest of two classes whose votes all name one class; this engine would answer the first label always",
+            "{}: a forest of two classes whose votes all name one class; this engine would answer the \
+             first label always; the engine `trees` runs it",
             called(node)
         )));
     }

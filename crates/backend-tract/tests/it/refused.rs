@@ -66,11 +66,6 @@ fn an_operator_of_an_unknown_domain_is_refused_by_name() {
 }
 
 #[test]
-fn bf16_is_refused_by_name() {
-    refuses("bad-models/bf16/1", Unsupported, &["input `", "BFLOAT16"]);
-}
-
-#[test]
 fn an_initializer_with_too_little_data_is_refused() {
     refuses("bad-models/short_raw_data/1", Invalid, &["initializer `liar`", "16 bytes", "got 8"]);
 }
@@ -123,9 +118,4 @@ fn a_binary_forest_that_the_engine_gets_wrong_is_refused_with_the_reason() {
 #[test]
 fn a_recurrent_net_with_a_symbolic_batch_is_refused_with_a_way_out() {
     refuses("extra/lstm_symbolic/1", Unsupported, &["LSTM", "fixed shape"]);
-}
-
-#[test]
-fn a_half_precision_product_is_refused_with_the_types_that_differ() {
-    refuses("extra/f16_gemm/1", Unsupported, &["gemm_y", "F16", "F32"]);
 }

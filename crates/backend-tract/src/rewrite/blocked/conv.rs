@@ -137,6 +137,7 @@ impl EvalOp for BlockConv {
             Activation::None => After::Nothing,
             Activation::Relu => After::Relu,
             Activation::Clip(limits) => limits.after(),
+            Activation::Steps(steps) => steps.after(),
             Activation::Prelu(slopes) => After::Prelu(numbers(slopes)?),
         };
         let weights = Weights {

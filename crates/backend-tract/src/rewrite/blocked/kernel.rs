@@ -4,6 +4,7 @@
 //! once and compiled for each instruction set. Where places lie is the business of [`super::sums`].
 
 use crate::rewrite::direct::{After, Isa, Kind};
+use crate::rewrite::steps::NEAREST;
 
 /// Channels that lie together.
 pub(super) const LANES: usize = 16;
@@ -231,6 +232,10 @@ macro_rules! loops {
                 After::Nothing => sum,
                 After::Relu => where_negative(sum, splat(0.0)),
                 After::Clip(low, high) => clip(sum, splat(low), splat(high)),
+                After::Steps { size, low, high } => {
+                    let step = clip(multiply(sum, splat(size.recip())), splat(low), splat(high));
+                    multiply(add(add(step, splat(NEAREST)), splat(-NEAREST)), splat(size))
+                }
                 After::Prelu(slopes) => {
                     let slopes = load(slopes.first_chunk().expect("one slope per channel"));
                     where_negative(sum, multiply(sum, slopes))
@@ -247,7 +252,7 @@ mod avx512 {
         _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
-    use super::{After, Cell, Dense, Depthwise, LANES};
+    use super::{After, Cell, Dense, Depthwise, LANES, NEAREST};
 
     type Vector = __m512;
 
@@ -311,7 +316,7 @@ mod avx2 {
         _mm256_min_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
     };
 
-    use super::{After, Cell, Dense, Depthwise, LANES};
+    use super::{After, Cell, Dense, Depthwise, LANES, NEAREST};
 
     type Vector = [__m256; 2];
 
@@ -376,7 +381,7 @@ mod avx2 {
 
 /// What every processor can do: arrays, which compilers turn into the vectors that there are.
 mod portable {
-    use super::{After, Cell, Dense, Depthwise, LANES};
+    use super::{After, Cell, Dense, Depthwise, LANES, NEAREST};
 
     type Vector = Cell;
 

@@ -56,6 +56,10 @@ fn defined(
                 answer.push(match after {
                     After::Relu => sum.max(0.0),
                     After::Clip(low, high) => sum.clamp(f64::from(low), f64::from(high)),
+                    After::Steps { size, low, high } => {
+                        let step = (sum / f64::from(size)).clamp(f64::from(low), f64::from(high));
+                        step.round_ties_even() * f64::from(size)
+                    }
                     After::Prelu(slopes) if sum < 0.0 => sum * f64::from(slopes[output]),
                     After::Nothing | After::Prelu(_) => sum,
                 });

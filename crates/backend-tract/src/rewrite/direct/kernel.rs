@@ -4,6 +4,8 @@
 //! fused multiply-add nor vectors of more than four numbers. Where rows lie and what they mean is the business of
 //! [`super`].
 
+use crate::rewrite::steps::NEAREST;
+
 /// What follows the sum of a convolution, number by number.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::rewrite) enum After<'a> {
@@ -15,6 +17,8 @@ pub(in crate::rewrite) enum After<'a> {
     Prelu(&'a [f32]),
     /// Numbers outside of two limits become the nearer one. NaN stays.
     Clip(f32, f32),
+    /// Numbers become the nearest whole number of steps of `size`, from `low` to `high` steps. NaN stays.
+    Steps { size: f32, low: f32, high: f32 },
 }
 
 impl<'a> After<'a> {
@@ -22,7 +26,7 @@ impl<'a> After<'a> {
     pub(in crate::rewrite) fn of(self, first: usize, channels: usize) -> Self {
         match self {
             After::Prelu(slopes) => After::Prelu(&slopes[first..first + channels]),
-            After::Nothing | After::Relu | After::Clip(..) => self,
+            After::Nothing | After::Relu | After::Clip(..) | After::Steps { .. } => self,
         }
     }
 }
@@ -199,6 +203,14 @@ macro_rules! loops {
                         *sum = clip(*sum, low, high);
                     }
                 }
+                After::Steps { size, low, high } => {
+                    let (times, size) = (splat(size.recip()), splat(size));
+                    let (low, high) = (splat(low), splat(high));
+                    for sum in sums.as_flattened_mut() {
+                        let step = clip(multiply(*sum, times), low, high);
+                        *sum = multiply(add(add(step, splat(NEAREST)), splat(-NEAREST)), size);
+                    }
+                }
                 After::Prelu(slopes) => {
                     for (sums, slope) in sums.iter_mut().zip(first::<CHANNELS>(slopes)) {
                         let slope = splat(*slope);
@@ -222,11 +234,11 @@ macro_rules! loops {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _CMP_LT_OQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_min_ps,
-        _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
+        __m512, _CMP_LT_OQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_mask_mov_ps, _mm512_max_ps,
+        _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
-    use super::{After, Job, LANES, first};
+    use super::{After, Job, LANES, NEAREST, first};
 
     const WIDTH: usize = 16;
 
@@ -246,6 +258,12 @@ mod avx512 {
     #[target_feature(enable = "avx512f")]
     fn store(value: __m512, place: &mut [f32; WIDTH]) {
         *place = bytemuck::must_cast(value);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn add(a: __m512, b: __m512) -> __m512 {
+        _mm512_add_ps(a, b)
     }
 
     #[inline]
@@ -281,11 +299,11 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        __m256, _CMP_LT_OQ, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_max_ps, _mm256_min_ps,
-        _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
+        __m256, _CMP_LT_OQ, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_max_ps,
+        _mm256_min_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps,
     };
 
-    use super::{After, Job, LANES, first};
+    use super::{After, Job, LANES, NEAREST, first};
 
     const WIDTH: usize = 8;
 
@@ -305,6 +323,12 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma")]
     fn store(value: __m256, place: &mut [f32; WIDTH]) {
         *place = bytemuck::must_cast(value);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn add(a: __m256, b: __m256) -> __m256 {
+        _mm256_add_ps(a, b)
     }
 
     #[inline]
@@ -338,7 +362,7 @@ mod avx2 {
 
 /// What every processor can do: four numbers at a time, which compilers turn into vectors by themselves.
 mod portable {
-    use super::{After, Job, LANES, first};
+    use super::{After, Job, LANES, NEAREST, first};
 
     const WIDTH: usize = 4;
 
@@ -357,6 +381,11 @@ mod portable {
     #[inline]
     fn store(value: Vector, place: &mut Vector) {
         *place = value;
+    }
+
+    #[inline]
+    fn add(a: Vector, b: Vector) -> Vector {
+        std::array::from_fn(|lane| a[lane] + b[lane])
     }
 
     #[inline]

@@ -54,6 +54,10 @@ fn defined(geometry: &Geometry, input: &[f32], weights: &[f32], bias: &[f32], af
                     After::Relu if sum < 0.0 => 0.0,
                     After::Prelu(slopes) if sum < 0.0 => sum * f64::from(slopes[output]),
                     After::Clip(low, high) => sum.clamp(f64::from(low), f64::from(high)),
+                    After::Steps { size, low, high } => {
+                        let step = (sum / f64::from(size)).clamp(f64::from(low), f64::from(high));
+                        step.round_ties_even() * f64::from(size)
+                    }
                     After::Nothing | After::Relu | After::Prelu(_) => sum,
                 });
             }
