@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::thread;
 use std::time::UNIX_EPOCH;
 
@@ -10,7 +11,9 @@ use std::time::UNIX_EPOCH;
 pub(crate) fn description() -> String {
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    format!("{}; {cores} cores; millrace {}{}", processor(&info), env!("CARGO_PKG_VERSION"), program())
+    // Engines are linked into the program.
+    let program = std::env::current_exe().map(|path| file(&path)).unwrap_or_default();
+    format!("{}; {cores} cores; millrace {}; {program}", processor(&info), env!("CARGO_PKG_VERSION"))
 }
 
 /// The processor's names and features as the system tells them.
@@ -36,14 +39,13 @@ fn processor(info: &str) -> String {
     format!("{} {models} {digest:016x}", std::env::consts::ARCH)
 }
 
-/// Size and time of the program's file: engines are linked into it.
-fn program() -> String {
-    let metadata = std::env::current_exe().and_then(fs::metadata).ok();
-    let built = metadata.and_then(|metadata| {
+/// A file by path, size and time; nothing but its path where it cannot be looked at.
+pub(crate) fn file(path: &Path) -> String {
+    let built = fs::metadata(path).ok().and_then(|metadata| {
         let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
         Some(format!(" of {} bytes at {}", metadata.len(), modified.as_secs()))
     });
-    built.unwrap_or_default()
+    format!("{}{}", path.display(), built.unwrap_or_default())
 }
 
 #[cfg(test)]

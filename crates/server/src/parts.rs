@@ -89,11 +89,32 @@ fn chooser(choosing: Choosing, engines: &[Arc<dyn Backend>]) -> Vec<Arc<dyn Back
     let config = AutoConfig {
         budget: choosing.engines.budget,
         folder: choosing.folder,
-        machine: crate::machine::description(),
+        machine: machine(&choosing.engines),
         times_alone: choosing.times_alone,
         ..AutoConfig::default()
     };
     vec![Arc::new(AutoBackend::new(engines.to_vec(), config))]
+}
+
+/// What measured times hold for. A library that was replaced is another engine.
+#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
+fn machine(config: &EnginesConfig) -> String {
+    let libraries = libraries(config).into_iter().map(|library| format!("; {}", crate::machine::file(&library)));
+    crate::machine::description() + &libraries.collect::<String>()
+}
+
+/// The libraries that are loaded when the program runs.
+#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
+fn libraries(config: &EnginesConfig) -> Vec<PathBuf> {
+    let _ = config;
+    vec![
+        #[cfg(feature = "onnxruntime")]
+        match onnxruntime(config).availability() {
+            millrace_backend_onnxruntime::Availability::Found { library }
+            | millrace_backend_onnxruntime::Availability::Loaded { library, .. } => library,
+            _ => PathBuf::new(),
+        },
+    ]
 }
 
 #[cfg(not(any(feature = "tract", feature = "trees", feature = "onnxruntime")))]
