@@ -12,6 +12,10 @@ use super::{ForestConfig, ForestError, Missing, Node, Numbers, Split, Test, Tree
 /// Words of 32 bits that all sets of a forest may take together.
 const MOST_SET_WORDS: u64 = 1 << 26;
 
+/// Trees as shallow as this are walked to their deepest leaf without asking; deeper ones as far as their leaves are deep on
+/// average, and then step by step.
+const SHALLOW: u32 = 8;
+
 /// Collects trees for a [`Forest`].
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -79,13 +83,13 @@ impl Builder {
         let mut order: Vec<(usize, u32)> = vec![(0, 0)];
         let mut is_placed = vec![false; tree.nodes.len()];
         is_placed[0] = true;
-        let (mut least, mut most) = (u32::MAX, 0);
+        let (mut leaves, mut depths, mut most) = (0_u64, 0_u64, 0);
         let mut target = None;
         let mut place = 0;
         while let Some(&(node, depth)) = order.get(place) {
             let draft = match &tree.nodes[node] {
                 Node::Leaf(votes) => {
-                    (least, most) = (least.min(depth), most.max(depth));
+                    (leaves, depths, most) = (leaves + 1, depths + u64::from(depth), most.max(depth));
                     self.leaf(tree, node, votes, &mut target)?
                 }
                 Node::Split(split) => {
@@ -112,7 +116,8 @@ impl Builder {
         if let Some(targets) = &mut self.given.targets {
             targets.push(target);
         }
-        self.roots.push(Root { start: fits("nodes", start)?, end, least, most, target });
+        let sure = if most <= SHALLOW { most } else { u32::try_from(depths.div_ceil(leaves.max(1))).unwrap_or(most) };
+        self.roots.push(Root { start: fits("nodes", start)?, end, sure, most, target });
         Ok(())
     }
 

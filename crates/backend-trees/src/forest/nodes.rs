@@ -28,13 +28,13 @@ pub(super) trait Packed: Copy + Send + Sync + 'static {
     /// Puts the parts together, if they fit.
     fn pack(key: u32, column: u32, step: u32, is_set: bool) -> Option<Self>;
     /// The threshold's key, where a set's bits begin, or what a leaf says.
-    fn key(self) -> u32;
+    fn key(&self) -> u32;
     /// The column, in a forest that has no sets.
-    fn column(self) -> usize;
+    fn column(&self) -> usize;
     /// The column and whether the node asks for membership.
-    fn column_and_kind(self) -> (usize, bool);
+    fn column_and_kind(&self) -> (usize, bool);
     /// From this node to its first child.
-    fn step(self) -> usize;
+    fn step(&self) -> usize;
 }
 
 /// Eight bytes: enough for trees of some ten thousand nodes over as many columns.
@@ -53,22 +53,22 @@ impl Packed for Narrow {
     }
 
     #[inline(always)]
-    fn key(self) -> u32 {
+    fn key(&self) -> u32 {
         self.key
     }
 
     #[inline(always)]
-    fn column(self) -> usize {
+    fn column(&self) -> usize {
         usize::from(self.column)
     }
 
     #[inline(always)]
-    fn column_and_kind(self) -> (usize, bool) {
+    fn column_and_kind(&self) -> (usize, bool) {
         (usize::from(self.column & 0x7fff), self.column >> 15 == 1)
     }
 
     #[inline(always)]
-    fn step(self) -> usize {
+    fn step(&self) -> usize {
         usize::from(self.step)
     }
 }
@@ -87,22 +87,22 @@ impl Packed for Wide {
     }
 
     #[inline(always)]
-    fn key(self) -> u32 {
+    fn key(&self) -> u32 {
         self.key
     }
 
     #[inline(always)]
-    fn column(self) -> usize {
+    fn column(&self) -> usize {
         self.column as usize
     }
 
     #[inline(always)]
-    fn column_and_kind(self) -> (usize, bool) {
+    fn column_and_kind(&self) -> (usize, bool) {
         ((self.column & !IS_SET) as usize, self.column & IS_SET != 0)
     }
 
     #[inline(always)]
-    fn step(self) -> usize {
+    fn step(&self) -> usize {
         self.step as usize
     }
 }

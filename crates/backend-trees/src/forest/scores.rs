@@ -20,8 +20,8 @@ const KEYS: usize = 16 * 1024;
 pub(super) struct Root {
     pub(super) start: u32,
     pub(super) end: u32,
-    /// Steps to the nearest and to the farthest leaf.
-    pub(super) least: u32,
+    /// Steps that are made without looking whether they are needed, and steps to the farthest leaf.
+    pub(super) sure: u32,
     pub(super) most: u32,
     /// The target that it votes for, where each leaf has one vote.
     pub(super) target: u32,
@@ -212,9 +212,7 @@ impl<P: Packed, S: Sum> Run<'_, P, S> {
             for (group, sums) in sums.chunks_exact_mut(targets * WAYS).enumerate() {
                 for root in &self.forest.roots[*from..*to] {
                     let leaves = self.ground.one_tree::<SETS>(root, keys, group);
-                    for (leaf, sums) in leaves.iter().zip(sums.chunks_exact_mut(targets)) {
-                        self.add(*leaf, root, sums);
-                    }
+                    self.add_group(&leaves, root, sums);
                 }
             }
         }
@@ -244,6 +242,22 @@ impl<P: Packed, S: Sum> Run<'_, P, S> {
                     self.add(*leaf, root, sums);
                 }
             }
+        }
+    }
+
+    /// Adds what the leaves that a group of rows reached in one tree say.
+    #[inline(always)]
+    fn add_group(&self, leaves: &[u32; WAYS], root: &Root, sums: &mut [S]) {
+        let targets = self.forest.config.targets;
+        // By far the most frequent, and worth a loop that does nothing else.
+        if let (Leaves::Inline, true, Some(sums)) = (self.leaves, self.is_sum(), sums.as_mut_array::<WAYS>()) {
+            for (leaf, sum) in leaves.iter().zip(sums) {
+                *sum = sum.plus(S::of_bits(*leaf));
+            }
+            return;
+        }
+        for (leaf, sums) in leaves.iter().zip(sums.chunks_exact_mut(targets)) {
+            self.add(*leaf, root, sums);
         }
     }
 

@@ -12,9 +12,6 @@ use super::scores::Root;
 /// Ways walked at once.
 pub(super) const WAYS: usize = 8;
 
-/// Steps between two looks at whether all ways have ended.
-const PATIENCE: u32 = 2;
-
 /// Keys of rows: for each group of `N` rows, column after column, one key per row. Column 0 is 0 throughout.
 #[derive(Debug, Default)]
 pub(super) struct Keys<const N: usize> {
@@ -77,7 +74,7 @@ impl<P: Packed> Ground<P> {
         let mut ways = [start; WAYS];
         // SAFETY: the ways start at a node; `checked` found a key for each column, and those of column 0 are 0.
         unsafe {
-            self.walk::<SETS>(&mut ways, root.least, root.most, |column, way| {
+            self.walk::<SETS>(&mut ways, root.sure, root.most, |column, way| {
                 *keys.get_unchecked(column).get_unchecked(way)
             });
         }
@@ -90,10 +87,10 @@ impl<P: Packed> Ground<P> {
         let keys = self.checked::<SETS, 1>(keys, 0);
         let mut ways = roots.each_ref().map(|root| root.start as usize);
         assert!(ways.iter().all(|start| *start < self.nodes.len()), "roots of this forest");
-        let least = roots.iter().map(|root| root.least).min().unwrap_or(0);
+        let sure = roots.iter().map(|root| root.sure).max().unwrap_or(0);
         let most = roots.iter().map(|root| root.most).max().unwrap_or(0);
         // SAFETY: as in `one_tree`, with one key for each column.
-        unsafe { self.walk::<SETS>(&mut ways, least, most, |column, _| keys.get_unchecked(column)[0]) };
+        unsafe { self.walk::<SETS>(&mut ways, sure, most, |column, _| keys.get_unchecked(column)[0]) };
         self.leaves(&ways)
     }
 
@@ -108,7 +105,7 @@ impl<P: Packed> Ground<P> {
         ways.map(|way| self.nodes[way].key())
     }
 
-    /// Walks every way `least` steps, and then until all have ended or made `most`.
+    /// Walks every way `sure` steps, and then until all have ended or made `most`.
     ///
     /// # Safety
     /// Every way is an index of a node; `key` may be asked for every column of the forest and every way, and gives 0 for
@@ -117,15 +114,17 @@ impl<P: Packed> Ground<P> {
     unsafe fn walk<const SETS: bool>(
         &self,
         ways: &mut [usize; WAYS],
-        least: u32,
+        sure: u32,
         most: u32,
         key: impl Fn(usize, usize) -> u32,
     ) {
+        // Steps of all ways together: 0 once all have ended.
         let step = |ways: &mut [usize; WAYS]| {
+            let mut steps = 0;
             for (number, way) in ways.iter_mut().enumerate() {
                 // SAFETY: a way starts at a node. From there it goes to one of two children, which are nodes as `new` has
                 // seen, or stays: a leaf's key is not less than the 0 of its column.
-                let node = unsafe { *self.nodes.get_unchecked(*way) };
+                let node = unsafe { self.nodes.get_unchecked(*way) };
                 let is_second = if SETS {
                     let (column, is_set) = node.column_and_kind();
                     let key = key(column, number);
@@ -138,22 +137,17 @@ impl<P: Packed> Ground<P> {
                 } else {
                     key(node.column(), number) > node.key()
                 };
+                steps |= node.step();
                 *way += node.step() + usize::from(is_second);
             }
+            steps
         };
-        for _ in 0..least {
+        for _ in 0..sure {
             step(ways);
         }
-        let mut left = most - least;
-        while left > 0 {
-            let before = *ways;
-            for _ in 0..PATIENCE {
-                step(ways);
-            }
-            if *ways == before {
-                break;
-            }
-            left = left.saturating_sub(PATIENCE);
+        let mut left = most - sure;
+        while left > 0 && step(ways) != 0 {
+            left -= 1;
         }
     }
 }
