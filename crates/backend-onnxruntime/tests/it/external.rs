@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use crate::support::{engine, run};
 
-fn field(number: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![u8::try_from((number << 3) | 2).unwrap_or(0xfa)];
-    if number > 15 {
-        bytes = vec![u8::try_from(((number << 3) | 2) & 0x7f).unwrap() | 0x80, u8::try_from(number >> 4).unwrap()];
+/// A protobuf field that holds bytes.
+fn field(number: usize, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for mut value in [number << 3 | 2, body.len()] {
+        while value > 0x7f {
+            bytes.push(low(value) | 0x80);
+            value >>= 7;
+        }
+        bytes.push(low(value));
     }
-    let mut length = body.len();
-    while length > 127 {
-        bytes.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
-        length >>= 7;
-    }
-    bytes.push(u8::try_from(length).unwrap());
     [bytes, body.to_vec()].concat()
+}
+
+fn low(value: usize) -> u8 {
+    u8::try_from(value & 0x7f).expect("seven bits")
 }
 
 fn number(field: u8, value: u8) -> Vec<u8> {
@@ -60,7 +63,7 @@ fn model(parts: &[Vec<u8>], functions: &[u8]) -> Vec<u8> {
 fn source(model: Vec<u8>) -> ModelSource {
     let weights: Vec<u8> = [1.0_f32, 2.0].iter().flat_map(|weight| weight.to_le_bytes()).collect();
     let files = MemoryFiles::default().with("model.onnx", model).with("w.bin", weights);
-    ModelSource::new("external".parse().unwrap(), 1, Arc::new(files))
+    ModelSource::new("external".parse().expect("a name"), 1, Arc::new(files))
 }
 
 #[test]

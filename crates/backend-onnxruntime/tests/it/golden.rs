@@ -12,21 +12,21 @@ fn check(folder: &str, case: &Case) {
     let alone = run(&*model, std::slice::from_ref(&inputs)).unwrap_or_else(|error| panic!("{}: {error}", case.model));
     case.check(by_name(&*model, &alone[0]));
     let two = RunContext { threads: 2, ..RunContext::plain() };
-    let divided = run_with(&*model, std::slice::from_ref(&inputs), &two).unwrap();
+    let divided = run_with(&*model, std::slice::from_ref(&inputs), &two).expect("it runs divided");
     case.check(by_name(&*model, &divided[0]));
     if model.signature().is_batched() {
         let rows: Vec<TensorList> =
             (0..admission.rows).map(|row| inputs.iter().map(|input| input.rows(row..row + 1)).collect()).collect();
         for context in [RunContext::plain(), two, RunContext { threads: 3, ..RunContext::plain() }] {
             let requests = [vec![inputs.clone()], rows.clone(), vec![inputs.clone()]].concat();
-            let joined = run_with(&*model, &requests, &context).unwrap();
-            case.check(by_name(&*model, joined.first().unwrap()));
-            case.check(by_name(&*model, joined.last().unwrap()));
+            let joined = run_with(&*model, &requests, &context).expect("it runs joined");
+            case.check(by_name(&*model, &joined[0]));
+            case.check(by_name(&*model, &joined[admission.rows + 1]));
             for output in 0..model.signature().outputs().len() {
                 let pieces: Vec<_> = joined[1..=admission.rows].iter().map(|share| share[output].clone()).collect();
-                let whole = Tensor::concat(&pieces).unwrap();
+                let whole = Tensor::concat(&pieces).expect("rows join");
                 let name = &*model.signature().outputs()[output].name;
-                let (_, want) = case.outputs.iter().find(|(known, _)| known == name).unwrap();
+                let (_, want) = case.outputs.iter().find(|(known, _)| known == name).expect("the case has it");
                 millrace_testkit::assert_close(
                     &whole,
                     want,
