@@ -10,7 +10,9 @@ own CPU time (wrk's, from the system's accounts) is taken from the cores that th
 
   ratio = server's rate / (bare rate * (1 - client's CPU seconds / (cores * seconds)))
 
-The plain ratio, with the client's share not taken off, is printed beside it. Compare only figures of one run.
+The plain ratio, with the client's share not taken off, is printed beside it, and the ratio of processor time: what one run
+costs the bare loop, to what one answer costs the server with all that it does around a run. On a machine that others use as
+well, that one is steadier. Compare only figures of one run.
 """
 
 import argparse
@@ -71,7 +73,7 @@ def ask(metadata):
 
 def serve(binary, folder, port, library):
     environment = dict(os.environ, ORT_DYLIB_PATH=library)
-    command = [binary, "serve", folder, "--listen", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0"]
+    command = [binary, "serve", folder, "--listen", f"127.0.0.1:{port}", "--admin", "off", "--ready", "all", "--no-watch"]
     log = open(os.path.join(folder, "..", "log"), "w")
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     deadline = time.monotonic() + 60
@@ -80,7 +82,7 @@ def serve(binary, folder, port, library):
             if get(port, "/v2/health/ready")[0] == 200:
                 return process
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.05)  # not there yet, or not ready, which is an answer of 503
     process.kill()
     log.close()
     sys.exit("the server did not become ready: " + open(log.name).read()[-2000:])
@@ -105,9 +107,12 @@ def cpu_of(process):
 
 
 def bare(binary, model, seconds, library):
+    """Runs per second, and processor seconds of one run."""
     environment = dict(os.environ, ORT_DYLIB_PATH=library)
     command = [binary, "loop", model, str(seconds), str(CORES)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    rate, spent = text.split()
+    return float(rate), float(spent)
 
 
 def measure(arguments, model, scratch):
@@ -137,25 +142,26 @@ def measure(arguments, model, scratch):
         rounds = {callers: [] for callers in arguments.callers}
         bares = []
         for _ in range(arguments.rounds):
-            alone = bare(arguments.times, model, arguments.seconds, arguments.library)
+            alone, costs = bare(arguments.times, model, arguments.seconds, arguments.library)
             bares.append(alone)
             for callers in arguments.callers:
                 spent = cpu_of(server)
                 rate, client = wrk(port, path, script, callers, arguments.seconds)
                 spent = (cpu_of(server) - spent) / arguments.seconds
                 fair = rate / (alone * (1 - client / CORES))
-                rounds[callers].append((rate, rate / alone, fair, client, spent))
+                rounds[callers].append((rate, rate / alone, fair, client, spent, costs * rate / spent))
     finally:
         server.terminate()
         server.wait()
     print(f"{name}: a request of {len(body)} bytes; bare loop {statistics.median(bares):.2f} runs/s on {CORES} threads")
     result = {"model": name, "bytes": len(body), "bare": bares, "callers": {}}
     for callers, figures in rounds.items():
-        rate, plain, fair, client, spent = (statistics.median(column) for column in zip(*figures))
+        rate, plain, fair, client, spent, work = (statistics.median(column) for column in zip(*figures))
         low, high = min(figure[2] for figure in figures), max(figure[2] for figure in figures)
         print(
             f"  {callers} callers: {rate:8.2f} answers/s, ratio {fair:.3f} ({low:.3f} to {high:.3f}), "
-            f"client not taken off {plain:.3f}; cores busy: server {spent:.2f}, client {client:.2f}"
+            f"client not taken off {plain:.3f}; processor time {work:.3f}; "
+            f"cores busy: server {spent:.2f}, client {client:.2f}"
         )
         result["callers"][callers] = figures
     return result
@@ -172,6 +178,8 @@ def main():
     parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--json")
     arguments = parser.parse_args()
+    if not os.path.isfile(arguments.library):
+        parser.error("--library, or ORT_DYLIB_PATH, must name the file of the library")
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for model in arguments.models:

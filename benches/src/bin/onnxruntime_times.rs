@@ -39,8 +39,12 @@ fn main() -> Outcome<()> {
         let [path, seconds, threads] = models else { return Err("usage: loop MODEL SECONDS THREADS".into()) };
         let subject = Subject::new(&backend, path)?;
         let sessions = subject.sessions(&environment, threads.parse()?)?;
-        let rate = rate_of_sessions(sessions, &subject, Duration::from_secs_f64(seconds.parse()?))?;
-        writeln!(out, "{rate:.3}")?;
+        let seconds: f64 = seconds.parse()?;
+        let before = processor_seconds()?;
+        let rate = rate_of_sessions(sessions, &subject, Duration::from_secs_f64(seconds))?;
+        // One run of each session is not counted: the first.
+        let spent = processor_seconds()? - before;
+        writeln!(out, "{rate:.3} {:.6}", spent / rate.mul_add(seconds, threads.parse()?))?;
         return Ok(());
     }
     for path in models {
@@ -256,6 +260,15 @@ fn memory(backend: &OnnxRuntimeBackend, path: &str, environment: &Environment, o
         writeln!(out, "  plain session {count}: {:+.0} MiB more", resident()? - start)?;
     }
     Ok(())
+}
+
+/// Processor time of this process, all threads together.
+fn processor_seconds() -> Outcome<f64> {
+    const TICK: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
+    Ok(ticks / TICK)
 }
 
 const MIB: f64 = 1024.0 * 1024.0;
