@@ -40,6 +40,11 @@ impl Case {
         Self::models().into_iter().filter(|case| case.model == model).collect()
     }
 
+    /// All cases in a folder of the fixtures, such as `cases/trees`.
+    pub fn folder(folder: &str) -> Vec<Self> {
+        Self::load_all(folder)
+    }
+
     fn load_all(folder: &str) -> Vec<Self> {
         let entries = fs::read_dir(fixture(folder)).expect("the folder of cases is there");
         let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be listed").path()).collect();

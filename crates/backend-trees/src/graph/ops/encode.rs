@@ -150,7 +150,15 @@ fn encoder(node: &NodeView<'_>, keys: &Data, mut values: Data, default: &Data) -
     if values.len() != keys.len() + 1 {
         return Err(node.invalid("its default is not one value"));
     }
-    let table = Table::new(keys, false).ok_or_else(|| node.too_large("too many keys"))?;
+    let mut table = Table::new(keys, false).ok_or_else(|| node.too_large("too many keys"))?;
+    if node.opset < 4 {
+        // Only from there on is NaN a key like any other.
+        match keys.kind() {
+            Kind::F32 => table.numbers.remove(&f32_bits(f32::NAN)),
+            Kind::F64 => table.numbers.remove(&f64_bits(f64::NAN)),
+            _ => None,
+        };
+    }
     let kind = values.kind();
     Ok(Compiled::new(Encoder { table, values }, [fact.of_kind(kind)]))
 }

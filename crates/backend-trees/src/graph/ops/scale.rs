@@ -165,6 +165,14 @@ impl Kernel for Binarizer {
         let (input, output) = (inputs.get(0), &mut outputs[0]);
         output.shape.clone_from(&input.shape);
         let limit = self.0;
+        let has_nan = match &input.data {
+            Data::F32(items) => items.iter().any(|x| x.is_nan()),
+            Data::F64(items) => items.iter().any(|x| x.is_nan()),
+            _ => false,
+        };
+        if has_nan {
+            return Err(Fault::Input("NaN is neither above a limit nor below it".to_owned()));
+        }
         match &input.data {
             Data::F32(items) => {
                 f32::fresh(&mut output.data).extend(items.iter().map(|x| f32::from(u8::from(*x > limit))))

@@ -177,8 +177,9 @@ pub(super) fn tree_ensemble(node: &NodeView<'_>) -> Result<Compiled, LoadError> 
     };
     let post = match node.int("post_transform")?.unwrap_or(0) {
         0 => Post::None,
-        1 => Post::Softmax,
-        2 => Post::Logistic,
+        // The specification has these two the other way round; ONNX Runtime, which everybody runs, has them so.
+        1 => Post::Logistic,
+        2 => Post::Softmax,
         3 => Post::SoftmaxZero,
         4 => Post::Probit,
         other => return Err(node.invalid(format_args!("the transform {other}; expected 0 to 4"))),
