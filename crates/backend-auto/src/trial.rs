@@ -295,7 +295,8 @@ impl Trial<'_> {
                 entry.trial.difference = difference.filter(larger).or(before);
             }
             Err(text) => {
-                let text = format!("{text} (by {}, with {rows} rows)", reference.name);
+                let noun = if rows == 1 { "row" } else { "rows" };
+                let text = format!("{text} (by {}, with {rows} {noun})", reference.name);
                 self.warn(entry, &text);
                 entry.drop_for(text);
             }

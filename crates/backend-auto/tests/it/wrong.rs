@@ -13,7 +13,7 @@ fn an_engine_that_answers_wrongly_is_dropped_and_the_difference_is_told() {
     assert_eq!(serves(&model), "honest");
     let reason = dropped(&model, "wrong");
     for part in
-        ["output `y`: element [0] is ", ", expected ", "; the largest difference is ", "(by honest, with 1 rows)"]
+        ["output `y`: element [0] is ", ", expected ", "; the largest difference is ", "(by honest, with 1 row)"]
     {
         assert!(reason.contains(part), "no `{part}` in {reason}");
     }

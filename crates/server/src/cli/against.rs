@@ -55,11 +55,8 @@ pub(super) fn print(model: &Loaded, original: &Loaded, choosing: &Choosing) -> R
             let _ = writeln!(text, "{label:<9} {line}");
         }
     }
-    if let (Some(own), Some(other)) = (facts[0].weight_bytes, facts[1].weight_bytes)
-        && own > 0
-    {
-        let _ = writeln!(text, "size      {}", times_as(other, own, "as large", "smaller"));
-    }
+    let ratio = times_as(original.files, model.files, "as large", "smaller");
+    let _ = writeln!(text, "files     {} against {}: {ratio}", bytes(model.files), bytes(original.files));
     let memory = [model, original].map(|loaded| bytes(loaded.model.memory_bytes()));
     let _ = writeln!(text, "memory    {} against {}", memory[0], memory[1]);
     let mut rows = vec![cells(&["ROWS", "TIME PER ROW", "AGAINST", ""])];

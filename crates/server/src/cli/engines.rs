@@ -17,7 +17,7 @@ pub(super) fn table(choice: &EngineChoice) -> String {
     head.extend(counts.iter().map(|rows| if *rows == 1 { "1 ROW".to_owned() } else { format!("{rows} ROWS") }));
     head.extend(["DIFFERENCE", "MEMORY", "LOAD"].map(str::to_owned));
     let mut rows = vec![head];
-    let tried = choice.engines.iter().filter(|trial| trial.load_time > Duration::ZERO);
+    let tried = choice.engines.iter().filter(|trial| is_loaded(trial));
     rows.extend(tried.map(|trial| row(choice, trial, &counts)));
     let mut text = columns(&rows);
     if !counts.is_empty() && counts != [1] {
@@ -65,7 +65,8 @@ fn serves(choice: &EngineChoice, engine: &str) -> String {
     if parts.is_empty() { "-".to_owned() } else { parts.join(" ") }
 }
 
-/// One line for each version that could be served by several engines, and one for each engine that was dropped.
+/// One line for each version that several engines loaded, and one for each of these that was dropped. An engine that does
+/// not load a model is nothing to report as long as another does.
 pub(super) fn lines(models: &[ModelStatus]) -> Vec<String> {
     let mut lines = Vec::new();
     for (model, version) in models.iter().flat_map(|model| model.versions.iter().map(move |version| (model, version))) {
@@ -74,7 +75,9 @@ pub(super) fn lines(models: &[ModelStatus]) -> Vec<String> {
         let name = format!("{} version {}", model.name, version.version);
         lines.push(format!("{name}: {} ({}{when})", choice.names(), choice.reason));
         for trial in &choice.engines {
-            if let EngineOutcome::Dropped(reason) = &trial.outcome {
+            if let EngineOutcome::Dropped(reason) = &trial.outcome
+                && is_loaded(trial)
+            {
                 lines.push(format!("{name}: not by {}: {reason}", trial.engine));
             }
         }
@@ -84,7 +87,12 @@ pub(super) fn lines(models: &[ModelStatus]) -> Vec<String> {
 
 /// The choice of a version, where there was one.
 fn chosen(version: &VersionStatus) -> Option<&EngineChoice> {
-    version.choice.as_deref().filter(|choice| choice.engines.len() > 1)
+    version.choice.as_deref().filter(|choice| choice.engines.iter().filter(|trial| is_loaded(trial)).count() > 1)
+}
+
+/// Whether the engine loaded the model at all.
+fn is_loaded(trial: &EngineTrial) -> bool {
+    trial.load_time > Duration::ZERO
 }
 
 /// The time of one row in a run of `rows`.

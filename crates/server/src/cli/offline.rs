@@ -28,6 +28,8 @@ pub(super) struct Loaded {
     pub(super) name: ModelName,
     pub(super) version: u64,
     pub(super) backend: String,
+    /// Bytes of its files.
+    pub(super) files: u64,
     pub(super) model: Arc<dyn Model>,
 }
 
@@ -70,7 +72,8 @@ pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>)
     })?;
     let model = backend.load(&source).map_err(|error| Failure::failed(error_chain(&error)))?;
     let backend = model.facts().choice.map_or_else(|| backend.name().to_owned(), |choice| choice.names());
-    Ok(Loaded { name: source.model, version: source.version, backend, model })
+    let files = source.files.list().iter().map(|(_, size)| *size).sum();
+    Ok(Loaded { files, name: source.model, version: source.version, backend, model })
 }
 
 /// A model file, a version's folder, a model's folder, or a name in ./models.
@@ -169,7 +172,7 @@ pub(super) struct OneModel {
 impl OneModel {
     /// Puts `loaded` behind a queue of `pool`.
     pub(super) fn new(loaded: Loaded, pool: &ComputePool) -> Result<Arc<Self>, Failure> {
-        let Loaded { name, version, backend, model } = loaded;
+        let Loaded { name, version, backend, model, files: _ } = loaded;
         let signatures = Arc::new(Signatures::single(model.signature().clone()));
         let queue = BatchQueue::new(model, name.clone(), version, BatchConfig::default(), pool)
             .map_err(|error| Failure::failed(error_chain(&error)))?;

@@ -14,6 +14,8 @@ mod described;
 #[cfg(target_os = "linux")]
 mod disk;
 mod drain;
+#[cfg(all(feature = "tract", feature = "trees"))]
+mod engines;
 mod face;
 mod faults;
 #[cfg(target_os = "linux")]
