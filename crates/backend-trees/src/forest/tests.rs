@@ -190,7 +190,7 @@ fn check(config: &ForestConfig, trees: &[Tree], rows: &[f64], scratch: &mut Scra
         Numbers::Double => forest.scores(Rows::Double(rows), scratch, &mut scores),
     }
     for (row, scores) in rows.chunks_exact(config.features).zip(scores.chunks_exact(config.targets)) {
-        assert_eq!(scores, naive(config, trees, row), "{config:?}\n{trees:?}\n{row:?}");
+        assert_eq!(scores, naive(config, trees, row), "{config:?}\n{:?}\n{row:?}", &trees[..trees.len().min(30)]);
     }
 }
 
@@ -245,6 +245,18 @@ fn a_scratch_serves_forests_of_other_widths() {
         let trees: Vec<Tree> = (0..20).map(|_| tree(&mut dice, &config, shape)).collect();
         let rows = rows(&mut dice, &config, 21);
         check(&config, &trees, &rows, &mut scratch);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_trees_are_added_up_exactly() {
+    let shape = Shape { depth: 3, votes: 1, one_target: true, sets: false };
+    for (n_trees, sums, targets) in [(1, Numbers::Double, 1), (10_000, Numbers::Single, 3), (100_000, Numbers::Double, 1)] {
+        let config = ForestConfig { sums, targets, ..plain(4, targets) };
+        let mut dice = Dice::new(n_trees as u64);
+        let trees: Vec<Tree> = (0..n_trees).map(|_| tree(&mut dice, &config, shape)).collect();
+        let rows = rows(&mut dice, &config, 10);
+        check(&config, &trees, &rows, &mut Scratch::default());
     }
 }
 

@@ -11,7 +11,7 @@ mod xgboost;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{LoadError, LoadErrorKind, Model, ModelSource};
+use millrace_core::{LoadError, LoadErrorKind, Model, ModelSource, OptionReader};
 
 use self::model::LibraryModel;
 use crate::forest::ForestError;
@@ -36,6 +36,8 @@ pub(crate) const NAMES: [&str; 10] = [
 /// # Errors
 /// [`LoadError`]: `Foreign` where the content is of none of these formats.
 pub(crate) fn load(file: &str, bytes: &Bytes, source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
+    // There are none yet; a word that does nothing would be taken for one that works.
+    OptionReader::new(&source.options).finish()?;
     let model = read(bytes).map_err(|error| {
         let text = format!("{file}: {error}");
         LoadError::new(error.kind(), text).with_cause(error)

@@ -253,6 +253,14 @@ fn a_model_that_would_take_more_than_its_budget_is_refused() {
 }
 
 #[test]
+fn an_option_that_nobody_knows_is_refused() {
+    let source = ModelSource { options: [("missing".to_owned(), "-1".to_owned())].into(), ..source() };
+    let error = load("model.txt", &sound("lightgbm/binary/model.txt").into(), &source).unwrap_err();
+    assert_eq!(error.kind(), LoadErrorKind::Invalid);
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
+#[test]
 fn ubj_that_promises_more_than_it_holds_is_refused() {
     use LoadErrorKind::Invalid;
     let begin = b"{L\x00\x00\x00\x00\x00\x00\x00\x07version";
