@@ -1,8 +1,8 @@
 //! The one walk over the whole file that lets everybody else trust it.
 
+use crate::MAX_GRAPH_DEPTH;
 use crate::error::{OnnxError, shown};
 use crate::wire::{Field, Fields, Value, text, varint};
-use crate::MAX_GRAPH_DEPTH;
 
 /// The messages whose inside is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

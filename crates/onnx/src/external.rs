@@ -54,7 +54,10 @@ impl<'a> External<'a> {
         let bytes = range.and_then(|(start, length)| file.get(start..start.checked_add(length)?));
         bytes.ok_or_else(|| {
             let (name, offset, size) = (shown(self.location), self.offset, file.len());
-            OnnxError::invalid(place, format!("{length} bytes from {offset} on reach past the {size} bytes of `{name}`"))
+            OnnxError::invalid(
+                place,
+                format!("{length} bytes from {offset} on reach past the {size} bytes of `{name}`"),
+            )
         })
     }
 }

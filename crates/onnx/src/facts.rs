@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::ML_DOMAIN;
 use crate::graph::Graph;
 use crate::model::Model;
 use crate::tensor::{ElementType, Tensor};
-use crate::ML_DOMAIN;
 
 /// What a model is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -180,10 +180,7 @@ impl<'a> Tensor<'a> {
     ///
     /// # Errors
     /// [`OnnxError`] when shape and data disagree, the type has no fixed size or an external file cannot be read.
-    pub fn data<B: AsRef<[u8]>>(
-        &self,
-        read: impl FnOnce(&str) -> io::Result<B>,
-    ) -> Result<Cow<'a, [u8]>, OnnxError> {
+    pub fn data<B: AsRef<[u8]>>(&self, read: impl FnOnce(&str) -> io::Result<B>) -> Result<Cow<'a, [u8]>, OnnxError> {
         let element = self.element_type();
         let elements: usize = self.shape()?.iter().product();
         let Some(bits) = element.bits() else {
