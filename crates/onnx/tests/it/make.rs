@@ -41,7 +41,7 @@ fn varint(target: &mut Vec<u8>, mut value: u64) {
         target.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    target.push(value as u8);
+    target.push((value & 0x7f) as u8);
 }
 
 /// A model around `graph`.
