@@ -67,8 +67,7 @@ pub(super) struct Tap {
 pub(super) fn places(isa: Isa) -> usize {
     match isa.kind() {
         #[cfg(target_arch = "x86_64")]
-        // From 13 on the compiler keeps the sums in memory.
-        Kind::Avx512 => 12,
+        Kind::Avx512 => 14,
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => 6,
         Kind::Portable => 2,
@@ -140,6 +139,9 @@ macro_rules! loops {
                 )*
                 (places, blocks, cell) => unreachable!("no loop has {places} places, {blocks} blocks, cells of {cell}"),
             }
+            if job.residual.is_some() || !matches!(job.after, After::Nothing) {
+                follow(job, output, stride);
+            }
         }
 
         $(#[$feature])?
@@ -153,7 +155,8 @@ macro_rules! loops {
             }
         }
 
-        /// A function of its own, whose loops have lengths that the compiler knows: else it keeps the sums in memory.
+        /// A function of its own, whose loops have lengths that the compiler knows, and a short one: else it keeps the sums
+        /// in memory.
         #[inline(never)]
         $(#[$feature])?
         fn sums<const PLACES: usize, const BLOCKS: usize, const CELL: usize>(
@@ -192,19 +195,29 @@ macro_rules! loops {
                 }
                 done += channels;
             }
-            if let Some(residual) = job.residual {
-                for block in 0..BLOCKS {
-                    let residual = &residual[block * stride..][..PLACES];
-                    for (sums, residual) in sums.iter_mut().zip(residual) {
-                        sums[block] = add(sums[block], load(residual));
-                    }
-                }
-            }
             for block in 0..BLOCKS {
-                let after = job.after.of(block * LANES, LANES);
                 let output = &mut output[block * stride..][..PLACES];
                 for (sums, output) in sums.iter().zip(output) {
-                    store(finish(sums[block], after), output);
+                    store(sums[block], output);
+                }
+            }
+        }
+
+        /// Adds the residual and does what follows, in a second pass over what the nearest cache still holds.
+        #[inline(never)]
+        $(#[$feature])?
+        fn follow(job: &Dense<'_>, output: &mut [Cell], stride: usize) {
+            for block in 0..job.bias.len() {
+                let after = job.after.of(block * LANES, LANES);
+                let output = &mut output[block * stride..][..job.places];
+                if let Some(residual) = job.residual {
+                    for (place, residual) in output.iter_mut().zip(&residual[block * stride..]) {
+                        store(finish(add(load(place), load(residual)), after), place);
+                    }
+                } else {
+                    for place in output {
+                        store(finish(load(place), after), place);
+                    }
                 }
             }
         }
@@ -306,7 +319,7 @@ mod avx512 {
         _mm512_min_ps(high, _mm512_max_ps(low, value))
     }
 
-    loops!(#[target_feature(enable = "avx512f")] { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 });
+    loops!(#[target_feature(enable = "avx512f")] { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 });
 }
 
 #[cfg(target_arch = "x86_64")]
