@@ -118,8 +118,8 @@ fn load(found: &Found, file: &str, source: &ModelSource) -> Result<Arc<Loaded>, 
     let bytes = read(file, source)?;
     let model = millrace_onnx::Model::parse(&bytes).map_err(|error| refused(file, &error))?;
     let facts = model.facts();
-    let session_bytes = session_bytes(file, bytes.len(), &facts, source)?;
-    constants::check(file, &model, source)?;
+    let made = constants::check(file, &model, source)?;
+    let session_bytes = session_bytes(file, bytes.len() as u64, facts.weight_bytes().saturating_add(made), source)?;
     let external = external::files(file, &bytes, &model, source)?;
     let (file, source) = (file.to_owned(), source.clone());
     let recipe = Recipe { library, options, providers, file, source, session_bytes };
@@ -146,9 +146,9 @@ fn read(file: &str, source: &ModelSource) -> Result<Bytes, LoadError> {
 ///
 /// # Errors
 /// [`LoadError`] when that is more than the budget.
-fn session_bytes(file: &str, file_bytes: usize, facts: &Facts, source: &ModelSource) -> Result<u64, LoadError> {
+fn session_bytes(file: &str, file_bytes: u64, constants: u64, source: &ModelSource) -> Result<u64, LoadError> {
     const BASE: u64 = 1 << 20;
-    let weights = facts.weight_bytes().max(file_bytes as u64);
+    let weights = constants.max(file_bytes);
     let bytes = weights.saturating_add(weights / 4).saturating_add(BASE);
     if bytes > source.memory_budget {
         let budget = source.memory_budget;

@@ -10,8 +10,10 @@ use millrace_onnx::{ElementType, Graph, Model, Node, Tensor};
 
 use crate::backend::refused;
 
-/// The most elements of one constant where the budget does not say less.
-const MOST: u64 = 1 << 32;
+/// The most bytes of such values where the budget does not say less.
+const MOST: u64 = 8 << 30;
+/// Bytes of an element, for most of them are floats.
+const WIDTH: u64 = 4;
 /// A constant with more elements than this is no shape.
 const LONGEST_SHAPE: u64 = 64;
 
@@ -33,13 +35,15 @@ impl Known {
     }
 }
 
-/// Checks the initializers, and every constant that follows from them.
+/// Checks the initializers, and every constant that follows from them. Returns about how many bytes of the latter the engine
+/// may come to hold beside the file's own.
 ///
 /// # Errors
 /// [`LoadError`] naming the initializer whose shape and data disagree or the node that would make a value too large.
-pub(crate) fn check(file: &str, model: &Model<'_>, source: &ModelSource) -> Result<(), LoadError> {
+pub(crate) fn check(file: &str, model: &Model<'_>, source: &ModelSource) -> Result<u64, LoadError> {
     let mut check = Check { file, limit: source.memory_budget.min(MOST), total: 0 };
-    check.graph(model.graph(), &HashMap::new())
+    check.graph(model.graph(), &HashMap::new())?;
+    Ok(check.total)
 }
 
 struct Check<'c> {
@@ -59,11 +63,14 @@ impl Check<'_> {
         }
         for node in graph.nodes() {
             if let Some(known) = result(&node, &values) {
-                let volume = known.volume();
-                self.total = self.total.saturating_add(volume);
-                if volume > self.limit || self.total > self.limit {
+                // What is no larger than what it is made of takes its place.
+                let largest = node.inputs().filter_map(|input| values.get(input)).map(Known::volume).max().unwrap_or(0);
+                let growth = known.volume().saturating_sub(largest);
+                self.total = self.total.saturating_add(growth.saturating_mul(WIDTH));
+                if self.total > self.limit {
                     let (dims, limit) = (&known.dims, self.limit);
-                    let text = format!("{node} would make a constant of shape {dims:?}; the limit is {limit} elements");
+                    let text =
+                        format!("{node} would make a constant of shape {dims:?}; the limit for all is {limit} bytes");
                     return Err(LoadError::new(LoadErrorKind::TooLarge, format!("{}: {text}", self.file)));
                 }
                 values.extend(node.outputs().next().map(|output| (output, known)));

@@ -4,49 +4,13 @@ use millrace_core::{Backend, LoadErrorKind, MemoryFiles, ModelSource, Tensor};
 use millrace_testkit::fixture_source;
 use std::sync::Arc;
 
+use crate::builder::{field, node, number, value};
 use crate::support::{engine, run};
-
-/// A protobuf field that holds bytes.
-fn field(number: usize, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for mut value in [number << 3 | 2, body.len()] {
-        while value > 0x7f {
-            bytes.push(low(value) | 0x80);
-            value >>= 7;
-        }
-        bytes.push(low(value));
-    }
-    [bytes, body.to_vec()].concat()
-}
-
-fn low(value: usize) -> u8 {
-    u8::try_from(value & 0x7f).expect("seven bits")
-}
-
-fn number(field: u8, value: u8) -> Vec<u8> {
-    vec![field << 3, value]
-}
 
 /// A float tensor of two elements whose data lies in `location`.
 fn outside(name: &str, location: &str) -> Vec<u8> {
     let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
     [number(1, 2), number(2, 1), field(8, name.as_bytes()), field(13, &entry), vec![14 << 3, 1]].concat()
-}
-
-fn value(name: &str) -> Vec<u8> {
-    let shape = [field(1, &field(2, b"N")), field(1, &number(1, 2))].concat();
-    let tensor = [number(1, 1), field(2, &shape)].concat();
-    [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
-}
-
-fn node(inputs: &[&str], output: &str, operator: &str, attribute: &[u8]) -> Vec<u8> {
-    let mut body: Vec<u8> = inputs.iter().flat_map(|input| field(1, input.as_bytes())).collect();
-    body.extend(field(2, output.as_bytes()));
-    body.extend(field(4, operator.as_bytes()));
-    if !attribute.is_empty() {
-        body.extend(field(5, attribute));
-    }
-    body
 }
 
 /// y = x + w, where `parts` of the graph say what `w` is.
