@@ -249,15 +249,30 @@ impl<P: Packed, S: Sum> Run<'_, P, S> {
     #[inline(always)]
     fn add_group(&self, leaves: &[u32; WAYS], root: &Root, sums: &mut [S]) {
         let targets = self.forest.config.targets;
-        // By far the most frequent, and worth a loop that does nothing else.
-        if let (Leaves::Inline, true, Some(sums)) = (self.leaves, self.is_sum(), sums.as_mut_array::<WAYS>()) {
-            for (leaf, sum) in leaves.iter().zip(sums) {
-                *sum = sum.plus(S::of_bits(*leaf));
+        let target = root.target as usize;
+        // One loop for each form, so that no choice is made for each row; the most frequent have the simplest.
+        match (self.leaves, self.is_sum(), sums.as_mut_array::<WAYS>()) {
+            (Leaves::Inline, true, Some(sums)) => {
+                for (leaf, sum) in leaves.iter().zip(sums) {
+                    *sum = sum.plus(S::of_bits(*leaf));
+                }
             }
-            return;
-        }
-        for (leaf, sums) in leaves.iter().zip(sums.chunks_exact_mut(targets)) {
-            self.add(*leaf, root, sums);
+            (Leaves::One(weights), true, Some(sums)) => {
+                for (leaf, sum) in leaves.iter().zip(sums) {
+                    *sum = sum.plus(weights[*leaf as usize]);
+                }
+            }
+            (Leaves::Inline, true, None) => {
+                for (way, leaf) in leaves.iter().enumerate() {
+                    let sum = &mut sums[way * targets + target];
+                    *sum = sum.plus(S::of_bits(*leaf));
+                }
+            }
+            _ => {
+                for (leaf, sums) in leaves.iter().zip(sums.chunks_exact_mut(targets)) {
+                    self.add(*leaf, root, sums);
+                }
+            }
         }
     }
 

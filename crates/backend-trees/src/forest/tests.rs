@@ -251,7 +251,9 @@ fn a_scratch_serves_forests_of_other_widths() {
 #[test]
 fn a_hundred_thousand_trees_are_added_up_exactly() {
     let shape = Shape { depth: 3, votes: 1, one_target: true, sets: false };
-    for (n_trees, sums, targets) in [(1, Numbers::Double, 1), (10_000, Numbers::Single, 3), (100_000, Numbers::Double, 1)] {
+    for (n_trees, sums, targets) in
+        [(1, Numbers::Double, 1), (10_000, Numbers::Single, 3), (100_000, Numbers::Double, 1)]
+    {
         let config = ForestConfig { sums, targets, ..plain(4, targets) };
         let mut dice = Dice::new(n_trees as u64);
         let trees: Vec<Tree> = (0..n_trees).map(|_| tree(&mut dice, &config, shape)).collect();

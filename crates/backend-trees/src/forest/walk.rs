@@ -71,27 +71,24 @@ impl<P: Packed> Ground<P> {
         let keys = self.checked::<SETS, WAYS>(keys, group);
         let start = root.start as usize;
         assert!(start < self.nodes.len(), "a root of this forest");
-        let mut ways = [start; WAYS];
         // SAFETY: the ways start at a node; `checked` found a key for each column, and those of column 0 are 0.
         unsafe {
-            self.walk::<SETS>(&mut ways, root.sure, root.most, |column, way| {
+            self.walk::<SETS>([start; WAYS], root.sure, root.most, |column, way| {
                 *keys.get_unchecked(column).get_unchecked(way)
-            });
+            })
         }
-        self.leaves(&ways)
     }
 
     /// The keys of the leaves that the one row of `keys` reaches in `WAYS` trees. `SETS` is [`Ground::has_sets`].
     #[inline(always)]
     pub(super) fn one_row<const SETS: bool>(&self, roots: &[Root; WAYS], keys: &Keys<1>) -> [u32; WAYS] {
         let keys = self.checked::<SETS, 1>(keys, 0);
-        let mut ways = roots.each_ref().map(|root| root.start as usize);
+        let ways = roots.each_ref().map(|root| root.start as usize);
         assert!(ways.iter().all(|start| *start < self.nodes.len()), "roots of this forest");
         let sure = roots.iter().map(|root| root.sure).max().unwrap_or(0);
         let most = roots.iter().map(|root| root.most).max().unwrap_or(0);
         // SAFETY: as in `one_tree`, with one key for each column.
-        unsafe { self.walk::<SETS>(&mut ways, sure, most, |column, _| keys.get_unchecked(column)[0]) };
-        self.leaves(&ways)
+        unsafe { self.walk::<SETS>(ways, sure, most, |column, _| keys.get_unchecked(column)[0]) }
     }
 
     /// The keys of a group, which are enough for all columns of the nodes.
@@ -101,11 +98,7 @@ impl<P: Packed> Ground<P> {
         &keys.keys[group * self.columns..][..self.columns]
     }
 
-    fn leaves(&self, ways: &[usize; WAYS]) -> [u32; WAYS] {
-        ways.map(|way| self.nodes[way].key())
-    }
-
-    /// Walks every way `sure` steps, and then until all have ended or made `most`.
+    /// Walks every way `sure` steps, and then until all have ended or made `most`. Gives the keys of the nodes there.
     ///
     /// # Safety
     /// Every way is an index of a node; `key` may be asked for every column of the forest and every way, and gives 0 for
@@ -113,11 +106,11 @@ impl<P: Packed> Ground<P> {
     #[inline(always)]
     unsafe fn walk<const SETS: bool>(
         &self,
-        ways: &mut [usize; WAYS],
+        mut ways: [usize; WAYS],
         sure: u32,
         most: u32,
         key: impl Fn(usize, usize) -> u32,
-    ) {
+    ) -> [u32; WAYS] {
         // Steps of all ways together: 0 once all have ended.
         let step = |ways: &mut [usize; WAYS]| {
             let mut steps = 0;
@@ -143,11 +136,17 @@ impl<P: Packed> Ground<P> {
             steps
         };
         for _ in 0..sure {
-            step(ways);
+            step(&mut ways);
         }
         let mut left = most - sure;
-        while left > 0 && step(ways) != 0 {
+        while left > 0 && step(&mut ways) != 0 {
             left -= 1;
         }
+        let mut leaves = [0; WAYS];
+        for (leaf, way) in leaves.iter_mut().zip(ways) {
+            // SAFETY: every step has led to a node.
+            *leaf = unsafe { self.nodes.get_unchecked(way) }.key();
+        }
+        leaves
     }
 }
