@@ -21,7 +21,6 @@ mod cli;
 mod config;
 mod exposition;
 mod log;
-#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
 mod machine;
 mod names;
 mod net;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use millrace_backend_auto::{AutoBackend, AutoConfig};
 use millrace_core::{Backend, InputAdapterFactory, PipelineFactory};
 use millrace_registry::Parts;
 
@@ -82,10 +83,10 @@ pub(crate) fn missing_engines(config: &EnginesConfig) -> Vec<String> {
     .collect()
 }
 
-#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
 fn chooser(choosing: Choosing, engines: &[Arc<dyn Backend>]) -> Vec<Arc<dyn Backend>> {
-    use millrace_backend_auto::{AutoBackend, AutoConfig};
-
+    if engines.is_empty() {
+        return Vec::new();
+    }
     let config = AutoConfig {
         budget: choosing.engines.budget,
         folder: choosing.folder,
@@ -97,14 +98,12 @@ fn chooser(choosing: Choosing, engines: &[Arc<dyn Backend>]) -> Vec<Arc<dyn Back
 }
 
 /// What measured times hold for. A library that was replaced is another engine.
-#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
 fn machine(config: &EnginesConfig) -> String {
     let libraries = libraries(config).into_iter().map(|library| format!("; {}", crate::machine::file(&library)));
     crate::machine::description() + &libraries.collect::<String>()
 }
 
 /// The libraries that are loaded when the program runs.
-#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
 fn libraries(config: &EnginesConfig) -> Vec<PathBuf> {
     let _ = config;
     vec![
@@ -115,11 +114,6 @@ fn libraries(config: &EnginesConfig) -> Vec<PathBuf> {
             _ => PathBuf::new(),
         },
     ]
-}
-
-#[cfg(not(any(feature = "tract", feature = "trees", feature = "onnxruntime")))]
-fn chooser(_: Choosing, _: &[Arc<dyn Backend>]) -> Vec<Arc<dyn Backend>> {
-    Vec::new()
 }
 
 /// Every kind of pipeline.

@@ -3,19 +3,17 @@
 use std::fmt::Write as _;
 use std::io;
 
+use millrace_backend_auto::{AutoConfig, against};
+
+use super::engines::per_row;
+use super::inspect::weights;
 use super::offline::Loaded;
+use super::table::{bytes, columns};
 use super::{DONE, Failure, say};
 use crate::parts::Choosing;
 
 /// Prints the two side by side.
-#[cfg(any(feature = "tract", feature = "trees", feature = "onnxruntime"))]
 pub(super) fn print(model: &Loaded, original: &Loaded, choosing: &Choosing) -> Result<i32, Failure> {
-    use millrace_backend_auto::{AutoConfig, against};
-
-    use super::engines::per_row;
-    use super::inspect::weights;
-    use super::table::{bytes, columns};
-
     let config = AutoConfig { budget: choosing.engines.budget, ..AutoConfig::default() };
     let found = against(&model.model, &original.model, &config).map_err(Failure::failed)?;
     let mut text = String::new();
@@ -72,11 +70,6 @@ pub(super) fn print(model: &Loaded, original: &Loaded, choosing: &Choosing) -> R
     text.push_str(&columns(&rows));
     say(&mut io::stdout(), text);
     Ok(DONE)
-}
-
-#[cfg(not(any(feature = "tract", feature = "trees", feature = "onnxruntime")))]
-pub(super) fn print(_: &Loaded, _: &Loaded, _: &Choosing) -> Result<i32, Failure> {
-    Err(Failure::failed(crate::StartError::NoBackend))
 }
 
 fn nanos(time: std::time::Duration) -> u64 {

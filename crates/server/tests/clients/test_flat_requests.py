@@ -58,8 +58,8 @@ def test_batch_predict_leaves_failures_out():
 
 def test_models_and_metrics():
     models = ask("GET", "/models")
-    equal((models["half_plus_two"], models["fraud"]), (["1", "2"], ["1"]))
-    before = ask("GET", "/models/fraud/metrics")["metrics"]
+    equal((models["half_plus_two"], models["fraud"]), (["1", "2"], ["1", "2"]))
+    before = ask("GET", "/models/fraud/metrics?version=1")["metrics"]
     ask("POST", "/predict", question("fraud", [ROW]))
     after = ask("GET", "/models/fraud/metrics?version=1")["metrics"]
     equal((after["model_name"], after["version"], after["is_loaded"]), ("fraud", "1", True))

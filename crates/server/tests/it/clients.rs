@@ -167,7 +167,7 @@ fn the_examples_print_what_their_headers_say() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/clients");
     if let Some(python) = python() {
         let run = |name: &str| example(Command::new(python).arg(examples.join(name)).args([&data, &admin]));
-        assert!(run("triton_http.py").contains("fraud 1: 0.698, "));
+        assert!(run("triton_http.py").contains("fraud 2: 0.927, "));
         assert!(run("tfs_grpc.py").contains("half_plus_two 1 says [2.5, 3.0, 4.5]"));
         let torchserve = run("torchserve.py");
         assert!(torchserve.contains("Healthy") && torchserve.contains("[0, 2]"), "{torchserve}");
