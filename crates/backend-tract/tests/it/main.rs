@@ -7,6 +7,7 @@ mod golden;
 mod hostile;
 mod pictures;
 mod plans;
+mod precision;
 mod refused;
 mod requests;
 mod support;
