@@ -27,6 +27,7 @@ pub(crate) struct Builder {
     given: Given,
     sets: Vec<Set>,
     members: Vec<f64>,
+    starts_with_base: bool,
 }
 
 /// A split by membership, until all members of its column are known.
@@ -66,7 +67,14 @@ impl Builder {
             given: Given { targets: Some(Vec::new()), ..Given::default() },
             sets: Vec::new(),
             members: Vec::new(),
+            starts_with_base: false,
         })
+    }
+
+    /// Adds the trees to the base values, one after the other, instead of the base values to what the trees add up to. With
+    /// many trees and sums in `f32` that is another number.
+    pub(crate) fn start_with_base(&mut self) {
+        self.starts_with_base = true;
     }
 
     /// Adds a tree. Nodes that its root does not reach are left out. After an error the builder is of no further use.
@@ -136,7 +144,8 @@ impl Builder {
                 root.target = 0;
             }
         }
-        Forest::new(self.config, self.columns, &self.drafts, self.roots, &self.given, words)
+        let forest = Forest::new(self.config, self.columns, &self.drafts, self.roots, &self.given, words)?;
+        Ok(if self.starts_with_base { forest.starting_with_base() } else { forest })
     }
 
     fn leaf(

@@ -31,6 +31,8 @@ pub(super) struct Root {
 #[derive(Debug)]
 pub(crate) struct Forest {
     config: ForestConfig,
+    /// Whether sums start with the base values instead of ending with them.
+    starts_with_base: bool,
     columns: Vec<Column>,
     roots: Vec<Root>,
     /// Ranges of trees whose nodes stay near while many rows pass.
@@ -89,7 +91,21 @@ impl Forest {
         let wide = || packed(drafts, &columns, weights).and_then(|nodes| Ground::new(nodes, sets, columns.len()));
         let ground = narrow.map(Size::Narrow).or_else(|| wide().map(Size::Wide));
         let too_large = ForestError::TooLarge { what: "columns", count: columns.len() as u64, most: 1 << 31 };
-        Ok(Self { blocks: blocks(&roots), ground: ground.ok_or(too_large)?, config, columns, roots, leaves })
+        Ok(Self {
+            blocks: blocks(&roots),
+            ground: ground.ok_or(too_large)?,
+            starts_with_base: false,
+            config,
+            columns,
+            roots,
+            leaves,
+        })
+    }
+
+    /// The same forest, with sums that start with the base values. Nothing changes where votes are not added.
+    pub(super) fn starting_with_base(self) -> Self {
+        let starts_with_base = self.config.aggregate == Aggregate::Sum && !self.config.base.is_empty();
+        Self { starts_with_base, ..self }
     }
 
     /// What all trees share.
@@ -185,6 +201,11 @@ impl<P: Packed, S: Sum> Run<'_, P, S> {
             let whole = n_rows - n_rows % WAYS;
             sums.clear();
             sums.resize(n_rows * targets, if self.is_sum() { S::ZERO } else { S::NAN });
+            if self.forest.starts_with_base {
+                for (target, base) in self.forest.config.base.iter().enumerate() {
+                    sums.iter_mut().skip(target).step_by(targets).for_each(|sum| *sum = S::of(*base));
+                }
+            }
             let (grouped, rest) = sums.split_at_mut(whole * targets);
             let (grouped_rows, rest_rows) = rows.split_at(whole * features);
             if self.ground.has_sets() {
@@ -310,8 +331,10 @@ impl<P: Packed, S: Sum> Run<'_, P, S> {
                     Aggregate::Min | Aggregate::Max if sum.widen().is_nan() => S::ZERO,
                     Aggregate::Sum | Aggregate::Min | Aggregate::Max => *sum,
                 };
-                let base = base.get(target).map_or(S::ZERO, |base| S::of(*base));
-                *score = sum.plus(base).widen();
+                *score = match base.get(target) {
+                    Some(base) if !self.forest.starts_with_base => sum.plus(S::of(*base)).widen(),
+                    _ => sum.widen(),
+                };
             }
         }
     }

@@ -262,6 +262,27 @@ fn a_hundred_thousand_trees_are_added_up_exactly() {
     }
 }
 
+#[test]
+fn trees_may_be_added_to_the_base_values_in_order() {
+    let config = ForestConfig { sums: Numbers::Single, base: vec![1000.0, -3.0], ..plain(1, 2) };
+    let mut builder = Builder::new(config).unwrap();
+    builder.start_with_base();
+    let mut dice = Dice::new(5);
+    let mut want = [1000.0_f32, -3.0];
+    for number in 0..2000 {
+        let (target, weight) = (number % 2, dice.below(1000) as f64 / 1e6);
+        want[target] += single(weight);
+        let votes = vec![Vote { target, weight }];
+        builder.push(&Tree { nodes: vec![Node::Leaf(0..1)], votes, members: Vec::new() }).unwrap();
+    }
+    let forest = builder.build().unwrap();
+    for n_rows in [1, 8, 11] {
+        let mut scores = vec![0.0; 2 * n_rows];
+        forest.scores(Rows::Single(&vec![0.5; n_rows]), &mut Scratch::default(), &mut scores);
+        assert_eq!(scores, want.map(f64::from).repeat(n_rows));
+    }
+}
+
 /// A chain of `splits` splits, each a step to the left of the last.
 fn chain(splits: usize) -> Tree {
     let mut tree = Tree::default();

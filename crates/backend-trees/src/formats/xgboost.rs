@@ -297,6 +297,7 @@ fn model(file: File) -> Result<LibraryModel, LoadError> {
         sums: Numbers::Single,
         base,
     })?;
+    builder.start_with_base();
     let total = trees.len();
     for (number, (raw, target)) in trees.into_iter().zip(info).take(used).enumerate() {
         let weight = weights.as_ref().map(|weights| weights[number]);
@@ -310,7 +311,8 @@ fn model(file: File) -> Result<LibraryModel, LoadError> {
     if used < total {
         properties.insert("trees left out".to_owned(), format!("{} after the best iteration", total - used));
     }
-    LibraryModel::new(Parts { forest: builder.build()?, link, weight_type: "FP32", properties, feature_names })
+    let forest = builder.build()?;
+    LibraryModel::new(Parts { forest, link, weight_type: "FP32", properties, feature_names })
 }
 
 fn dotted(version: &[u32]) -> String {
