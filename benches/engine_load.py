@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Throughput of the server with its onnxruntime engine, beside the same sessions driven in a bare loop.
 
-  benches/engine_load.py --library libonnxruntime.so MODEL.onnx… [--rounds 3] [--seconds 4] [--callers 2 4 8] [--json OUT]
+  benches/engine_load.py --library libonnxruntime.so MODEL.onnx… [--rounds 10] [--seconds 1] [--callers 4 8] [--json OUT]
 
-Needs wrk. Each round measures, one after the other: the bare loop (`onnxruntime_times loop`: one session of one thread on
+Needs wrk. Each round measures, one right after the other: the bare loop (`onnxruntime_times loop`: one session of one thread on
 each of two threads, inputs made once), then the server, asked in the Open Inference Protocol's binary form over loopback by
-so many callers, each of which waits for its answer. Server and client share the two cores with nobody else, so the client's
+so many callers, each of which waits for its answer; printed are medians of the rounds, and the middle half of the ratios. Server and client share the two cores with nobody else, so the client's
 own CPU time (wrk's, from the system's accounts) is taken from the cores that the server could have had:
 
   ratio = server's rate / (bare rate * (1 - client's CPU seconds / (cores * seconds)))
@@ -106,13 +106,26 @@ def cpu_of(process):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def bare(binary, model, seconds, library):
-    """Runs per second, and processor seconds of one run."""
-    environment = dict(os.environ, ORT_DYLIB_PATH=library)
-    command = [binary, "loop", model, str(seconds), str(CORES)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    rate, spent = text.split()
-    return float(rate), float(spent)
+class Bare:
+    """The bare loop, in a process that keeps its sessions."""
+
+    def __init__(self, binary, model, library):
+        environment = dict(os.environ, ORT_DYLIB_PATH=library)
+        command = [binary, "loop", model, str(CORES)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        self.process.stdout.readline()
+
+    def run(self, seconds):
+        """Runs per second, and processor seconds of one run."""
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        rate, spent = self.process.stdout.readline().split()
+        return float(rate), float(spent)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def measure(arguments, model, scratch):
@@ -138,18 +151,21 @@ def measure(arguments, model, scratch):
                 f'wrk.headers["Inference-Header-Content-Length"] = "{head}"\n'
             )
         path = f"/v2/models/{name}/infer"
+        loop = Bare(arguments.times, model, arguments.library)
         wrk(port, path, script, max(arguments.callers), 1)
         rounds = {callers: [] for callers in arguments.callers}
         bares = []
         for _ in range(arguments.rounds):
-            alone, costs = bare(arguments.times, model, arguments.seconds, arguments.library)
-            bares.append(alone)
             for callers in arguments.callers:
+                # Just before, for machines whose speed changes.
+                alone, costs = loop.run(arguments.seconds)
+                bares.append(alone)
                 spent = cpu_of(server)
                 rate, client = wrk(port, path, script, callers, arguments.seconds)
                 spent = (cpu_of(server) - spent) / arguments.seconds
                 fair = rate / (alone * (1 - client / CORES))
                 rounds[callers].append((rate, rate / alone, fair, client, spent, costs * rate / spent))
+        loop.close()
     finally:
         server.terminate()
         server.wait()
@@ -157,7 +173,7 @@ def measure(arguments, model, scratch):
     result = {"model": name, "bytes": len(body), "bare": bares, "callers": {}}
     for callers, figures in rounds.items():
         rate, plain, fair, client, spent, work = (statistics.median(column) for column in zip(*figures))
-        low, high = min(figure[2] for figure in figures), max(figure[2] for figure in figures)
+        low, _, high = statistics.quantiles((figure[2] for figure in figures), n=4)
         print(
             f"  {callers} callers: {rate:8.2f} answers/s, ratio {fair:.3f} ({low:.3f} to {high:.3f}), "
             f"client not taken off {plain:.3f}; processor time {work:.3f}; "
@@ -173,9 +189,9 @@ def main():
     parser.add_argument("--library", default=os.environ.get("ORT_DYLIB_PATH", ""))
     parser.add_argument("--server", default=os.path.join(ROOT, "target", "release", "millrace"))
     parser.add_argument("--times", default=os.path.join(ROOT, "target", "release", "onnxruntime_times"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=int, default=1)
+    parser.add_argument("--callers", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--json")
     arguments = parser.parse_args()
     if not os.path.isfile(arguments.library):

@@ -5,15 +5,18 @@
 //! onnxruntime_times times MODEL.onnx…            # one run: rows 1 and 8, threads 1 and 2
 //! onnxruntime_times together MODEL.onnx…         # runs per second of two threads
 //! onnxruntime_times memory MODEL.onnx…           # resident memory by the number of instances and of sessions
-//! onnxruntime_times loop MODEL.onnx SECONDS THREADS   # plain sessions alone, for `engine_load.py`
+//! onnxruntime_times loop MODEL.onnx THREADS      # plain sessions alone, for `engine_load.py`
 //! ```
+//!
+//! `loop` drives one session on each thread for as many seconds as each line of its standard input says, and answers with
+//! the runs per second and the processor seconds of one run.
 //!
 //! Free axes are 128 long; integers are all 1, floats lie between -1 and 1.
 
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, BufRead as _, Write};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,16 +39,10 @@ fn main() -> Outcome<()> {
     let environment = backend.environment()?;
     let mut out = io::stdout().lock();
     if verb == "loop" {
-        let [path, seconds, threads] = models else { return Err("usage: loop MODEL SECONDS THREADS".into()) };
-        let subject = Subject::new(&backend, path)?;
-        let sessions = subject.sessions(&environment, threads.parse()?)?;
-        let seconds: f64 = seconds.parse()?;
-        let before = processor_seconds()?;
-        let rate = rate_of_sessions(sessions, &subject, Duration::from_secs_f64(seconds))?;
-        // One run of each session is not counted: the first.
-        let spent = processor_seconds()? - before;
-        writeln!(out, "{rate:.3} {:.6}", spent / rate.mul_add(seconds, threads.parse()?))?;
-        return Ok(());
+        let [path, threads] = models else {
+            return Err("usage: loop MODEL THREADS, and seconds on standard input".into());
+        };
+        return loops(&Subject::new(&backend, path)?, &environment, threads.parse()?, &mut out);
     }
     for path in models {
         match verb.as_str() {
@@ -183,9 +180,10 @@ fn times(subject: &Subject, environment: &Environment, out: &mut dyn Write) -> O
 fn together(subject: &Subject, environment: &Environment, out: &mut dyn Write) -> Outcome<()> {
     const THREADS: usize = 2;
     let turn = Duration::from_millis(1500);
+    let mut sessions = subject.sessions(environment, THREADS)?;
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..4 {
-        bare.push(rate_of_sessions(subject.sessions(environment, THREADS)?, subject, turn)?);
+        bare.push(rate_of_sessions(&mut sessions, subject, turn)?);
         ours.push(rate_of_instances(subject, THREADS, turn)?);
     }
     let ratio = median(ours.iter().zip(&bare).map(|(ours, bare)| ours / bare).collect());
@@ -195,13 +193,32 @@ fn together(subject: &Subject, environment: &Environment, out: &mut dyn Write) -
     Ok(())
 }
 
-fn rate_of_sessions(sessions: Vec<Session>, subject: &Subject, turn: Duration) -> Outcome<f64> {
-    let worker = |mut session: Session| {
+fn loops(subject: &Subject, environment: &Environment, threads: usize, out: &mut dyn Write) -> Outcome<()> {
+    let mut sessions = subject.sessions(environment, threads)?;
+    // Ready.
+    writeln!(out, "0 0")?;
+    out.flush()?;
+    for line in io::stdin().lock().lines() {
+        let seconds: f64 = line?.trim().parse()?;
+        let before = processor_seconds()?;
+        let rate = rate_of_sessions(&mut sessions, subject, Duration::from_secs_f64(seconds))?;
+        let spent = processor_seconds()? - before;
+        // One run of each session is not counted: the first.
+        let runs = rate.mul_add(seconds, f64::from(u32::try_from(threads)?));
+        writeln!(out, "{rate:.3} {:.6}", spent / runs)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn rate_of_sessions(sessions: &mut [Session], subject: &Subject, turn: Duration) -> Outcome<f64> {
+    let worker = |session| {
         let inputs = values(&subject.inputs(1)?)?;
-        run(&mut session, &inputs)?;
-        Ok(move || run(&mut session, &inputs))
+        let session: &mut Session = session;
+        run(session, &inputs)?;
+        Ok(move || run(session, &inputs))
     };
-    rate(sessions.into_iter().map(worker).collect::<Outcome<Vec<_>>>()?, turn)
+    rate(sessions.iter_mut().map(worker).collect::<Outcome<Vec<_>>>()?, turn)
 }
 
 fn rate_of_instances(subject: &Subject, threads: usize, turn: Duration) -> Outcome<f64> {
