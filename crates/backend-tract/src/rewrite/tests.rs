@@ -14,6 +14,7 @@ use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, MaxPool, PaddingSpec,
 use tract_onnx::tract_core::ops::logic::{Iff, comp_gt};
 use tract_onnx::tract_core::ops::math::{add, max, min, mul};
 use tract_onnx::tract_core::ops::nn::{DataFormat, Softmax, SoftmaxKind};
+use tract_onnx::tract_core::ops::quant::{DequantizeLinearF32, quantize_linear_i8, quantize_linear_u8};
 
 use super::{is_mostly_ours, rewrite};
 
@@ -88,6 +89,18 @@ impl Graph {
         let high = Tensor::from_shape(&[1, 1, 1, 1], &[high]).unwrap();
         let high = self.model.add_const(limit, high).unwrap();
         self.last = self.model.wire_node(name, min(), &[self.last, high]).unwrap()[0];
+        self
+    }
+
+    /// As the engine reads `QuantizeLinear` and `DequantizeLinear` with an unsigned or signed zero point.
+    fn steps(mut self, size: f32, zero: i32) -> Self {
+        let (quantise, dequantise) = (self.name(), self.name());
+        let op = match (u8::try_from(zero), i8::try_from(zero)) {
+            (Ok(zero), _) => quantize_linear_u8(size.recip(), zero),
+            (_, zero) => quantize_linear_i8(size.recip(), zero.unwrap()),
+        };
+        let integers = self.model.wire_node(quantise, op, &[self.last]).unwrap()[0];
+        self.last = self.model.wire_node(dequantise, DequantizeLinearF32::new(size, zero), &[integers]).unwrap()[0];
         self
     }
 
@@ -312,6 +325,27 @@ fn a_bottleneck_with_a_stride_is_four_convolutions_and_a_pool() {
     let model = graph.strided(32, 64, 1, 2).plus(branch).relu().done();
     let model = model.into_decluttered().unwrap();
     check(&model, &tensor(&[2, 3, 20, 20], 6), &["BlockConv", "BlockPool", "Unblock"]);
+}
+
+#[test]
+fn a_quantisation_and_its_inverse_are_one_step_and_a_convolution_does_it() {
+    for zero in [0, 131, 255, -7] {
+        check(&Graph::new(&[5, 7]).steps(0.013, zero).done(), &tensor(&[3, 5, 7], 6), &["Steps"]);
+        let model = Graph::new(&[3, 9, 9]).conv(3, 5, 3, valid()).steps(0.03, zero).done();
+        check(&model, &tensor(&[2, 3, 9, 9], 6), &["DirectConv"]);
+        let model = Graph::new(&[16, 9, 9]).conv(16, 32, 3, valid()).steps(0.05, zero).done();
+        check(&model, &tensor(&[2, 16, 9, 9], 6), &["BlockConv", "Unblock"]);
+    }
+}
+
+#[test]
+fn a_quantisation_that_its_neighbour_does_not_undo_is_left_alone() {
+    let mut graph = Graph::new(&[5, 7]);
+    let name = graph.name();
+    graph.last = graph.model.wire_node(name, quantize_linear_u8(8.0, 100), &[graph.last]).unwrap()[0];
+    let name = graph.name();
+    graph.last = graph.model.wire_node(name, DequantizeLinearF32::new(0.25, 100), &[graph.last]).unwrap()[0];
+    check(&graph.done(), &tensor(&[3, 5, 7], 6), &["DequantizeLinearF32", "QuantizeLinearU8"]);
 }
 
 #[test]

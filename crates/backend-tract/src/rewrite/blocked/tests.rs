@@ -194,6 +194,28 @@ fn nan_and_infinities_go_through() {
     }
 }
 
+#[test]
+fn steps_are_the_nearest_ones_on_every_instruction_set() {
+    let side = axis(5, 1, 1, 1, (0, 0));
+    let geometry = Geometry { batch: 1, inputs: 16, outputs: 16, y: side, x: side };
+    // Quarters of a step: every tie among them is exact.
+    let input: Vec<f32> = (0..16 * 25_u16).map(|number| f32::from(number) / 8.0 - 20.0).collect();
+    let identity: Vec<f32> = (0..256).map(|place| if place % 17 == 0 { 1.0 } else { 0.0 }).collect();
+    let packed = sums::pack(&identity, 16, 16, 1);
+    let bias = sums::pack_channels(&[0.0; 16]);
+    let after = After::Steps { size: 0.5, low: -30.0, high: 40.0 };
+    for isa in Isa::all() {
+        let mut output = vec![[0.0; LANES]; 25];
+        let constants = Weights { groups: 1, packed: &packed, bias: &bias, after };
+        sums::dense(isa, &geometry, constants, Pictures::Planes(&input), None, &mut output);
+        let mut got = vec![f32::NAN; input.len()];
+        from_blocks(&output, 16, 25, &mut got);
+        let want: Vec<f32> =
+            input.iter().map(|number| (number * 2.0).clamp(-30.0, 40.0).round_ties_even() / 2.0).collect();
+        assert_eq!(got, want, "{isa:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 

@@ -67,6 +67,20 @@ fn defined(geometry: &Geometry, input: &[f32], weights: &[f32], bias: &[f32], af
 }
 
 #[test]
+fn steps_are_the_nearest_ones_on_every_instruction_set() {
+    let geometry = plain(1, 1, 1, 20, 1);
+    // Quarters of a step: every tie among them is exact.
+    let input: Vec<f32> = (0..400_u16).map(|number| f32::from(number) / 8.0 - 20.0).collect();
+    let want: Vec<f32> = input.iter().map(|number| (number * 2.0).clamp(-30.0, 40.0).round_ties_even() / 2.0).collect();
+    for isa in Isa::all() {
+        let mut got = vec![f32::NAN; input.len()];
+        let after = After::Steps { size: 0.5, low: -30.0, high: 40.0 };
+        run_on(isa, &geometry, &input, Weights { packed: &[1.0], bias: &[0.0], after }, &mut got);
+        assert_eq!(got, want, "{isa:?}");
+    }
+}
+
+#[test]
 fn weights_come_back_as_they_were() {
     for outputs in [1, 5, 8, 9, 31, 64] {
         let weights = noise(outputs * 6, 3);
