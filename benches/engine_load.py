@@ -12,7 +12,8 @@ own CPU time (wrk's, from the system's accounts) is taken from the cores that th
 
 The plain ratio, with the client's share not taken off, is printed beside it, and the ratio of processor time: what one run
 costs the bare loop, to what one answer costs the server with all that it does around a run. On a machine that others use as
-well, that one is steadier. Compare only figures of one run.
+well, that one is steadier. wrk does not count what is under way when its time is over, about one
+run in all: give slow models enough seconds. Compare only figures of one run.
 """
 
 import argparse
