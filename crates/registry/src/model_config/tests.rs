@@ -164,3 +164,11 @@ fn inputs_keep_their_options_as_they_are_written() {
     let options: Vec<_> = input.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(options, ["layout=nchw", "scale=0.5", "size=[8, 8]"]);
 }
+
+#[test]
+fn options_of_one_engine_stand_under_its_name() {
+    let config = ModelConfig::parse("[options]\ndepth = 3\n[options.tract]\ncheck_rows = false\n").unwrap();
+    let options: Vec<_> = config.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["depth=3", "tract.check_rows=false"]);
+    refused("[options.tract]\na = [1]", 2, 5, "expected a string");
+}

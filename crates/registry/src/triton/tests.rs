@@ -88,6 +88,7 @@ fn engines_for_onnx_mean_any_here_and_others_keep_their_names() {
     }
     assert_eq!(parse("platform: 'tensorrt_plan'").backend.as_deref(), Some("tensorrt_plan"));
     assert_eq!(parse("backend: 'tract'").backend.as_deref(), Some("tract"));
+    assert_eq!(parse("backend: 'fil'").backend.as_deref(), Some("trees"));
 }
 
 #[test]

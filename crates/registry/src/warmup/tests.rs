@@ -5,8 +5,8 @@ use millrace_core::{
 };
 use millrace_testkit::FakeModel;
 
-use super::{invent, warm};
-use crate::WarmupConfig;
+use super::{invent, samples, warm};
+use crate::{WarmupConfig, WarmupInput, WarmupRequest};
 
 /// What a run does, given its first input.
 type Behaviour = fn(&Tensor) -> Result<Vec<Tensor>, RunError>;
@@ -117,4 +117,23 @@ fn inputs_too_large_to_invent_are_passed_over() {
     };
     let signature = Signature::new(vec![spec("x", &[1 << 20, 1 << 20])], vec![spec("y", &[1])]).unwrap();
     assert_eq!(check(signature, |_| panic!("never runs")), Ok(()));
+}
+
+#[test]
+fn recorded_requests_become_inputs_for_whoever_tries_the_model() {
+    let input =
+        |dims: &[usize]| WarmupInput { name: "x".to_owned(), dtype: None, dims: dims.to_vec(), is_random: true };
+    let request = |rows, dims: &[usize]| WarmupRequest {
+        name: "w".to_owned(),
+        rows,
+        runs: std::num::NonZeroUsize::MIN,
+        inputs: vec![input(dims)],
+    };
+    // The second does not fit: an axis too many.
+    let requests = vec![request(2, &[]), request(2, &[3, 4]), request(5, &[])];
+    let recorded = samples(&WarmupConfig { requests, ..WarmupConfig::default() }).unwrap();
+    let inputs = recorded.inputs(&rows(DType::Fp32));
+    let sizes: Vec<usize> = inputs.iter().map(|inputs| inputs[0].shape().n_elements()).collect();
+    assert_eq!(sizes, [2, 5]);
+    assert!(samples(&WarmupConfig::default()).is_none());
 }
