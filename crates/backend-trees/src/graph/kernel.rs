@@ -40,6 +40,11 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
     fn bytes(&self) -> usize {
         0
     }
+
+    /// How many trees it has.
+    fn n_trees(&self) -> usize {
+        0
+    }
 }
 
 /// Where a value is.

@@ -33,6 +33,10 @@ pub(crate) fn load(file: &str, bytes: &[u8], source: &ModelSource) -> Result<Arc
     let plan = compile::compile(file, &model, source)?;
     let mut properties = facts.properties.clone();
     properties.extend(plan.notes.iter().cloned());
+    let trees: usize = plan.steps.iter().map(|step| step.kernel.n_trees()).sum();
+    if trees > 0 {
+        properties.insert("trees".to_owned(), trees.to_string());
+    }
     let facts = ModelFacts {
         nodes: Some(facts.nodes),
         nodes_optimised: Some(plan.steps.len()),

@@ -1,11 +1,13 @@
 //! A loaded pipeline and the state of one worker.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use bytes::Bytes;
 use millrace_core::{
     Admission, Batch, BatchOutputs, InputError, Instance, LoadError, Model, ModelFacts, RunContext, RunError,
-    Signature, Strings, Tensor,
+    Signature, Strings, Tensor, TensorList,
 };
 
 use super::compile::Plan;
@@ -28,8 +30,7 @@ impl Model for Pipeline {
     }
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
-        let slots = vec![Value::default(); self.plan.n_slots];
-        Ok(Box::new(PipelineInstance { plan: Arc::clone(&self.plan), slots, scratch: Scratch::default() }))
+        Ok(Box::new(PipelineInstance::new(&self.plan)))
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -59,11 +60,61 @@ struct PipelineInstance {
     plan: Arc<Plan>,
     slots: Vec<Value>,
     scratch: Scratch,
+    /// Workers for a share of the rows each, made when threads are granted.
+    helpers: Vec<Self>,
 }
+
+/// The fewest rows that are worth a thread of their own.
+const ROWS_PER_THREAD: usize = 256;
 
 impl Instance for PipelineInstance {
     fn run(&mut self, batch: &Batch, context: &RunContext<'_>) -> Result<BatchOutputs, RunError> {
-        let Self { plan, slots, scratch } = self;
+        let threads = context.threads.min(batch.rows() / ROWS_PER_THREAD);
+        if threads > 1 && self.plan.signature.is_batched() {
+            self.run_apart(batch, context, threads)
+        } else {
+            self.run_whole(batch, context)
+        }
+    }
+}
+
+impl PipelineInstance {
+    fn new(plan: &Arc<Plan>) -> Self {
+        let slots = vec![Value::default(); plan.n_slots];
+        Self { plan: Arc::clone(plan), slots, scratch: Scratch::default(), helpers: Vec::new() }
+    }
+
+    /// Gives each thread a share of the rows, and joins what comes out: rows keep to themselves, so that nothing changes.
+    fn run_apart(&mut self, batch: &Batch, context: &RunContext<'_>, threads: usize) -> Result<BatchOutputs, RunError> {
+        let inputs = (0..self.plan.inputs.len()).map(|index| batch.gather(index)).collect::<Result<TensorList, _>>()?;
+        let rows = batch.rows();
+        let share = |number: usize| {
+            let range = rows * number / threads..rows * (number + 1) / threads;
+            Batch::single(inputs.iter().map(|input| input.rows(range.clone())).collect(), range.len())
+        };
+        let mut helpers = std::mem::take(&mut self.helpers);
+        helpers.resize_with(helpers.len().max(threads - 1), || Self::new(&self.plan));
+        let context = RunContext { threads: 1, ..*context };
+        let run = |(number, helper): (usize, &mut Self)| helper.run_whole(&share(number), &context);
+        let outcomes = thread::scope(|scope| {
+            let run = &run;
+            let others = (1..threads).zip(&mut helpers).map(|work| scope.spawn(move || run(work)));
+            let others: Vec<_> = others.collect();
+            let mut outcomes = vec![run((0, self))];
+            outcomes.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
+            outcomes
+        });
+        self.helpers = helpers;
+        let shares = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let joined = (0..self.plan.outputs.len()).map(|index| {
+            let pieces: Vec<Tensor> = shares.iter().filter_map(|share| share.0[index].clone()).collect();
+            (!pieces.is_empty()).then(|| Tensor::concat(&pieces)).transpose()
+        });
+        Ok(BatchOutputs(joined.collect::<Result<_, _>>()?))
+    }
+
+    fn run_whole(&mut self, batch: &Batch, context: &RunContext<'_>) -> Result<BatchOutputs, RunError> {
+        let Self { plan, slots, scratch, .. } = self;
         for (index, kind) in plan.inputs.iter().enumerate() {
             fill(&mut slots[index], *kind, batch, index, plan.signature.is_batched())?;
         }

@@ -195,3 +195,24 @@ proptest! {
         let _ = TreesBackend::default().load(&source("model.onnx", bytes));
     }
 }
+
+#[test]
+fn a_hundred_thousand_trees_are_summed_as_floats_one_after_another() {
+    const TREES: u32 = 100_000;
+    let weight = |number: u32| 1.0 / (1.0 + (number % 977) as f32 * 0.37) / 1000.0;
+    let stump = |number: u32| Tree::Split {
+        feature: (number % 4) as usize,
+        mode: (number % 4) as usize,
+        value: f32::from((number % 13) as u8) / 4.0 - 1.5,
+        tracks: number % 3 == 0,
+        yes: Box::new(Tree::Leaf(vec![weight(number)])),
+        no: Box::new(Tree::Leaf(vec![-weight(number + 1) / 2.0])),
+    };
+    let trees: Vec<Tree> = (0..TREES).map(stump).collect();
+    let file = model(&[lists(&trees, 1).node("TreeEnsembleRegressor", "target")], FEATURES as u64, &["y"]);
+    let rows: Vec<Vec<f32>> =
+        (0..35_u8).map(|n| vec![f32::from(n % 7) - 3.0, f32::from(n) / 16.0, f32::NAN, -0.5]).collect();
+    let want: Vec<f32> = rows.iter().map(|row| trees.iter().fold(0.0, |sum, tree| sum + tree.leaf(row)[0])).collect();
+    assert_eq!(ask(file.clone(), &rows)[0].elements::<f32>().unwrap().as_ref(), want);
+    assert_eq!(ask(file, &rows[..1])[0].elements::<f32>().unwrap().as_ref(), &want[..1]);
+}

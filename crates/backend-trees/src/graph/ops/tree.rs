@@ -124,6 +124,10 @@ impl Kernel for Regressor {
     fn bytes(&self) -> usize {
         self.forest.bytes()
     }
+
+    fn n_trees(&self) -> usize {
+        self.forest.n_trees()
+    }
 }
 
 /// The number of targets as the file says it.

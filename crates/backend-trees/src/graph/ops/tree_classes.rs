@@ -170,6 +170,10 @@ impl Kernel for Classifier {
     fn bytes(&self) -> usize {
         self.forest.bytes() + self.counts.as_ref().map_or(0, Forest::bytes)
     }
+
+    fn n_trees(&self) -> usize {
+        self.forest.n_trees()
+    }
 }
 
 /// For each class whether rows always, never or sometimes meet a vote for it.
