@@ -252,10 +252,10 @@ fn a_scratch_serves_forests_of_other_widths() {
 fn a_hundred_thousand_trees_are_added_up_exactly() {
     let shape = Shape { depth: 3, votes: 1, one_target: true, sets: false };
     for (n_trees, sums, targets) in
-        [(1, Numbers::Double, 1), (10_000, Numbers::Single, 3), (100_000, Numbers::Double, 1)]
+        [(1_u32, Numbers::Double, 1), (10_000, Numbers::Single, 3), (100_000, Numbers::Double, 1)]
     {
         let config = ForestConfig { sums, targets, ..plain(4, targets) };
-        let mut dice = Dice::new(n_trees as u64);
+        let mut dice = Dice::new(n_trees.into());
         let trees: Vec<Tree> = (0..n_trees).map(|_| tree(&mut dice, &config, shape)).collect();
         let rows = rows(&mut dice, &config, 10);
         check(&config, &trees, &rows, &mut Scratch::default());
