@@ -25,7 +25,8 @@ struct Recorded(Vec<WarmupRequest>);
 impl Samples for Recorded {
     /// What does not fit is told when the model is warmed up.
     fn inputs(&self, signature: &Signature) -> Vec<TensorList> {
-        self.0.iter().filter_map(|request| inputs(request, signature).ok()).collect()
+        let fits = |inputs: &TensorList| signature.check(inputs).is_ok();
+        self.0.iter().filter_map(|request| inputs(request, signature).ok().filter(fits)).collect()
     }
 }
 
