@@ -61,9 +61,9 @@ def field(number, content):
 
 
 def grpc_body(model, name, shape, data):
-    """An encoded inference.ModelInferRequest with raw contents."""
+    """An encoded inference.ModelInferRequest to version 1, with raw contents."""
     tensor = field(1, name.encode()) + field(2, b"FP32") + field(3, bytes(shape))
-    return field(1, model.encode()) + field(5, tensor) + field(7, data)
+    return field(1, model.encode()) + field(2, b"1") + field(5, tensor) + field(7, data)
 
 
 FRAUD_BYTES = struct.pack(f"<{len(FRAUD_ROW)}f", *FRAUD_ROW)
@@ -83,11 +83,11 @@ class Target:
 
 
 TARGETS = [
-    Target("fraud, TFS JSON", "/v1/models/fraud:predict", json_body({"instances": [FRAUD_ROW]})),
+    Target("fraud, TFS JSON", "/v1/models/fraud/versions/1:predict", json_body({"instances": [FRAUD_ROW]})),
     Target("digits, TFS JSON", "/v1/models/digits:predict", digits_body()),
     Target(
         "fraud, OIP binary",
-        "/v2/models/fraud/infer",
+        "/v2/models/fraud/versions/1/infer",
         BINARY,
         {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(HEAD_LENGTH)},
     ),

@@ -4,7 +4,7 @@
     pip install 'tritonclient[http]'
     python examples/clients/triton_http.py [HOST:PORT]
 
-prints what the model takes, and `fraud 1: 0.698, 1 rows so far` (the count grows with each run).
+prints what the model takes, and `fraud 2: 0.927, 1 rows so far` (the count grows with each run).
 """
 
 import sys

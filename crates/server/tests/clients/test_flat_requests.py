@@ -59,10 +59,10 @@ def test_batch_predict_leaves_failures_out():
 def test_models_and_metrics():
     models = ask("GET", "/models")
     equal((models["half_plus_two"], models["fraud"]), (["1", "2"], ["1", "2"]))
-    before = ask("GET", "/models/fraud/metrics?version=1")["metrics"]
+    before = ask("GET", "/models/fraud/metrics?version=2")["metrics"]
     ask("POST", "/predict", question("fraud", [ROW]))
-    after = ask("GET", "/models/fraud/metrics?version=1")["metrics"]
-    equal((after["model_name"], after["version"], after["is_loaded"]), ("fraud", "1", True))
+    after = ask("GET", "/models/fraud/metrics?version=2")["metrics"]
+    equal((after["model_name"], after["version"], after["is_loaded"]), ("fraud", "2", True))
     equal(after["inference_count"] - before["inference_count"], 1)
     true(after["load_time"] > 0 and after["total_inference_time"] >= before["total_inference_time"])
     true(abs(after["average_latency_ms"] - 1000 * after["total_inference_time"] / after["inference_count"]) < 1e-6)

@@ -71,7 +71,7 @@ def test_golden_cases():
         body = {name: value.tolist() for name, value in arrays.items()}
         if len(body) == 1:
             body = next(iter(body.values()))
-        answer = predict(case.model, json.dumps(body), headers=JSON)
+        answer = predict(f"{case.model}/{case.version}.0", json.dumps(body), headers=JSON)
         answer = answer if len(case.outputs) > 1 else {next(iter(case.outputs)): answer}
         for name, want in case.outputs.items():
             case.check(name, np.array(answer[name], want.dtype))
@@ -139,7 +139,7 @@ def test_scale():
     payment = json.dumps([[116.27, 3.27, 0.45, 18.75, 4.57, 2.51, 1061.59, 9.0, 0.0, 0.0]])
     equal(ask("PUT", f"{url}?min_worker=2&synchronous=true"), {"status": "Workers scaled to 2 for model: fraud"})
     equal(len(ask("GET", url)[0]["workers"]), 2)
-    equal(ask("PUT", f"{url}/1.0?min_worker=0&max_worker=0&synchronous=true"), {"status": "Workers scaled to 0 for model: fraud, version: 1.0"})
+    equal(ask("PUT", f"{url}/2.0?min_worker=0&max_worker=0&synchronous=true"), {"status": "Workers scaled to 0 for model: fraud, version: 2.0"})
     fails("POST", f"{INFERENCE}/predictions/fraud", 503, "ServiceUnavailableException", "fraud", data=payment)
     equal(ask("PUT", f"{url}?min_worker=1", 202), {"status": "Processing worker updates..."})
     equal(ask("PUT", f"{url}?min_worker=1&synchronous=true"), {"status": "Workers scaled to 1 for model: fraud"})

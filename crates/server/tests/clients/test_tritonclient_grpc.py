@@ -282,7 +282,7 @@ def test_repository():
     def states():
         return {(entry.name, entry.version): (entry.state, entry.reason) for entry in client.get_model_repository_index().models}
     equal(states()[("half_plus_two", "1")][0], "READY")
-    equal(len(states()), 21)
+    equal(len(states()), 22)
     client.unload_model("iris")
     equal(states()[("iris", "1")], ("UNAVAILABLE", "unloaded"))
     gone = refused(InferenceServerException, lambda: client.infer("iris", inputs({"features": np.zeros((1, 4), np.float32)}, {"features": "FP32"})))
@@ -315,7 +315,7 @@ def test_asyncio_client():
             equal((await other.get_server_metadata()).name, "millrace")
             equal((await other.get_model_metadata("iris")).name, "iris")
             equal((await other.get_model_config("iris")).config.name, "iris")
-            equal(len((await other.get_model_repository_index()).models), 21)
+            equal(len((await other.get_model_repository_index()).models), 22)
             true((await other.get_inference_statistics("iris")).model_stats)
             true("trace_level" in (await other.get_trace_settings()).settings)
             true("log_info" in (await other.get_log_settings()).settings)

@@ -266,7 +266,7 @@ def states():
 def test_repository():
     index = states()
     equal(index[("half_plus_two", "1")][0], "READY")
-    equal(len(index), 21)
+    equal(len(index), 22)
     client.unload_model("iris")
     true(not client.is_model_ready("iris"))
     equal(states()[("iris", "1")], ("UNAVAILABLE", "unloaded"))
@@ -297,7 +297,7 @@ def test_asyncio_client():
             equal((await other.get_server_metadata())["name"], "millrace")
             equal((await other.get_model_metadata("iris"))["name"], "iris")
             equal((await other.get_model_config("iris"))["name"], "iris")
-            true(len(await other.get_model_repository_index()) == 21)
+            true(len(await other.get_model_repository_index()) == 22)
             true((await other.get_inference_statistics("iris"))["model_stats"])
             equal((await other.get_trace_settings())["trace_level"], ["OFF"])
             true("log_info" in await other.get_log_settings())

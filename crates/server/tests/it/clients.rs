@@ -179,7 +179,7 @@ fn the_examples_print_what_their_headers_say() {
         let answers = example(Command::new("sh").arg(examples.join("rest.sh")).arg(&data));
         let fives = answers.lines().filter(|line| line.contains("5.5")).count();
         assert_eq!(fives, 5, "{answers}");
-        assert!(answers.contains("\"predictions\":[[0.698"), "{answers}");
+        assert!(answers.contains("\"predictions\":[[0.926"), "{answers}");
     } else {
         skipped("rest.sh", "curl");
     }

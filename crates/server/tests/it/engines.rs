@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Output;
 
+use millrace_server::ServerConfig;
 use millrace_testkit::fixture;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,6 +21,14 @@ fn repository() -> Repository {
 fn text(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A server without ONNX Runtime, whatever this machine has.
+fn server(repository: &Repository, configure: impl FnOnce(&mut ServerConfig)) -> TestServer {
+    TestServer::folder(repository.path(), |config| {
+        config.engines.onnxruntime_library = Some("/nowhere/libonnxruntime.so".into());
+        configure(config);
+    })
 }
 
 /// The only version of `model` as the admin port shows it.
@@ -118,7 +127,7 @@ fn a_model_is_held_against_its_original() {
 #[test]
 fn the_admin_port_and_the_metrics_show_the_choice() {
     let repository = repository();
-    let server = TestServer::folder(repository.path(), |_| {});
+    let server = server(&repository, |_| {});
     let shown = version(&mut server.admin(), "forest");
     assert_eq!(shown["backend"], "trees");
     let engines = &shown["engines"];
@@ -150,7 +159,7 @@ fn a_model_that_names_its_engine_is_served_by_it() {
     let repository = repository();
     fs::write(repository.path().join("forest/model.toml"), "backend = \"tract\"\n").unwrap();
     fs::write(repository.path().join("linear/model.toml"), "[options.tract]\nnonsense = 1\n").unwrap();
-    let server = TestServer::folder(repository.path(), |_| {});
+    let server = server(&repository, |_| {});
     let forest = version(&mut server.admin(), "forest");
     assert_eq!((&forest["backend"], &forest["engines"]), (&json!("tract"), &Value::Null));
     // One engine's options are no other's.
@@ -164,7 +173,7 @@ fn a_model_that_names_its_engine_is_served_by_it() {
 fn what_was_measured_is_remembered_until_something_changes() {
     let (repository, state) = (repository(), TempDir::new().unwrap());
     let remembered = |remember: bool| {
-        let server = TestServer::folder(repository.path(), |config| {
+        let server = server(&repository, |config| {
             config.registry.state_dir = Some(state.path().to_owned());
             config.engines.remember = remember;
         });
@@ -207,7 +216,7 @@ fn files_of_training_libraries_are_models_like_any_other() {
         .copy("trees/lightgbm/multiclass", "light", 1)
         .copy("trees/lightgbm/regression", "triton", 1);
     fs::write(repository.path().join("triton/config.pbtxt"), "backend: \"fil\"\n").unwrap();
-    let server = TestServer::folder(repository.path(), |_| {});
+    let server = server(&repository, |_| {});
     for model in ["boosted", "light", "triton"] {
         let shown = version(&mut server.admin(), model);
         assert_eq!((&shown["state"], &shown["backend"]), (&json!("AVAILABLE"), &json!("trees")), "{shown}");
@@ -242,4 +251,37 @@ fn the_configuration_of_engines_is_read_and_refused_like_any_other() {
         let absent = text(&check("MILLRACE_ENGINES__ONNXRUNTIME_LIBRARY", "/nowhere/libonnxruntime.so"));
         assert!(absent.contains("was built without the feature `onnxruntime`"), "{absent}");
     }
+}
+
+/// ONNX Runtime goes before the others in trust, and takes what it is fastest at.
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn onnxruntime_is_one_of_the_engines_where_its_library_is() {
+    use millrace_backend_onnxruntime::{Availability, OnnxRuntimeBackend};
+
+    let (Availability::Found { library } | Availability::Loaded { library, .. }) =
+        OnnxRuntimeBackend::default().availability()
+    else {
+        eprintln!("SKIPPED: no ONNX Runtime library on this machine; set ORT_DYLIB_PATH");
+        return;
+    };
+    let repository = repository();
+    let (home, name) = (TempDir::new().unwrap(), "MILLRACE_ENGINES__ONNXRUNTIME_LIBRARY");
+    let mut command = serve(repository.path());
+    let process = Process::start(command.env("XDG_STATE_HOME", home.path()).env(name, library));
+    process.logged("ready");
+    let mut admin = Client::connect(process.admin.unwrap());
+    let tried = |version: &Value| {
+        let tried = version["engines"]["tried"].as_array().unwrap().clone();
+        tried.iter().map(|tried| tried["engine"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let forest = version(&mut admin, "forest");
+    assert_eq!(tried(&forest), ["onnxruntime", "trees", "tract"]);
+    assert!(forest["engines"]["tried"][1]["difference"]["largest"].as_f64().unwrap() <= 1e-6, "{forest}");
+    let network = version(&mut admin, "network");
+    assert_eq!(tried(&network), ["onnxruntime", "tract"]);
+    assert_ne!(network["engines"]["tried"][1]["outcome"], "dropped", "{network}");
+    let linear = version(&mut admin, "linear");
+    assert_ne!(linear["engines"]["tried"][1]["outcome"], "dropped", "{linear}");
+    assert_eq!(linear["engines"]["tried"][2]["outcome"], "dropped");
 }
