@@ -148,7 +148,7 @@ impl Work<'_> {
         let per_place = source.runs.len().div_ceil(y.kernel * x.kernel) * source.cell;
         let most = kernel::places(self.isa);
         // One long row is cut; of short ones some are done together.
-        let long = (NEAR / per_place).next_multiple_of(most).min(len);
+        let long = (NEAR / per_place).max(1).next_multiple_of(most).min(len);
         let together = (NEAR / (per_place * source.pitch)).clamp(1, rows);
         for first in (0..rows).step_by(together) {
             for from in (0..len).step_by(long) {
