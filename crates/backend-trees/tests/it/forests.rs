@@ -13,7 +13,7 @@ const MODES: [&str; 6] = ["BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", 
 #[derive(Debug, Clone)]
 enum Tree {
     Leaf(Vec<f32>),
-    Split { feature: usize, mode: usize, value: f32, tracks: bool, yes: Box<Tree>, no: Box<Tree> },
+    Split { feature: usize, mode: usize, value: f32, tracks: bool, yes: Box<Self>, no: Box<Self> },
 }
 
 impl Tree {
@@ -204,7 +204,7 @@ fn a_hundred_thousand_trees_are_summed_as_floats_one_after_another() {
         feature: (number % 4) as usize,
         mode: (number % 4) as usize,
         value: f32::from((number % 13) as u8) / 4.0 - 1.5,
-        tracks: number % 3 == 0,
+        tracks: number.is_multiple_of(3),
         yes: Box::new(Tree::Leaf(vec![weight(number)])),
         no: Box::new(Tree::Leaf(vec![-weight(number + 1) / 2.0])),
     };

@@ -115,8 +115,8 @@ fn constants_as_large_as_no_machine_are_refused_when_they_are_folded() {
 fn a_small_budget_refuses_many_nodes_before_they_are_laid_out() {
     let count = 20_000;
     let many = stump()
-        .with("nodes_treeids", Attribute::Ints((0..count).collect()))
-        .with("nodes_modes", Attribute::Strings(vec!["LEAF"; count as usize]));
+        .with("nodes_treeids", Attribute::Ints((0..).take(count).collect()))
+        .with("nodes_modes", Attribute::Strings(vec!["LEAF"; count]));
     let mut small = source("model.onnx", file(&[many]));
     small.memory_budget = 1 << 20;
     let error = TreesBackend::default().load(&small).unwrap_err();
