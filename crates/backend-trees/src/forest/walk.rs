@@ -4,7 +4,10 @@
 //! do not depend on each other fill the time. Nothing here branches on data but the question whether all ways have ended,
 //! asked once in a few steps for trees of uneven depth.
 
-#![expect(unsafe_code, reason = "every index was checked when the forest was laid out; checked again, runs take 1.5 to 1.9 times as long")]
+#![expect(
+    unsafe_code,
+    reason = "every index was checked when the forest was laid out; checked again, runs take 1.5 to 1.9 times as long"
+)]
 
 use super::nodes::Packed;
 use super::scores::Root;
