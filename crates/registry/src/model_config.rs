@@ -207,10 +207,10 @@ fn read_options(table: Table<'_>) -> Result<BTreeMap<String, String>, ModelConfi
     for (key, value) in table.entries() {
         if value.is_table() {
             for (inner, value) in value.table()?.entries() {
-                options.insert(format!("{key}.{inner}"), value.scalar()?);
+                options.insert(format!("{key}.{inner}"), value.written()?);
             }
         } else {
-            options.insert(key.to_owned(), value.scalar()?);
+            options.insert(key.to_owned(), value.written()?);
         }
     }
     Ok(options)

@@ -138,17 +138,23 @@ struct Work<'a> {
     residual: Option<&'a [Cell]>,
 }
 
+/// Numbers of the input that are done for all outputs before the next ones: they stay in a second-level cache.
+const NEAR: usize = 1 << 16;
+
+/// How many of `len` places are done together: whole tiles of `most` places, each of which needs `per_place` numbers.
+pub(super) fn part_len(per_place: usize, most: usize, len: usize) -> usize {
+    (NEAR / per_place).max(1).next_multiple_of(most).min(len)
+}
+
 impl Work<'_> {
     fn picture(&self, source: Source<'_>, output: &mut [Cell]) {
-        /// Numbers of the input that are done for all outputs before the next ones: they stay in a second-level cache.
-        const NEAR: usize = 1 << 16;
         let (y, x) = (self.geometry.y, self.geometry.x);
         let plane = y.output * x.output;
         let (rows, len) = if source.pitch == x.output { (1, plane) } else { (y.output, x.output) };
         let per_place = source.runs.len().div_ceil(y.kernel * x.kernel) * source.cell;
         let most = kernel::places(self.isa);
         // One long row is cut; of short ones some are done together.
-        let long = (NEAR / per_place).max(1).next_multiple_of(most).min(len);
+        let long = part_len(per_place, most, len);
         let together = (NEAR / (per_place * source.pitch)).clamp(1, rows);
         for first in (0..rows).step_by(together) {
             for from in (0..len).step_by(long) {

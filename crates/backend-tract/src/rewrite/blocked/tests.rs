@@ -168,13 +168,21 @@ fn the_shapes_of_large_networks_are_right() {
         (40, 32, 14, 1, 2, 0),
         (512, 16, 23, 1, 1, 0),
         (160, 16, 30, 3, 1, 1),
-        (70_000, 16, 2, 1, 1, 0),
     ] {
         let side = axis(side, kernel, stride, 1, (pad, pad));
         check_dense(&Geometry { batch: 2, inputs, outputs, y: side, x: side }, 1, 3);
     }
     let side = axis(9, 3, 1, 1, (1, 1));
     check_dense(&Geometry { batch: 2, inputs: 64, outputs: 32, y: side, x: side }, 2, 3);
+}
+
+#[test]
+fn parts_of_a_picture_have_places_however_many_channels_there_are() {
+    for (per_place, most, len, long) in
+        [(64, 14, 100, 100), (64, 14, 2000, 1036), (70_000, 14, 4, 4), (70_000, 14, 100, 14)]
+    {
+        assert_eq!(sums::part_len(per_place, most, len), long, "{per_place}");
+    }
 }
 
 #[test]
