@@ -171,7 +171,7 @@ impl Reference {
         binding.bind_input(self.session.inputs()[0].name(), input)?;
         let memory = self.session.allocator().memory_info();
         for output in &self.outputs {
-            binding.bind_output_to_device(output, &memory)?;
+            binding.bind_output_to_device(output, memory)?;
         }
         Ok(binding)
     }
