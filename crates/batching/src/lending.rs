@@ -14,10 +14,15 @@ const GAIN: f64 = 0.9;
 const EVIDENCE: u32 = 3;
 /// Every so many runs one stays alone, so that the prediction keeps up.
 const ALONE_EVERY: u32 = 32;
-/// Where lending does not pay it is tried again every so many runs.
-const RETRY_EVERY: u32 = 512;
+/// Where lending does not pay it is tried again after so many runs, and after twice as many each time that it still does
+/// not: an engine may be busy making what it needs for more threads when it first gets them.
+const RETRY_FIRST: u32 = 8;
+/// The longest such wait.
+const RETRY_LAST: u32 = 512;
 /// The share forgets at this rate.
 const FORGET: f64 = 0.25;
+/// The same for runs that try again where it did not pay.
+const RETRIED: f64 = 0.5;
 
 /// What was learned about lending cores to the runs of one model.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +31,10 @@ pub(crate) struct Lending {
     share: f64,
     lent_runs: u32,
     asked: u32,
+    /// Runs to go until lending is tried again, where it does not pay.
+    pause: u32,
+    /// How many there were at the beginning of this pause.
+    paused: u32,
 }
 
 impl Lending {
@@ -35,8 +44,16 @@ impl Lending {
             return false;
         }
         self.asked = self.asked.wrapping_add(1);
-        let pays = self.lent_runs <= EVIDENCE || self.share < GAIN;
-        if pays { !self.asked.is_multiple_of(ALONE_EVERY) } else { self.asked.is_multiple_of(RETRY_EVERY) }
+        if self.lent_runs <= EVIDENCE || self.share < GAIN {
+            self.paused = 0;
+            return !self.asked.is_multiple_of(ALONE_EVERY);
+        }
+        if self.pause == 0 {
+            self.paused = (self.paused * 2).clamp(RETRY_FIRST, RETRY_LAST);
+            self.pause = self.paused;
+        }
+        self.pause -= 1;
+        self.pause == 0
     }
 
     /// Learns what a run with lent cores took that was predicted to take `predicted` alone.
@@ -47,7 +64,12 @@ impl Lending {
             return;
         }
         let share = took.as_secs_f64() / predicted.as_secs_f64().max(f64::MIN_POSITIVE);
-        let rate = if self.lent_runs == 2 { 1.0 } else { FORGET };
+        // What a retry finds counts for more: the last one is long ago.
+        let rate = match (self.lent_runs, self.paused) {
+            (2, _) => 1.0,
+            (_, 0) => FORGET,
+            (_, _) => RETRIED,
+        };
         self.share += rate * (share.min(4.0) - self.share);
     }
 }
@@ -56,7 +78,7 @@ impl Lending {
 mod tests {
     use std::time::Duration;
 
-    use super::{ALONE_EVERY, Lending, RETRY_EVERY};
+    use super::{ALONE_EVERY, Lending, RETRY_LAST};
 
     const RUN: Duration = Duration::from_millis(10);
 
@@ -81,13 +103,22 @@ mod tests {
     }
 
     #[test]
-    fn where_it_does_not_pay_it_is_tried_again_now_and_then() {
+    fn where_it_does_not_pay_it_is_tried_again_ever_less_often() {
         let mut lending = Lending::default();
-        assert_eq!(lent(&mut lending, RETRY_EVERY - 1, 1.0), 4);
-        assert_eq!(lent(&mut lending, RETRY_EVERY, 1.0), 1);
+        // Four trials, then one after 8, 16, 32, 64, 128, 256 and 512 runs.
+        assert_eq!(lent(&mut lending, 4 + 1016, 1.0), 4 + 7);
+        assert_eq!(lent(&mut lending, RETRY_LAST, 1.0), 1);
         // The machine has changed: now it would pay, which a few trials find out.
-        lent(&mut lending, 4 * RETRY_EVERY, 0.5);
-        assert!(lent(&mut lending, RETRY_EVERY, 0.5) > RETRY_EVERY / 2);
+        lent(&mut lending, 4 * RETRY_LAST, 0.5);
+        assert!(lent(&mut lending, RETRY_LAST, 0.5) > RETRY_LAST / 2);
+    }
+
+    #[test]
+    fn an_engine_that_needs_time_to_get_ready_for_more_threads_gets_them_soon_after() {
+        let mut lending = Lending::default();
+        lent(&mut lending, 20, 1.0);
+        lent(&mut lending, 100, 0.55);
+        assert!(lent(&mut lending, 2 * ALONE_EVERY, 0.55) > ALONE_EVERY);
     }
 
     #[test]
