@@ -11,8 +11,9 @@
 //!
 //! All instances of a model run one session, each run on its caller's thread: the weights are in memory once. A run that
 //! is given several threads divides its rows among them; one that cannot be divided gets a second session, which is made
-//! the first time that this would help and takes the weights' memory again. Inputs are bound where they lie, or gathered
-//! once into the instance's buffer; outputs stay in the engine's memory until the answer is gone.
+//! the first time that this would help. It takes the weights' memory again, which counts from the start, and there is
+//! none where the budget does not hold both. Inputs are bound where they lie, or gathered once into the instance's buffer;
+//! outputs stay in the engine's memory until the answer is gone.
 //!
 //! The first axis is the batch where it is one symbol in every input and output and a trial at load shows that rows do
 //! not influence one another; `facts()` says why it is not.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use millrace_core::{Instance, LoadError, Model, ModelFacts, ModelSource, Signature};
+use rapidhash::v3::rapidhash_v3;
 
 use crate::guard::guarded;
 use crate::instance::OnnxRuntimeInstance;
@@ -20,10 +21,18 @@ pub(crate) struct Loaded {
     pub(crate) facts: ModelFacts,
     /// Of one thread: all instances run it, at once where they like.
     pub(crate) runner: Runner,
-    /// Of several threads, for runs that cannot be divided by rows; made when such a run first gets more than one.
-    wide: OnceLock<Runner>,
-    is_wide_asked: AtomicBool,
+    /// Absent where there must not be one.
+    wide: Option<Wide>,
     pub(crate) recipe: Recipe,
+}
+
+/// The session of several threads, for runs that cannot be divided by rows; made when such a run first gets more than
+/// one.
+#[derive(Debug, Default)]
+struct Wide {
+    is_asked: AtomicBool,
+    /// The session, or why it could not be made.
+    made: OnceLock<Result<Runner, String>>,
 }
 
 /// What a further session is made from.
@@ -36,6 +45,17 @@ pub(crate) struct Recipe {
     pub(crate) source: ModelSource,
     /// Bytes that a session takes, about.
     pub(crate) session_bytes: u64,
+    /// The [`digest`] of what the first session was made from.
+    pub(crate) digest: u64,
+}
+
+/// Tells one model from another by all its bytes.
+pub(crate) fn digest(model: &[u8], external: &[(CString, Bytes)]) -> u64 {
+    let contents = std::iter::once(model).chain(external.iter().map(|(_, content)| &**content));
+    contents.fold(0, |before, content| {
+        let parts = [before, content.len() as u64, rapidhash_v3(content)];
+        rapidhash_v3(parts.map(u64::to_le_bytes).as_flattened())
+    })
 }
 
 impl Recipe {
@@ -53,32 +73,40 @@ impl Recipe {
         Runner::new(&Parts { environment, options, providers, model, external }, threads)
     }
 
-    /// The same from the files as they lie, which have been checked before and never change.
+    /// Whether a second session, which takes the weights' memory again, has a use and fits the budget beside the first.
+    fn has_room_for_two(&self) -> bool {
+        self.providers == [Provider::Cpu] && self.session_bytes.saturating_mul(2) <= self.source.memory_budget
+    }
+
+    /// The same from the files as they lie now, which must be the ones that were loaded.
     fn make_again(&self, threads: usize) -> Result<Runner, String> {
         let bytes = self.source.files.read(&self.file).map_err(|error| error.to_string())?;
         let model = millrace_onnx::Model::parse(&bytes).map_err(|error| error.to_string())?;
         let external = crate::external::files(&self.file, &bytes, &model, &self.source);
         let external = external.map_err(|error| error.to_string())?;
+        if digest(&bytes, &external) != self.digest {
+            return Err(format!("{}: not the content that was loaded", self.file));
+        }
         self.make(&bytes, &external, threads).map_err(|error| error.to_string())
     }
 }
 
 impl Loaded {
     pub(crate) fn new(signature: Signature, facts: ModelFacts, runner: Runner, recipe: Recipe) -> Self {
-        let (wide, is_wide_asked) = (OnceLock::new(), AtomicBool::new(false));
-        Self { signature, facts, runner, wide, is_wide_asked, recipe }
+        let wide = recipe.has_room_for_two().then(Wide::default);
+        Self { signature, facts, runner, wide, recipe }
     }
 
     /// The session for a run that may use `threads` threads and cannot be divided. The one of several threads is made
     /// beside the runs, the first time that it would be used; until it is there the one of one thread runs.
     pub(crate) fn runner(self: &Arc<Self>, threads: usize) -> &Runner {
-        if threads < 2 || !self.may_be_wide() {
-            return &self.runner;
+        let Some(wide) = self.wide.as_ref().filter(|_| threads > 1) else { return &self.runner };
+        match wide.made.get() {
+            Some(Ok(runner)) if runner.threads <= threads => return runner,
+            Some(_) => return &self.runner,
+            None => {}
         }
-        if let Some(wide) = self.wide.get() {
-            return if wide.threads <= threads { wide } else { &self.runner };
-        }
-        if !self.is_wide_asked.swap(true, Ordering::Relaxed) {
+        if !wide.is_asked.swap(true, Ordering::Relaxed) {
             let this = Arc::downgrade(self);
             let work = move || widen(&this, threads.min(MOST_THREADS));
             if let Err(error) = std::thread::Builder::new().name("millrace-onnxruntime".to_owned()).spawn(work) {
@@ -87,12 +115,6 @@ impl Loaded {
         }
         &self.runner
     }
-
-    /// A second session takes the weights' memory again, which must be there.
-    fn may_be_wide(&self) -> bool {
-        let recipe = &self.recipe;
-        recipe.providers == [Provider::Cpu] && recipe.session_bytes.saturating_mul(2) <= recipe.source.memory_budget
-    }
 }
 
 /// More threads make a run of one row little shorter.
@@ -100,11 +122,13 @@ const MOST_THREADS: usize = 8;
 
 fn widen(loaded: &Weak<Loaded>, threads: usize) {
     let Some(loaded) = loaded.upgrade() else { return };
-    match guarded(|| loaded.recipe.make_again(threads)) {
-        Ok(Ok(wide)) => drop(loaded.wide.set(wide)),
-        Ok(Err(error)) => tracing::warn!(error, "runs of one row stay on one thread"),
-        Err(panicked) => tracing::warn!(error = %panicked, "runs of one row stay on one thread"),
+    let Some(wide) = &loaded.wide else { return };
+    let made = guarded(|| loaded.recipe.make_again(threads)).unwrap_or_else(|panicked| Err(panicked.to_string()));
+    if let Err(error) = &made {
+        let source = &loaded.recipe.source;
+        tracing::warn!(model = %source.model, version = source.version, error, "runs of one row stay on one thread");
     }
+    drop(wide.made.set(made));
 }
 
 /// The model as the seams see it.
@@ -120,8 +144,9 @@ impl Model for OnnxRuntimeModel {
         Ok(Box::new(OnnxRuntimeInstance::new(Arc::clone(&self.0))))
     }
 
+    /// Counts the session of several threads from the start, since nobody asks again when it is made.
     fn memory_bytes(&self) -> u64 {
-        let sessions = 1 + u64::from(self.0.wide.get().is_some());
+        let sessions = 1 + u64::from(self.0.wide.is_some());
         self.0.recipe.session_bytes.saturating_mul(sessions)
     }
 
@@ -130,6 +155,11 @@ impl Model for OnnxRuntimeModel {
     }
 
     fn facts(&self) -> ModelFacts {
-        self.0.facts.clone()
+        let mut facts = self.0.facts.clone();
+        if let Some(made) = self.0.wide.as_ref().and_then(|wide| wide.made.get()) {
+            let threads = made.as_ref().map_or_else(|why| format!("1: {why}"), |runner| runner.threads.to_string());
+            facts.properties.insert("threads of a lone row".to_owned(), threads);
+        }
+        facts
     }
 }

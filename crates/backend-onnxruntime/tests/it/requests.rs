@@ -56,9 +56,7 @@ fn an_output_that_is_an_input_is_a_copy_of_it() {
     let length = u8::try_from(graph.len()).unwrap();
     let model = [&b"\x08\x08\x3a"[..], &[length], &graph, b"\x42\x02\x10\x0f"].concat();
     let files = MemoryFiles::default().with("model.onnx", model);
-    let Ok(model) = engine.load(&ModelSource::new("through".parse().unwrap(), 1, Arc::new(files))) else {
-        return; // Some versions refuse a graph without a node.
-    };
+    let model = engine.load(&ModelSource::new("through".parse().unwrap(), 1, Arc::new(files))).unwrap();
     let x = Tensor::from_vec(&[1, 400], (0..400_u16).map(f32::from).collect()).unwrap();
     let place = x.bytes().unwrap().as_ptr();
     let y = run(&*model, &[[x.clone()].into_iter().collect()]).unwrap();
