@@ -11,12 +11,14 @@ use millrace_core::{Batch, DType, Model, PartOutputs, Signature, Tensor, TensorL
 
 use crate::AutoConfig;
 use crate::compare::{is_float, numbers};
-use crate::data::{Data, Fill, Spread};
+use crate::data::{Attempt, Data, Fill, Spread};
 use crate::runner::{Runner, Trouble};
 use crate::terms::Terms;
 
 /// How many different requests are compared, where the budget allows.
 const REQUESTS: usize = 64;
+/// Open axes are made larger while a run takes less than this part of the budget.
+const QUICK: u32 = 20;
 /// How often a run is timed at most.
 const MOST_RUNS: usize = 15;
 
@@ -71,13 +73,21 @@ pub fn against(model: &Arc<dyn Model>, original: &Arc<dyn Model>, config: &AutoC
     let grows_trees = original.0.model.facts().operators.keys().any(|name| name.contains("TreeEnsemble"));
     let spread = if grows_trees { Spread::Wide } else { Spread::Narrow };
     let mut trouble = "no input of a reasonable size fits".to_owned();
+    let clock = &config.clock;
     for fill in Fill::ALL {
-        let admits =
-            |inputs: &TensorList| first.check(inputs).is_ok_and(|admission| original.0.admit(&admission).is_ok());
-        let Some(data) = Data::invented(first, fill, spread, REQUESTS, admits) else { continue };
-        match compared(&mut model, &mut original, &data, config) {
+        let grown = Data::grown(first, fill, spread, REQUESTS, |data| {
+            let start = clock.now();
+            let result = data.all().first().map_or(Ok(()), |inputs| original.answer(inputs).map(drop));
+            Attempt { result, is_quick: clock.since(start) < config.budget / QUICK }
+        });
+        let compared = match grown {
+            Ok((data, ())) => compared(&mut model, &mut original, &data, config).map_err(Some),
+            Err(trouble) => Err(trouble),
+        };
+        match compared {
             Ok(against) => return Ok(against),
-            Err(Trouble::Invalid(text) | Trouble::Failed(text)) => trouble = text,
+            Err(Some(Trouble::Invalid(text) | Trouble::Failed(text))) => trouble = text,
+            Err(None) => {}
         }
     }
     Err(format!("the two could not be compared: {trouble}"))

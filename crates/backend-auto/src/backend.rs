@@ -154,10 +154,11 @@ impl Load<'_> {
     fn all_at_once(&self) -> Option<Attempts> {
         // An engine holds about what the files hold.
         let files: u64 = self.source.files.list().iter().map(|(_, size)| *size).sum();
+        let together = self.together();
         let mut held = 0_u64;
         let mut attempts = Attempts::default();
         for engine in &self.engines {
-            let left = self.source.memory_budget.saturating_sub(held);
+            let left = if held > 0 { together.saturating_sub(held) } else { self.source.memory_budget };
             if held > 0 && left < files {
                 return None;
             }
@@ -171,6 +172,14 @@ impl Load<'_> {
             }
         }
         Some(attempts)
+    }
+
+    /// Bytes that all engines may take together: what the version may, or where nobody said, half of what is free.
+    fn together(&self) -> u64 {
+        match self.source.memory_budget {
+            u64::MAX => self.auto.config.available.bytes().map_or(u64::MAX, |bytes| bytes / 2),
+            budget => budget,
+        }
     }
 
     /// Loads and tries one engine after the other, so that only one is in memory at a time.
@@ -188,41 +197,43 @@ impl Load<'_> {
                     continue;
                 }
             };
-            let mut entry = [Entry::new(loaded)];
+            attempts.entries.push(Entry::new(loaded));
+            // What this engine knows about rows holds for those before it, and theirs for it.
+            Trial::same_batching(&mut attempts.entries);
+            let is_dropped =
+                |name: &str| attempts.entries.iter().any(|entry| *entry.trial.engine == *name && entry.is_dropped());
+            reference = reference.filter(|reference| !is_dropped(&reference.name));
+            let last = attempts.entries.len() - 1;
+            let entry = &mut attempts.entries[last..];
             let deadline = config.clock.now().saturating_add(share);
-            if reference.is_none() {
-                match trial.reference(&mut entry) {
+            if reference.is_none() && entry[0].runner.is_some() {
+                match trial.reference(entry) {
                     Found::Reference(found) => reference = Some(found),
                     Found::Untried(_) => {
-                        let [entry] = entry;
-                        attempts.entries.push(entry);
-                        let only = attempts.entries.len() - 1;
-                        return self.untried(attempts.entries, only, UNTRIED, config.clock.since(start));
+                        return self.untried(attempts.entries, last, UNTRIED, config.clock.since(start));
                     }
                     Found::Nobody => {}
                 }
             }
             if let Some(reference) = &mut reference {
-                trial.measure(&mut entry, reference, deadline);
+                trial.measure(entry, reference, deadline);
             }
-            let [mut entry] = entry;
-            entry.runner = None;
-            attempts.entries.push(entry);
+            entry[0].runner = None;
         }
-        if attempts.entries.iter().all(|entry| matches!(entry.trial.outcome, EngineOutcome::Dropped(_)))
-            && attempts.failures.len() == self.engines.len()
-        {
-            return Err(none_loaded(attempts.failures));
+        let took = config.clock.since(start);
+        match (&reference, Trial::most_trusted(&attempts.entries)) {
+            (None, None) => Err(none_loaded(attempts.failures)),
+            (None, Some(first)) => self.untried(attempts.entries, first, RUNS_NOWHERE, took),
+            (Some(_), _) => self.decided(attempts.entries, took, true),
         }
-        self.decided(attempts.entries, config.clock.since(start), true)
     }
 
     /// Compares and times all that are loaded; tells where nothing could be concluded.
     fn compare_and_time(&self, entries: &mut [Entry]) -> Option<Untried> {
         let config = &self.auto.config;
         let trial = Trial { config, source: self.source };
-        let first = alive(entries).first().copied()?;
         Trial::same_batching(entries);
+        let first = Trial::most_trusted(entries)?;
         let deadline = config.clock.now().saturating_add(config.budget);
         match trial.reference(entries) {
             Found::Reference(mut reference) => {
@@ -230,11 +241,7 @@ impl Load<'_> {
                 None
             }
             Found::Untried(entry) => Some(Untried { entry, reason: UNTRIED }),
-            // What runs nowhere may be meant to: warming up says so, or an operator who turned that off knows better.
-            Found::Nobody => Some(Untried {
-                entry: first,
-                reason: "no engine runs it on invented inputs; the most trusted one serves",
-            }),
+            Found::Nobody => Some(Untried { entry: first, reason: RUNS_NOWHERE }),
         }
     }
 
@@ -307,7 +314,7 @@ impl Load<'_> {
             EngineChoice { ranges: ranges.iter().map(range).collect(), reason, took, ..EngineChoice::default() };
         let (mut winners, mut models) = (Vec::new(), Vec::new());
         for (index, entry) in entries.into_iter().enumerate() {
-            let Entry { mut trial, runner } = entry;
+            let Entry { mut trial, runner, .. } = entry;
             if ranges.iter().any(|(_, winner)| *winner == index) {
                 trial.outcome = EngineOutcome::Chosen;
                 models.push(match runner {
@@ -335,6 +342,9 @@ impl Load<'_> {
 
 const UNTRIED: &str =
     "no invented input fits the model, so that nothing could be compared; the most trusted engine serves";
+
+/// What runs nowhere may be meant to: warming up says so, or an operator who turned that off knows better.
+const RUNS_NOWHERE: &str = "no engine runs it on invented inputs; the most trusted one serves";
 
 /// Nothing could be concluded, and why.
 struct Untried {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Clock;
+use crate::{Available, Clock};
 
 /// How engines are tried.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct AutoConfig {
     pub machine: String,
     /// Whether an engine is timed that has no rival, for who wants to see the times. Default: no.
     pub times_alone: bool,
+    /// What tells how much memory is free, for versions that nobody gave a memory budget.
+    pub available: Available,
     /// What tells the time.
     pub clock: Clock,
 }
@@ -31,6 +33,7 @@ impl Default for AutoConfig {
             folder: None,
             machine: String::new(),
             times_alone: false,
+            available: Available::default(),
             clock: Clock::default(),
         }
     }

@@ -8,10 +8,16 @@
 use half::{bf16, f16};
 use millrace_core::{DType, Dim, Element, Signature, Tensor, TensorError, TensorList, TensorSpec};
 
+use crate::runner::Trouble;
+
 /// Inputs beyond this size are not worth inventing.
 const LARGEST: usize = 64 << 20;
 /// Different rows of a batch; larger batches repeat them.
 pub(crate) const ROWS: usize = 8;
+/// So many recorded rows are used.
+const MOST_RECORDED: usize = 64;
+/// Rows of a request whose rows depend on each other.
+const TOGETHER: usize = 2;
 
 /// How tame invented data is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,18 +53,21 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Recorded requests, of those the group of the first.
+    /// Recorded requests, of those the group of the first; no more than [`MOST_RECORDED`] rows.
     pub(crate) fn recorded(signature: &Signature, requests: Vec<TensorList>) -> Option<Self> {
         let mut pool = Vec::new();
         let mut group = None;
         for inputs in requests {
+            if pool.len() >= MOST_RECORDED {
+                break;
+            }
             let Ok(admission) = signature.check(&inputs) else { continue };
             if *group.get_or_insert_with(|| admission.group.clone()) != admission.group {
                 continue;
             }
             if signature.is_batched() {
                 let row = |row: usize| inputs.iter().map(|input| input.rows(row..row + 1)).collect();
-                pool.extend((0..admission.rows).map(row));
+                pool.extend((0..admission.rows.min(MOST_RECORDED - pool.len())).map(row));
             } else {
                 pool.push(inputs);
             }
@@ -66,26 +75,65 @@ impl Data {
         group.map(|_| Self { pool, is_batched: signature.is_batched() })
     }
 
-    /// `count` invented requests, of one row where there are rows, whose open axes are such that `admits` says yes.
-    pub(crate) fn invented(
+    /// `count` invented requests, of one row where there are rows, with open axes of `size`. `None` where they would be
+    /// too large or cannot be invented.
+    fn invented(signature: &Signature, size: usize, fill: Fill, spread: Spread, count: usize) -> Option<Self> {
+        let mut random = Random::default();
+        let mut pool: Vec<TensorList> = Vec::new();
+        for _ in 0..count.max(1) {
+            let Some(next) = request(signature, size, fill, spread, &mut random) else { break };
+            pool.push(next);
+        }
+        signature.check(pool.first()?).ok()?;
+        Some(Self { pool, is_batched: signature.is_batched() })
+    }
+
+    /// `count` invented requests whose open axes are the largest, up to what is usual, on which `attempt` is still quick;
+    /// where it never is, the smallest on which it succeeds. What it then gave comes along.
+    ///
+    /// # Errors
+    /// What the last attempt had to say, but that the data is to blame where it ever was; `None` without any attempt.
+    pub(crate) fn grown<T>(
         signature: &Signature,
         fill: Fill,
         spread: Spread,
         count: usize,
-        admits: impl Fn(&TensorList) -> bool,
-    ) -> Option<Self> {
-        for &size in open_sizes(signature) {
-            let mut random = Random::default();
-            let request = |random: &mut Random| request(signature, size, fill, spread, random);
-            let Some(first) = request(&mut random) else { continue };
-            if signature.check(&first).is_err() || !admits(&first) {
-                continue;
+        mut attempt: impl FnMut(&Self) -> Attempt<T>,
+    ) -> Result<(Self, T), Option<Trouble>> {
+        let Sizes { ascending, enough } = open_sizes(signature);
+        let mut found = None;
+        let mut trouble: Option<Trouble> = None;
+        let mut attempt = |size: usize, trouble: &mut Option<Trouble>| {
+            let data = Self::invented(signature, size, fill, spread, count)?;
+            let Attempt { result, is_quick } = attempt(&data);
+            match result {
+                Ok(given) => Some((Some((data, given)), is_quick)),
+                Err(other) => {
+                    if !matches!(trouble, Some(Trouble::Invalid(_))) || matches!(other, Trouble::Invalid(_)) {
+                        *trouble = Some(other);
+                    }
+                    Some((None, is_quick))
+                }
             }
-            let mut pool = vec![first];
-            pool.extend((1..count).map_while(|_| request(&mut random)));
-            return Some(Self { pool, is_batched: signature.is_batched() });
+        };
+        for &size in ascending {
+            let Some((given, is_quick)) = attempt(size, &mut trouble) else { break };
+            if given.is_some() && (is_quick || found.is_none()) {
+                found = given;
+            }
+            // Larger ones take longer still, however this one ended.
+            if !is_quick || (found.is_some() && size >= enough) {
+                break;
+            }
         }
-        None
+        // Axes of one element prove little; some models take nothing else.
+        if found.is_none()
+            && !ascending.contains(&1)
+            && let Some((given, _)) = attempt(1, &mut trouble)
+        {
+            found = given;
+        }
+        found.ok_or(trouble)
     }
 
     /// The inputs of a run of `rows` rows; of a model without rows, its first request. `None` where they would be too large.
@@ -112,29 +160,56 @@ impl Data {
     }
 }
 
-/// Sizes to try for axes that are open, the most telling first: pictures are large, sequences are not.
-fn open_sizes(signature: &Signature) -> &'static [usize] {
+/// What came of trying data.
+pub(crate) struct Attempt<T> {
+    pub(crate) result: Result<T, Trouble>,
+    /// Whether more may be asked.
+    pub(crate) is_quick: bool,
+}
+
+/// Sizes to try for axes that are open.
+struct Sizes {
+    /// No step makes a picture more than four times as large, so that none takes by surprise.
+    ascending: &'static [usize],
+    /// Once this runs, nothing larger is tried: it would tell no more.
+    enough: usize,
+}
+
+/// Pictures are large, sequences are not.
+fn open_sizes(signature: &Signature) -> Sizes {
+    let leading = leading(signature);
     let open = |spec: &TensorSpec| {
         let own = spec.shape.iter().enumerate().filter(|(axis, _)| spec.batch_axis != Some(*axis));
-        own.filter(|(_, dim)| matches!(dim, Dim::Symbol(_))).count()
+        own.filter(|(axis, dim)| matches!(dim, Dim::Symbol(_)) && !(leading && *axis == 0)).count()
     };
-    if signature.symbols().is_empty() {
-        &[1]
-    } else if signature.inputs().iter().any(|spec| open(spec) >= 2) {
-        &[224, 128, 64, 32, 8, 1]
-    } else {
-        &[32, 8, 1, 128, 224]
+    match signature.inputs().iter().map(open).max() {
+        None | Some(0) => Sizes { ascending: &[1], enough: 1 },
+        Some(1) => Sizes { ascending: &[8, 32, 128, 224], enough: 32 },
+        Some(_) => Sizes { ascending: &[8, 16, 32, 64, 128, 224], enough: 224 },
     }
+}
+
+/// Whether the first axis of every input is open and holds rows that merely are not independent of one another: then it
+/// grows with no other axis.
+fn leading(signature: &Signature) -> bool {
+    let stands_inside = |name: &str| {
+        let inner = signature.inputs().iter().flat_map(|spec| spec.shape.iter().skip(1));
+        inner.into_iter().any(|dim| matches!(dim, Dim::Symbol(symbol) if **symbol == *name))
+    };
+    let leads = |spec: &TensorSpec| matches!(spec.shape.first(), Some(Dim::Symbol(name)) if !stands_inside(name));
+    !signature.is_batched() && signature.inputs().iter().all(leads)
 }
 
 /// One request: one row where there are rows.
 fn request(signature: &Signature, open: usize, fill: Fill, spread: Spread, random: &mut Random) -> Option<TensorList> {
     let mut left = LARGEST;
+    let leading = leading(signature);
     let mut inputs = TensorList::new();
     for spec in signature.inputs() {
         let size = |(axis, dim): (usize, &Dim)| match dim {
             _ if spec.batch_axis == Some(axis) => Some(1),
             Dim::Fixed(size) => Some(*size),
+            Dim::Symbol(_) if leading && axis == 0 => Some(TOGETHER),
             Dim::Symbol(_) => Some(open),
             Dim::Expr(_) | Dim::Unknown => None,
         };
@@ -266,7 +341,8 @@ impl Random {
 mod tests {
     use millrace_core::{DType, Dim, Signature, Tensor, TensorList, TensorSpec};
 
-    use super::{Data, Fill, Spread};
+    use super::{Attempt, Data, Fill, Spread};
+    use crate::runner::Trouble;
 
     fn signature(dtype: DType, shape: &[Dim]) -> Signature {
         let spec = |name| TensorSpec::new(name, dtype, shape.to_vec());
@@ -274,7 +350,24 @@ mod tests {
     }
 
     fn invented(signature: &Signature, fill: Fill) -> Data {
-        Data::invented(signature, fill, Spread::Narrow, 8, |_| true).unwrap()
+        Data::grown(signature, fill, Spread::Narrow, 8, |_| Attempt { result: Ok(()), is_quick: true }).unwrap().0
+    }
+
+    /// The shape of the first input that is settled on, and every size tried, by a model that runs `takes`.
+    fn grown(
+        signature: &Signature,
+        takes: impl Fn(&[usize]) -> bool,
+        is_quick: impl Fn(&[usize]) -> bool,
+    ) -> (Option<Vec<usize>>, Vec<Vec<usize>>) {
+        let mut tried = Vec::new();
+        let found = Data::grown(signature, Fill::Varied, Spread::Narrow, 8, |data| {
+            let shape = data.all()[0][0].shape().to_vec();
+            let result = if takes(&shape) { Ok(()) } else { Err(Trouble::Failed("too long".to_owned())) };
+            let is_quick = is_quick(&shape);
+            tried.push(shape);
+            Attempt { result, is_quick }
+        });
+        (found.ok().map(|(data, ())| data.all()[0][0].shape().to_vec()), tried)
     }
 
     #[test]
@@ -302,14 +395,46 @@ mod tests {
     }
 
     #[test]
-    fn open_axes_get_the_first_size_that_is_admitted() {
+    fn open_axes_grow_as_long_as_runs_are_quick() {
         let sequence = signature(DType::Int64, &[Dim::symbol("N"), Dim::symbol("S")]);
-        assert_eq!(invented(&sequence, Fill::Varied).inputs(2).unwrap()[0].shape().to_vec(), [2, 32]);
+        let (found, tried) = grown(&sequence, |_| true, |_| true);
+        assert_eq!((found, tried), (Some(vec![1, 32]), vec![vec![1, 8], vec![1, 32]]));
         let picture = signature(DType::Fp32, &[Dim::symbol("N"), Dim::Fixed(1), Dim::symbol("H"), Dim::symbol("W")]);
-        let small = |inputs: &TensorList| inputs[0].n_bytes() < 10_000;
-        let data = Data::invented(&picture, Fill::Varied, Spread::Narrow, 8, small).unwrap();
-        assert_eq!(data.inputs(1).unwrap()[0].shape().to_vec(), [1, 1, 32, 32]);
-        assert!(Data::invented(&picture, Fill::Varied, Spread::Narrow, 8, |_| false).is_none());
+        assert_eq!(grown(&picture, |_| true, |_| true).0, Some(vec![1, 1, 224, 224]));
+        assert_eq!(grown(&picture, |_| true, |shape| shape[2] < 64).0, Some(vec![1, 1, 32, 32]));
+        // A run that is slow counts where nothing smaller is there.
+        assert_eq!(grown(&picture, |_| true, |_| false).0, Some(vec![1, 1, 8, 8]));
+        assert_eq!(grown(&picture, |shape| shape[2] >= 128, |_| true).0, Some(vec![1, 1, 224, 224]));
+        assert_eq!(grown(&picture, |_| false, |_| true).0, None);
+    }
+
+    #[test]
+    fn sizes_that_fail_in_a_run_give_way_to_others() {
+        let sequence = signature(DType::Int64, &[Dim::symbol("N"), Dim::symbol("S")]);
+        assert_eq!(grown(&sequence, |shape| shape[1] <= 16, |_| true).0, Some(vec![1, 8]));
+        assert_eq!(grown(&sequence, |shape| shape[1] == 128, |_| true).0, Some(vec![1, 128]));
+        let (found, tried) = grown(&sequence, |shape| shape[1] == 1, |_| true);
+        assert_eq!((found, tried.len()), (Some(vec![1, 1]), 5));
+    }
+
+    #[test]
+    fn rows_that_are_not_independent_do_not_grow_with_other_axes() {
+        let tokens = signature(DType::Int64, &[Dim::symbol("N"), Dim::symbol("S")]).unbatched();
+        assert_eq!(grown(&tokens, |_| true, |_| true).0, Some(vec![2, 32]));
+        let table = signature(DType::Fp32, &[Dim::symbol("N"), Dim::Fixed(3)]).unbatched();
+        let (found, tried) = grown(&table, |_| true, |_| true);
+        assert_eq!((found, tried.len()), (Some(vec![2, 3]), 1));
+        // An axis that must equal another one is no axis of rows.
+        let square = signature(DType::Fp32, &[Dim::symbol("S"), Dim::symbol("S")]);
+        assert_eq!(grown(&square, |_| true, |_| true).0, Some(vec![224, 224]));
+    }
+
+    #[test]
+    fn recorded_rows_are_no_more_than_it_takes() {
+        let signature = signature(DType::Fp32, &[Dim::symbol("N"), Dim::Fixed(1)]);
+        let request = || TensorList::from_iter([Tensor::from_vec(&[50, 1], vec![1.0_f32; 50]).unwrap()]);
+        let data = Data::recorded(&signature, vec![request(), request(), request()]).unwrap();
+        assert_eq!(data.all().len(), 64);
     }
 
     #[test]
@@ -318,7 +443,7 @@ mod tests {
         let data = invented(&huge, Fill::Zeros);
         assert!(data.inputs(1).is_some() && data.inputs(2).is_none());
         let larger = signature(DType::Fp32, &[Dim::Fixed(1 << 20), Dim::Fixed(1 << 20)]);
-        assert!(Data::invented(&larger, Fill::Zeros, Spread::Narrow, 8, |_| true).is_none());
+        assert!(Data::invented(&larger, 1, Fill::Zeros, Spread::Narrow, 8).is_none());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod against;
+mod available;
 mod backend;
 mod clock;
 mod compare;
@@ -31,6 +32,7 @@ mod terms;
 mod trial;
 
 pub use against::{Against, Column, OutputGap, against};
+pub use available::Available;
 pub use backend::AutoBackend;
 pub use clock::Clock;
 pub use config::AutoConfig;

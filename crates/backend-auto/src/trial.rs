@@ -3,7 +3,7 @@
 //! The most trusted engine that runs at all is the reference. Who differs from it, fails or panics is dropped. Times are the
 //! shortest of several runs: whatever else happens on the machine only ever makes a run longer.
 
-use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_core::{
@@ -11,8 +11,8 @@ use millrace_core::{
 };
 
 use crate::AutoConfig;
-use crate::compare::{Comparison, Precision};
-use crate::data::{Data, Fill, ROWS, Spread};
+use crate::compare::{Comparison, Precision, is_float, numbers};
+use crate::data::{Attempt, Data, Fill, ROWS, Spread};
 use crate::load::Loaded;
 use crate::runner::{Runner, Trouble};
 use crate::terms::Terms;
@@ -20,6 +20,12 @@ use crate::terms::Terms;
 /// How often a run is timed at most, and at least where the budget allows.
 const MOST_RUNS: usize = 15;
 const LEAST_RUNS: usize = 3;
+/// Bytes of the answers that are kept to compare with; row counts that would make them more are left out.
+const MOST_BYTES: usize = 64 << 20;
+/// Open axes are made larger while a run takes less than this part of the budget.
+const QUICK: u32 = 20;
+/// The part of the budget that finding out whether requests are taken may take, after the first.
+const TAKING: u32 = 10;
 /// The share of the budget that one row count may take once it has been timed [`LEAST_RUNS`] times.
 const SHARE: u32 = 8;
 
@@ -29,6 +35,10 @@ pub(crate) struct Entry {
     pub(crate) trial: EngineTrial,
     /// `None` once it is dropped.
     pub(crate) runner: Option<Runner>,
+    /// Whether it joins rows of different requests; `None` where it did not load.
+    joins: Option<bool>,
+    /// Why rows may not be joined, where it found that out.
+    mixing: Option<String>,
 }
 
 impl Entry {
@@ -45,7 +55,9 @@ impl Entry {
             times: Vec::new(),
             difference: None,
         };
-        Self { trial, runner: terms.map(|terms| Runner::new(loaded.model, terms)) }
+        let joins = Some(signature.is_batched());
+        let mixing = loaded.model.facts().properties.remove("not batched");
+        Self { trial, runner: terms.map(|terms| Runner::new(loaded.model, terms)), joins, mixing }
     }
 
     /// An engine that did not load.
@@ -58,7 +70,7 @@ impl Entry {
             times: Vec::new(),
             difference: None,
         };
-        Self { trial, runner: None }
+        Self { trial, runner: None, joins: None, mixing: None }
     }
 
     pub(crate) fn drop_for(&mut self, reason: String) {
@@ -66,15 +78,15 @@ impl Entry {
         self.runner = None;
     }
 
-    fn signature(&self) -> Option<&Signature> {
-        self.runner.as_ref().map(|runner| runner.model.signature())
+    pub(crate) fn is_dropped(&self) -> bool {
+        matches!(self.trial.outcome, EngineOutcome::Dropped(_))
     }
 }
 
 /// What engines are held to: the signature, the requests and the answers of the most trusted one.
 #[derive(Debug)]
 pub(crate) struct Reference {
-    name: String,
+    pub(crate) name: String,
     signature: Signature,
     data: Data,
     comparison: Comparison,
@@ -83,6 +95,15 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
+    /// Bytes of all answers that are kept, once there is one more to `rows` rows.
+    fn bytes(&self, rows: usize) -> usize {
+        let bytes = |answer: &PartOutputs| answer.iter().flatten().map(Tensor::n_bytes).sum::<usize>();
+        let kept: usize = self.answers.iter().map(|(_, answer)| bytes(answer)).sum();
+        let known = self.answers.iter().any(|((known, request), _)| (*known, *request) == (rows, 0) && rows > 1);
+        let row = self.answers.last().map_or(0, |((rows, _), answer)| bytes(answer).div_ceil(*rows));
+        if known { kept } else { kept.saturating_add(row.saturating_mul(rows)) }
+    }
+
     /// Whether the rows of an answer to `rows` rows are as they were when each ran alone.
     fn rows_alone(&self, answer: &PartOutputs, rows: usize) -> Result<(), String> {
         if rows == 1 || !self.signature.is_batched() {
@@ -97,6 +118,40 @@ impl Reference {
         }
         Ok(())
     }
+}
+
+/// Data, and the answers to the first of its requests.
+struct Tried {
+    data: Data,
+    answers: Vec<PartOutputs>,
+}
+
+/// The answer to one request.
+fn one(runner: &mut Runner, signature: &Signature, inputs: &TensorList) -> Result<PartOutputs, Trouble> {
+    let admission = signature.check(inputs).map_err(|error| Trouble::Invalid(error.to_string()))?;
+    runner.admit(&admission)?;
+    runner.answer(inputs, admission.rows)
+}
+
+/// Whether answers could show that another engine is wrong: most numbers of each output are numbers, and those of some
+/// output are not all the same.
+fn is_telling(answers: &[PartOutputs]) -> bool {
+    let outputs = answers.first().map_or(0, |answer| answer.len());
+    let (mut any, mut varies) = (false, false);
+    for index in 0..outputs {
+        let own = answers.iter().filter_map(|answer| answer.get(index)?.as_ref());
+        let values: Vec<f64> = own.filter(|tensor| is_float(tensor.dtype())).filter_map(numbers).flatten().collect();
+        if values.is_empty() {
+            continue;
+        }
+        let finite = values.iter().filter(|value| value.is_finite()).count();
+        if finite * 2 < values.len() {
+            return false;
+        }
+        any = true;
+        varies |= values.len() == 1 || values.iter().any(|value| *value != values[0]);
+    }
+    varies || !any
 }
 
 /// How the search for a reference ended.
@@ -118,28 +173,29 @@ pub(crate) struct Trial<'a> {
 
 impl Trial<'_> {
     /// Drops every engine whose rows are joined although another knows that they may not be, or that does not join rows
-    /// which another does.
+    /// which another does. An engine that is not loaded any more has its say as well.
     pub(crate) fn same_batching(entries: &mut [Entry]) {
-        let knows = |entry: &Entry| {
-            let runner = entry.runner.as_ref()?;
-            let facts = runner.model.facts();
-            facts.properties.get("not batched").map(|why| (entry.trial.engine.clone(), why.clone()))
-        };
-        let mixing = entries.iter().find_map(knows);
-        let joins = |entry: &Entry| entry.signature().map(Signature::is_batched);
-        let somebody_joins =
-            entries.iter().find(|entry| joins(entry) == Some(true)).map(|entry| entry.trial.engine.clone());
+        let named = |entry: &Entry| entry.mixing.clone().map(|why| (Arc::clone(&entry.trial.engine), why));
+        let mixing = entries.iter().find_map(named);
+        let joins = |entry: &&Entry| entry.joins == Some(true) && !entry.is_dropped();
+        let somebody_joins = entries.iter().find(joins).map(|entry| Arc::clone(&entry.trial.engine));
         for entry in entries {
-            match (joins(entry), &mixing, &somebody_joins) {
+            match (entry.joins, &mixing, &somebody_joins) {
                 (Some(true), Some((engine, why)), _) => {
                     entry.drop_for(format!("it would join rows that {engine} found to depend on each other: {why}"));
                 }
-                (Some(false), None, Some(engine)) => {
+                (Some(false), None, Some(engine)) if !entry.is_dropped() => {
                     entry.drop_for(format!("it does not join rows of different requests, which {engine} does"));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// The most trusted engine that could serve without a trial: none whose rows are joined although they may not be.
+    pub(crate) fn most_trusted(entries: &[Entry]) -> Option<usize> {
+        let is_mixing = entries.iter().any(|entry| entry.mixing.is_some());
+        entries.iter().position(|entry| entry.joins.is_some_and(|joins| !(joins && is_mixing)))
     }
 
     /// Finds the most trusted engine that runs, and what it runs on. Those before it are dropped.
@@ -153,8 +209,9 @@ impl Trial<'_> {
             let Some(runner) = &mut entry.runner else { continue };
             let signature = runner.model.signature().clone();
             match self.data(runner, &signature, spread) {
-                Ok(data) => {
-                    let comparison = Comparison::new(Precision::of(&facts), &signature);
+                Ok(Tried { data, answers }) => {
+                    let mut comparison = Comparison::new(Precision::of(&facts), &signature);
+                    answers.iter().for_each(|answer| comparison.learn(answer));
                     let name = entry.trial.engine.to_string();
                     let reference = Reference { name, signature, data, comparison, answers: Vec::new() };
                     return Found::Reference(Box::new(reference));
@@ -169,47 +226,61 @@ impl Trial<'_> {
         Found::Nobody
     }
 
-    /// The first data that `runner` runs on.
-    fn data(&self, runner: &mut Runner, signature: &Signature, spread: Spread) -> Result<Data, Trouble> {
+    /// The first data that `runner` runs on and that tells something, and its answers to it. Data to which it gives no
+    /// numbers, or always the same, is taken only where all is so: every engine would be right.
+    fn data(&self, runner: &mut Runner, signature: &Signature, spread: Spread) -> Result<Tried, Trouble> {
+        let clock = &self.config.clock;
         let recorded =
             self.source.samples.as_ref().and_then(|samples| Data::recorded(signature, samples.inputs(signature)));
         let mut trouble = Trouble::Invalid("no input of a reasonable size fits".to_owned());
         if let Some(data) = recorded {
-            match self.takes(runner, signature, &data) {
-                Ok(()) => return Ok(data),
+            match self.takes(runner, signature, &data, Vec::new()) {
+                Ok(answers) => return Ok(Tried { data, answers }),
                 Err(other) => trouble = other,
             }
         }
+        let mut dull = None;
         for fill in Fill::ALL {
-            let refused = Cell::new(None);
-            let admits = |inputs: &TensorList| match signature.check(inputs) {
-                Ok(admission) => runner.admit(&admission).map_err(|trouble| refused.set(Some(trouble))).is_ok(),
-                Err(_) => false,
+            let grown = Data::grown(signature, fill, spread, ROWS, |data| {
+                let start = clock.now();
+                let result = match data.all().first() {
+                    Some(inputs) => one(runner, signature, inputs),
+                    None => Err(Trouble::Invalid("there is no request".to_owned())),
+                };
+                Attempt { result, is_quick: clock.since(start) < self.config.budget / QUICK }
+            });
+            let tried = match grown {
+                Ok((data, first)) => {
+                    self.takes(runner, signature, &data, vec![first]).map(|answers| Tried { data, answers })
+                }
+                Err(Some(other)) => Err(other),
+                Err(None) => continue,
             };
-            let Some(data) = Data::invented(signature, fill, spread, ROWS, admits) else {
-                trouble = refused.take().unwrap_or(trouble);
-                continue;
-            };
-            match self.takes(runner, signature, &data) {
-                Ok(()) => return Ok(data),
+            match tried {
+                Ok(tried) if is_telling(&tried.answers) => return Ok(tried),
+                Ok(tried) => dull = dull.or(Some(tried)),
                 Err(other) => trouble = other,
             }
         }
-        Err(trouble)
+        dull.ok_or(trouble)
     }
 
-    /// Whether `runner` runs on `data`: on its first request, and where that was quick, on all.
-    fn takes(&self, runner: &mut Runner, signature: &Signature, data: &Data) -> Result<(), Trouble> {
-        for (index, inputs) in data.all().iter().enumerate() {
-            let admission = signature.check(inputs).map_err(|error| Trouble::Invalid(error.to_string()))?;
-            runner.admit(&admission)?;
-            let start = self.config.clock.now();
-            runner.answer(inputs, admission.rows)?;
-            if index == 0 && self.config.clock.since(start) > self.config.budget / 100 {
+    /// The answers of `runner` to `data`: `answers` to its first requests, and to the others as far as time allows.
+    fn takes(
+        &self,
+        runner: &mut Runner,
+        signature: &Signature,
+        data: &Data,
+        mut answers: Vec<PartOutputs>,
+    ) -> Result<Vec<PartOutputs>, Trouble> {
+        let start = self.config.clock.now();
+        for inputs in &data.all()[answers.len()..] {
+            if !answers.is_empty() && self.config.clock.since(start) >= self.config.budget / TAKING {
                 break;
             }
+            answers.push(one(runner, signature, inputs)?);
         }
-        Ok(())
+        Ok(answers)
     }
 
     /// Compares every engine with `reference` and times it, until `deadline`.
@@ -234,6 +305,9 @@ impl Trial<'_> {
                     break;
                 }
             }
+            if reference.bytes(rows) > MOST_BYTES {
+                break;
+            }
             let Some(inputs) = reference.data.inputs(rows) else { break };
             let mut first = vec![Duration::ZERO; entries.len()];
             for (entry, first) in entries.iter_mut().zip(&mut first) {
@@ -241,7 +315,7 @@ impl Trial<'_> {
                 self.check(entry, reference, (rows, 0), &inputs, rows);
                 *first = clock.since(start);
             }
-            if rows == 1 && clock.now() < deadline {
+            if rows == 1 {
                 self.check_others(entries, reference, deadline);
             }
             if entries.iter().filter(|entry| entry.runner.is_some()).count() == 0 {
@@ -315,7 +389,8 @@ impl Trial<'_> {
         let others: Vec<TensorList> = reference.data.all().iter().skip(1).cloned().collect();
         for (index, inputs) in others.iter().enumerate() {
             // One more is always compared, so that no engine passes that gives the same answer to everything.
-            if index > 0 && self.config.clock.now().saturating_add(self.config.budget / 2) > deadline {
+            let is_late = self.config.clock.now().saturating_add(self.config.budget / 2) > deadline;
+            if index > 0 && (is_late || reference.bytes(1) > MOST_BYTES) {
                 break;
             }
             for entry in entries.iter_mut() {

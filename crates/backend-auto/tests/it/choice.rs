@@ -1,9 +1,11 @@
 //! Who serves, by what was measured.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_core::{
-    Backend as _, EngineOutcome, Group, ModelSource, Prepared, RunError, Samples, Signature, Tensor, TensorList,
+    Backend as _, DType, Dim, EngineOutcome, Group, ModelSource, Prepared, RunError, Samples, Signature, Tensor,
+    TensorList, TensorSpec,
 };
 use millrace_testkit::FakeBackend;
 use millrace_testkit::conformance::{self, Subject};
@@ -115,6 +117,67 @@ fn where_varied_data_is_refused_tamer_data_is_used() {
     let model = load(&world.auto(&[&first, &second]));
     assert_eq!(serves(&model), "first");
     assert!(choice(&model).reason.contains("nothing could be compared"), "{}", choice(&model).reason);
+}
+
+/// `x` FP32 `[N,S,2]`, whose rows are not independent, and `y` with a number for each pair.
+fn pairs() -> Signature {
+    let x = TensorSpec::new("x", DType::Fp32, vec![Dim::symbol("N"), Dim::symbol("S"), Dim::Fixed(2)]);
+    Signature::new(vec![x], vec![TensorSpec::new("y", DType::Fp32, vec![Dim::Unknown])]).unwrap().unbatched()
+}
+
+#[test]
+fn a_model_whose_rows_are_joined_is_tried_with_few_and_with_the_length_that_it_runs() {
+    let short = |rows: &[[f32; 2]]| {
+        if rows.len() > 40 {
+            return Err(RunError::Failed("too many positions".into()));
+        }
+        right(rows)
+    };
+    let world = World::default();
+    let engine = |name| world.engine(name).signature(pairs());
+    let (first, second) = (engine("first").answer(short), engine("second").answer(short).cost(|_| 10));
+    assert_eq!(serves(&load(&world.auto(&[&first, &second]))), "second");
+    assert!(second.log().runs.iter().all(|pairs| *pairs == 2 * 8), "{:?}", second.log().runs);
+    // Where runs grow long with the square of the length, the length stays small, and the whole within the budget.
+    let world = World::default();
+    let engine = |name| world.engine(name).signature(pairs()).cost(|pairs| (pairs * pairs) as u64 * 100_000);
+    let (first, second) = (engine("first"), engine("second"));
+    load(&world.auto(&[&first, &second]));
+    assert!(second.log().runs.iter().all(|pairs| *pairs == 2 * 8), "{:?}", second.log().runs);
+    assert_eq!(first.log().runs.iter().max(), Some(&64));
+    assert!(world.now() <= Duration::from_secs(2), "{:?}", world.now());
+}
+
+#[test]
+fn data_to_which_the_answer_is_no_number_proves_nothing() {
+    fn inside(rows: &[[f32; 2]], factor: f32) -> Vec<f32> {
+        let is_inside = |row: &[f32; 2]| row.iter().all(|value| (0.0..1.0).contains(value));
+        rows.iter().map(|row| if is_inside(row) { row[0] + factor * row[1] } else { f32::NAN }).collect()
+    }
+    let world = World::default();
+    let honest = world.engine("honest").answer(|rows| Ok(inside(rows, 2.0)));
+    let wrong = world.engine("wrong").answer(|rows| Ok(inside(rows, 2.1))).cost(|_| 1);
+    let model = load(&world.auto(&[&honest, &wrong]));
+    assert_eq!(serves(&model), "honest");
+    let timed = honest.log().inputs;
+    assert!(timed[timed.len() - 64..].iter().flatten().all(|value| (0.0..1.0).contains(value)), "{timed:?}");
+    // Where all data is so, the first is as good as any other.
+    let never = |rows: &[[f32; 2]]| Ok(vec![f32::NAN; rows.len()]);
+    let (first, second) = (world.engine("first").answer(never), world.engine("second").answer(never).cost(|_| 1));
+    assert_eq!(serves(&load(&world.auto(&[&first, &second]))), "second");
+    let zeros = second.log().inputs.iter().filter(|row| **row == [0.0, 0.0]).count();
+    assert_eq!(zeros, 0);
+}
+
+#[test]
+fn trying_whether_requests_are_taken_has_its_share_of_the_budget() {
+    let world = World::default();
+    let [first, second] = ["first", "second"].map(|name| world.engine(name).cost(|rows| rows as u64 * 120_000_000));
+    load(&world.auto(&[&first, &second]));
+    // Two hundred milliseconds are over after three; then each answers one by one, and is timed.
+    assert!(world.now() <= Duration::from_millis(2600), "{:?}", world.now());
+    let before = first.log().runs.len() - second.log().runs.len();
+    assert_eq!(before, 3, "{:?}", first.log().runs);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millrace_backend_auto::{AutoBackend, AutoConfig, Clock};
+use millrace_backend_auto::{AutoBackend, AutoConfig, Available, Clock};
 use millrace_core::{
     Backend, Batch, BatchOutputs, DType, Dim, EngineChoice, EngineOutcome, Group, Instance, LoadError, LoadErrorKind,
     MemoryFiles, Model, ModelFacts, ModelSource, Prepared, RunContext, RunError, Signature, Tensor, TensorSpec,
@@ -58,7 +58,8 @@ impl World {
     }
 
     pub(crate) fn configured(&self, engines: &[&Engine], configure: impl FnOnce(&mut AutoConfig)) -> AutoBackend {
-        let mut config = AutoConfig { clock: self.clock(), ..AutoConfig::default() };
+        let available = Available::new(|| None);
+        let mut config = AutoConfig { clock: self.clock(), available, ..AutoConfig::default() };
         configure(&mut config);
         AutoBackend::new(engines.iter().map(|engine| Arc::new((*engine).clone()) as Arc<dyn Backend>).collect(), config)
     }
