@@ -3,9 +3,10 @@
 
   benches/engine_load.py --library libonnxruntime.so MODEL.onnx… [--rounds 10] [--seconds 1] [--callers 4 8] [--json OUT]
 
-Needs wrk. Each round measures, one right after the other: the bare loop (`onnxruntime_times loop`: one session of one thread on
-each of two threads, inputs made once), then the server, asked in the Open Inference Protocol's binary form over loopback by
-so many callers, each of which waits for its answer; printed are medians of the rounds, and the middle half of the ratios. Server and client share the two cores with nobody else, so the client's
+Needs wrk. Each round measures, one right after the other: the bare loop (`onnxruntime_times loop`: a session of one thread on each
+of as many threads as there are cores, inputs made once), then the server, asked in the Open Inference Protocol's binary form
+over loopback by so many callers, each of which waits for its answer; printed are medians of the rounds, and the middle half of
+the ratios. Server and client share the cores that this process may use (`taskset` makes them fewer) with nobody else, so the client's
 own CPU time (wrk's, from the system's accounts) is taken from the cores that the server could have had:
 
   ratio = server's rate / (bare rate * (1 - client's CPU seconds / (cores * seconds)))
@@ -32,7 +33,8 @@ import time
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CORES = 2
+# Those that this process, and what it starts, may run on.
+CORES = len(os.sched_getaffinity(0))
 SIZES = {"FP32": 4, "INT64": 8}
 
 

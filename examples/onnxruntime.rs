@@ -5,12 +5,18 @@
 //! cargo run --release -p millrace-examples --features onnxruntime --example onnxruntime [MODEL.onnx]
 //! ```
 //!
-//! Prints something like this; without a library the second half says why there is none:
+//! Prints something like this:
 //!
 //! ```text
-//! tract: 8 rows in 0.043 ms; probabilities[0..4] = [3.4e-8, 1.0e0, 4.5e-7, 1.4e-6]
+//! tract: 8 rows in 0.046 ms; probabilities[0..4] = [2.8e-3, 5.4e-2, 2.4e-3, 3.9e-1]
 //! onnxruntime: version 1.31.1 from …/libonnxruntime.so.1.31.1 (AzureExecutionProvider, CPUExecutionProvider)
-//! onnxruntime: 8 rows in 0.034 ms; probabilities[0..4] = [3.4e-8, 1.0e0, 4.5e-7, 1.4e-6]
+//! onnxruntime: 8 rows in 0.039 ms; probabilities[0..4] = [2.8e-3, 5.4e-2, 2.4e-3, 3.9e-1]
+//! ```
+//!
+//! Without a library, one line says where it was looked for and what to do, and that is all of the second engine:
+//!
+//! ```text
+//! onnxruntime: no library found (libonnxruntime.so); looked in: …; set ORT_DYLIB_PATH to the file of the library, or `pip install onnxruntime`
 //! ```
 
 #![expect(clippy::print_stdout, reason = "this program shows its results")]
