@@ -125,8 +125,8 @@ fn load(found: &Found, file: &str, source: &ModelSource) -> Result<Arc<Loaded>, 
     let (file, source) = (file.to_owned(), source.clone());
     let recipe = Recipe { library, options, providers, file, source, session_bytes, digest };
     let runner = session(&recipe, &bytes, &external)?;
-    let (read, mixing) = describe(&recipe, &runner, &model)?;
-    let facts = told(&recipe, facts, mixing);
+    let (read, apart) = describe(&recipe, &runner, &model)?;
+    let facts = told(&recipe, facts, apart);
     Ok(Arc::new(Loaded::new(read.signature, facts, runner, recipe)))
 }
 
@@ -186,7 +186,7 @@ fn describe(
     recipe: &Recipe,
     runner: &Runner,
     model: &millrace_onnx::Model<'_>,
-) -> Result<(Read, Option<String>), LoadError> {
+) -> Result<(Read, Option<Apart>), LoadError> {
     let named = |error: LoadError| LoadError::new(error.kind(), format!("{}: {error}", recipe.file)).with_cause(error);
     let (session, graph) = (&runner.session, model.graph());
     let unknown = signature::of_unknown_rank(session, graph);
@@ -212,14 +212,25 @@ fn describe(
     };
     let why = match verdict {
         Verdict::Independent => return Ok((read, None)),
-        Verdict::Mixing(why) => why,
-        Verdict::Unknown => "no invented input fits the model to try its rows (option `check_rows`)".to_owned(),
+        Verdict::Mixing(why) => Apart { property: "not batched", why },
+        // Shapes alone are no proof, and the graph is not looked at, so rows stay apart; but nothing is known against them.
+        Verdict::Unknown => Apart {
+            property: "rows untried",
+            why: "no invented input fits the model, so it is not batched (option `check_rows`)".to_owned(),
+        },
     };
     if read.is_guess {
         let apart = signature::read(session, graph, &ranks, FirstAxes::Apart).map_err(named)?;
         return Ok((Read { signature: apart.signature.unbatched(), ..apart }, Some(why)));
     }
     Ok((Read { signature: read.signature.unbatched(), ..read }, Some(why)))
+}
+
+/// Why rows are kept apart although the shapes look as if they might run together.
+struct Apart {
+    /// The fact that tells it: `not batched` where rows are known to depend on each other. That holds for other engines too.
+    property: &'static str,
+    why: String,
 }
 
 /// The first node whose operator works on all rows at once in a way that a trial of two rows may not show.
@@ -241,14 +252,14 @@ fn is_coarse(model: &millrace_onnx::Model<'_>, read: &Read) -> bool {
     is_quantised || read.signature.outputs().iter().any(|spec| matches!(spec.dtype, DType::Fp16 | DType::Bf16))
 }
 
-fn told(recipe: &Recipe, facts: Facts, mixing: Option<String>) -> ModelFacts {
+fn told(recipe: &Recipe, facts: Facts, apart: Option<Apart>) -> ModelFacts {
     let weight_bytes = facts.weight_bytes();
     let mut properties = facts.properties;
     properties.insert("library".to_owned(), format!("onnxruntime {}", recipe.library.version));
     let providers: Vec<&str> = recipe.providers.iter().map(|provider| provider.name()).collect();
     properties.insert("execution providers".to_owned(), providers.join(", "));
-    if let Some(mixing) = mixing {
-        properties.insert("not batched".to_owned(), mixing);
+    if let Some(Apart { property, why }) = apart {
+        properties.insert(property.to_owned(), why);
     }
     ModelFacts {
         operators: facts.operators,

@@ -17,8 +17,11 @@ use crate::session::Runner;
 /// Sizes that are tried for the axes that a request may choose, until one suits the model. Sums over several places show
 /// more than sums over one, so small sizes come late.
 const FREE_AXES: [usize; 10] = [4, 8, 16, 2, 1, 32, 64, 128, 224, 512];
-/// Elements of a row. Larger ones are not tried: loading must not take minutes.
-const LARGEST: usize = 1 << 20;
+/// Bytes of a row of one input; pictures of networks that find things take 5 MB. Larger ones are not tried: loading must not
+/// take minutes.
+const LARGEST: usize = 64 << 20;
+/// What a string counts, in bytes.
+const STRING: usize = 16;
 const ROWS: usize = 2;
 
 /// What trying showed.
@@ -95,7 +98,7 @@ fn tensor(spec: &TensorSpec, rows: usize, free: usize, next: &mut dyn FnMut() ->
     let sizes = spec.shape.iter().enumerate().map(size).collect::<Option<Vec<_>>>()?;
     let shape = Shape::new(&sizes).ok()?;
     let elements = shape.n_elements();
-    if elements > rows * LARGEST {
+    if elements.checked_mul(spec.dtype.size().unwrap_or(STRING))? > rows * LARGEST {
         return None;
     }
     let Some(width) = spec.dtype.size() else {

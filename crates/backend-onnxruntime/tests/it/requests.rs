@@ -4,6 +4,7 @@ use bytes::Bytes;
 use millrace_core::{Backend, DType, MemoryFiles, ModelSource, RunContext, RunError, Shape, Strings, Tensor, Wanted};
 use std::sync::Arc;
 
+use crate::builder::{field, node, number};
 use crate::support::{batch, engine, loaded, run};
 
 #[test]
@@ -96,6 +97,45 @@ fn rows_that_influence_one_another_are_never_batched_and_facts_say_why() {
         assert!(!model.signature().is_batched(), "{mixing}");
         assert!(model.facts().properties.contains_key("not batched"), "{mixing}");
     }
+}
+
+/// A model of one node, with an input and an output of these dtypes (as ONNX numbers them) and the axes N and `sizes`.
+fn of_one_node(input: u8, sizes: &[usize], node: &[u8], initializer: &[u8]) -> ModelSource {
+    let value = |name: &str, dtype: u8| {
+        let fixed = |size: &usize| {
+            let (low, middle, high) = (size & 0x7f, size >> 7 & 0x7f, size >> 14);
+            let [low, middle, high] =
+                [low | 0x80, middle | 0x80, high].map(|part| u8::try_from(part).expect("seven bits"));
+            field(1, &[1 << 3, low, middle, high])
+        };
+        let axes: Vec<u8> = sizes.iter().flat_map(fixed).collect();
+        let shape = [field(1, &field(2, b"N")), axes].concat();
+        let tensor = [number(1, dtype), field(2, &shape)].concat();
+        [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
+    };
+    let mut graph = [field(1, node), field(2, b"g"), field(11, &value("x", input)), field(12, &value("y", 1))].concat();
+    if !initializer.is_empty() {
+        graph.extend(field(5, initializer));
+    }
+    let model = [number(1, 8), field(7, &graph), field(8, &number(2, 15))].concat();
+    let files = MemoryFiles::default().with("model.onnx", model);
+    ModelSource::new("one".parse().expect("a name"), 1, Arc::new(files))
+}
+
+#[test]
+fn large_rows_are_tried_and_what_cannot_be_tried_says_nothing_against_rows() {
+    let Some(engine) = engine() else { return };
+    // A picture of 3 x 640 x 640 numbers.
+    let picture = of_one_node(1, &[3, 640, 640], &node(&["x"], "y", "Relu", &[]), &[]);
+    let model = engine.load(&picture).unwrap();
+    assert!(model.signature().is_batched(), "{:?}", model.facts().properties);
+    // Any index but 0 is outside of the table.
+    let table = [number(1, 1), number(2, 1), field(8, b"table"), field(9, &1.5_f32.to_le_bytes())].concat();
+    let lookup = of_one_node(7, &[20], &node(&["table", "x"], "y", "Gather", &[]), &table);
+    let model = engine.load(&lookup).unwrap();
+    assert!(!model.signature().is_batched());
+    let properties = model.facts().properties;
+    assert!(properties.contains_key("rows untried") && !properties.contains_key("not batched"), "{properties:?}");
 }
 
 #[test]
