@@ -2,13 +2,25 @@
 //!
 //! No two engines round alike: sums are taken in another order, and each step of a network carries the error on. What is
 //! tolerated therefore grows with the size of an output's values, and with the coarseness of the numbers in which the
-//! model computes. Everything that is not a number computed so must be equal, with one exception: a label that goes with
-//! scores may differ where the two best scores are as good as equal.
+//! model computes. Everything that is not a number computed so must be equal, with two exceptions: a label that goes with
+//! scores may be that of another score that is as good as equal to the best, and numbers that are quantised themselves may
+//! be some steps off.
+
+mod label;
+mod scale;
 
 use std::sync::Arc;
 
 use half::{bf16, f16};
 use millrace_core::{DType, ModelFacts, OutputDifference, PartOutputs, Signature, Tensor};
+
+use label::{Labels, Ties};
+use scale::Scales;
+
+/// An output of 8 bits with more different values than this holds quantised numbers, not labels, marks or counts.
+const MOST_LABELS: u32 = 32;
+/// What rounds another way is one step off, and after the next operator perhaps another.
+const STEPS: f64 = 3.0;
 
 /// How coarsely a model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,21 +89,37 @@ impl Precision {
 #[derive(Debug)]
 pub(crate) struct Comparison {
     precision: Precision,
-    /// The largest absolute value of each output as expected so far: a single row may happen to be near zero.
-    scales: Vec<f64>,
+    is_batched: bool,
+    /// For each output, of what was expected so far: a single row may happen to be near zero.
+    scales: Vec<Scales>,
+    /// For each output of 8 bits, a bit for each value that it had.
+    values: Vec<[u64; 4]>,
+    labels: Labels,
 }
 
 impl Comparison {
     pub(crate) fn new(precision: Precision, signature: &Signature) -> Self {
-        Self { precision, scales: vec![0.0; signature.outputs().len()] }
+        let outputs = signature.outputs();
+        let scales = outputs.iter().map(|_| Scales::default()).collect();
+        let (is_batched, values) = (signature.is_batched(), vec![[0; 4]; outputs.len()]);
+        Self { precision, is_batched, scales, values, labels: Labels::default() }
     }
 
-    /// Learns how large values are from what is expected.
+    /// Learns from what is expected: how large values are, and which label goes with which score.
     pub(crate) fn learn(&mut self, expected: &PartOutputs) {
-        for (scale, output) in self.scales.iter_mut().zip(expected) {
-            let numbers = output.as_ref().and_then(numbers).unwrap_or_default();
-            *scale = numbers.into_iter().filter(|value| value.is_finite()).map(f64::abs).fold(*scale, f64::max);
+        for (index, output) in expected.iter().enumerate().take(self.scales.len()) {
+            let Some((output, numbers)) = output.as_ref().and_then(|output| Some((output, numbers(output)?))) else {
+                continue;
+            };
+            let rows = if self.is_batched { output.shape().rows().unwrap_or(1) } else { 1 };
+            self.scales[index].learn(output.shape(), rows, &numbers);
+            if is_byte(output.dtype()) {
+                for byte in output.bytes().into_iter().flat_map(|bytes| bytes.iter()) {
+                    self.values[index][usize::from(byte >> 6)] |= 1 << (byte & 63);
+                }
+            }
         }
+        self.labels.learn(expected);
     }
 
     /// The largest difference of `got` to `expected`; `None` where there are no numbers.
@@ -104,7 +132,17 @@ impl Comparison {
         expected: &PartOutputs,
         got: &PartOutputs,
     ) -> Result<Option<OutputDifference>, String> {
-        let ties = self.ties(signature, expected);
+        let allowed = |precision: Precision, output: usize, best: f64| {
+            let tolerance = precision.tolerance(signature.outputs()[output].dtype);
+            2.0 * (tolerance.floor + tolerance.scale * self.scales[output].whole() + tolerance.value * best.abs())
+        };
+        // Quantised scores differ by so much that nearly all are as good as equal; then a label must at least be that of the
+        // engine's own best score.
+        let narrow = if self.precision == Precision::Quantised { Precision::Half } else { self.precision };
+        let ties = Ties {
+            narrow: &|output, best| allowed(narrow, output, best),
+            wide: &|output, best| allowed(self.precision, output, best),
+        };
         let mut worst: Option<(f64, OutputDifference)> = None;
         for (index, spec) in signature.outputs().iter().enumerate() {
             let (Some(one), Some(other)) =
@@ -112,7 +150,10 @@ impl Comparison {
             else {
                 continue;
             };
-            let found = self.output(index, &spec.name, one, other, &ties)?;
+            let is_excused = |element: usize| {
+                one.shape().row_elements() == 1 && self.labels.excuses(index, element, expected, got, &ties)
+            };
+            let found = self.output(index, &spec.name, one, other, &is_excused)?;
             if let Some((severity, difference)) = found
                 && worst.as_ref().is_none_or(|(before, _)| severity > *before)
             {
@@ -128,20 +169,19 @@ impl Comparison {
         name: &Arc<str>,
         expected: &Tensor,
         got: &Tensor,
-        ties: &[bool],
+        is_excused: &dyn Fn(usize) -> bool,
     ) -> Result<Option<(f64, OutputDifference)>, String> {
         if expected.dtype() != got.dtype() || expected.shape() != got.shape() {
             return Err(format!("output `{name}` is {got:?}, expected {expected:?}"));
         }
         let sizes = expected.shape();
-        let is_tied = |element: usize| ties.get(element).is_some_and(|tied| *tied) && sizes.row_elements() == 1;
         let Some((one, other)) = numbers(expected).zip(numbers(got)) else {
             let (one, other) = (expected.strings(), got.strings());
             let pairs = one
                 .into_iter()
                 .flat_map(millrace_core::Strings::iter)
                 .zip(other.into_iter().flat_map(millrace_core::Strings::iter));
-            return match pairs.enumerate().find(|(element, (one, other))| one != other && !is_tied(*element)) {
+            return match pairs.enumerate().find(|(element, (one, other))| one != other && !is_excused(*element)) {
                 Some((element, (one, other))) => Err(format!(
                     "output `{name}`: element {} is {}, expected {}",
                     place(sizes, element),
@@ -153,21 +193,20 @@ impl Comparison {
         };
         let tolerance = self.precision.tolerance(expected.dtype());
         let is_exact = !is_float(expected.dtype());
-        let steps = if self.precision == Precision::Quantised && matches!(expected.dtype(), DType::Int8 | DType::Uint8)
-        {
-            // Values that are quantised themselves: what rounds another way is one step off, and then perhaps another.
-            3.0
-        } else {
-            0.0
-        };
-        let scale = self.scales[index];
+        let different: u32 = self.values[index].iter().map(|bits| bits.count_ones()).sum();
+        let is_quantised = self.precision == Precision::Quantised && is_byte(expected.dtype());
+        let steps = if is_quantised && different > MOST_LABELS { STEPS } else { 0.0 };
+        let scales = self.scales[index].by_element(sizes);
         // The place where the difference is largest as measured by what is tolerated there.
         let (mut severity, mut at, mut largest) = (0.0_f64, 0, 0.0_f64);
         for (element, (one, other)) in one.iter().zip(&other).enumerate() {
             let difference = difference(*one, *other);
-            let allowed =
-                if is_exact { steps } else { tolerance.floor + tolerance.scale * scale + tolerance.value * one.abs() };
-            if is_exact && difference > allowed && is_tied(element) {
+            let allowed = if is_exact {
+                steps
+            } else {
+                tolerance.floor + tolerance.scale * scales.scale(element) + tolerance.value * one.abs()
+            };
+            if is_exact && difference > allowed && is_excused(element) {
                 continue;
             }
             largest = largest.max(difference);
@@ -188,32 +227,8 @@ impl Comparison {
                 one[at]
             ));
         }
+        let scale = self.scales[index].whole();
         Ok(Some((severity, OutputDifference { output: Arc::clone(name), largest, scale })))
-    }
-
-    /// For each row, whether the two best of some scores are as good as equal.
-    fn ties(&self, signature: &Signature, expected: &PartOutputs) -> Vec<bool> {
-        let mut ties = Vec::new();
-        for (index, spec) in signature.outputs().iter().enumerate() {
-            let Some(scores) = expected.get(index).and_then(Option::as_ref).filter(|tensor| is_float(tensor.dtype()))
-            else {
-                continue;
-            };
-            let (width, Some(values)) = (scores.shape().row_elements(), numbers(scores)) else { continue };
-            if scores.shape().len() != 2 || width < 2 {
-                continue;
-            }
-            let tolerance = self.precision.tolerance(spec.dtype);
-            ties.resize(ties.len().max(values.len() / width), false);
-            for (tie, row) in ties.iter_mut().zip(values.chunks_exact(width)) {
-                let mut sorted = row.to_vec();
-                sorted.sort_by(|one, other| other.total_cmp(one));
-                let allowed =
-                    tolerance.floor + tolerance.scale * self.scales[index] + tolerance.value * sorted[0].abs();
-                *tie |= sorted[0] - sorted[1] <= 2.0 * allowed;
-            }
-        }
-        ties
     }
 }
 
@@ -224,6 +239,10 @@ fn difference(one: f64, other: f64) -> f64 {
     }
     let difference = (one - other).abs();
     if difference.is_nan() { f64::INFINITY } else { difference }
+}
+
+fn is_byte(dtype: DType) -> bool {
+    matches!(dtype, DType::Int8 | DType::Uint8)
 }
 
 pub(crate) fn is_float(dtype: DType) -> bool {
@@ -362,10 +381,84 @@ mod tests {
         let text = check(Precision::Single, &[labels(&[1, 2])], &[labels(&[1])]).unwrap_err();
         assert_eq!(text, "output `y0` is INT64[1], expected INT64[2]");
         assert!(check(Precision::Quantised, &[labels(&[100])], &[labels(&[101])]).is_err());
-        let steps = |value: u8| [Tensor::from_vec(&[1], vec![value]).unwrap()];
-        assert!(check(Precision::Quantised, &steps(100), &steps(103)).is_ok());
-        assert!(check(Precision::Quantised, &steps(100), &steps(104)).is_err());
-        assert!(check(Precision::Single, &steps(100), &steps(101)).is_err());
+    }
+
+    #[test]
+    fn quantised_numbers_may_be_some_steps_off_and_labels_may_not() {
+        let bytes = |values: u8, shift: u8| {
+            [Tensor::from_vec(&[1, 64], (0..64).map(|i| i % values + shift).collect::<Vec<u8>>()).unwrap()]
+        };
+        assert!(check(Precision::Quantised, &bytes(64, 0), &bytes(64, 3)).is_ok());
+        assert!(check(Precision::Quantised, &bytes(64, 0), &bytes(64, 4)).is_err());
+        assert!(check(Precision::Single, &bytes(64, 0), &bytes(64, 1)).is_err());
+        // Ten classes.
+        assert!(check(Precision::Quantised, &bytes(10, 0), &bytes(10, 1)).is_err());
+    }
+
+    #[test]
+    fn a_tie_excuses_the_tied_classes_only() {
+        let scores = floats(&[3, 3], &[0.1, 0.45, 0.45, 0.9, 0.05, 0.05, 0.1, 0.8, 0.1]);
+        let expected = [labels(&[1, 0, 1]), scores.clone()];
+        let said = |label: i64| check(Precision::Single, &expected, &[labels(&[label, 0, 1]), scores.clone()]);
+        assert!(said(2).is_ok() && said(0).is_err() && said(7).is_err() && said(-1).is_err());
+        // Labels that are no places: 20 is known to be another class, 30 may be the tied one that has no name yet.
+        let expected = [labels(&[10, 20, 10]), scores.clone()];
+        let said = |label: i64| check(Precision::Single, &expected, &[labels(&[label, 20, 10]), scores.clone()]);
+        assert!(said(20).is_err() && said(30).is_ok());
+        // Whole numbers that go with no score are no labels.
+        let expected = [labels(&[5, 5, 5]), scores.clone()];
+        let got = [labels(&[6, 5, 5]), scores.clone()];
+        assert!(check(Precision::Single, &expected, &got).is_err());
+        let words = |first: &str| Tensor::from_strings(&[3], [first, "a", "b"].into_iter().collect()).unwrap();
+        let expected = [words("b"), scores.clone()];
+        let said = |word: &str| check(Precision::Single, &expected, &[words(word), scores.clone()]);
+        assert!(said("c").is_ok() && said("a").is_err());
+    }
+
+    #[test]
+    fn a_quantised_label_must_be_that_of_the_engine_s_own_best_score() {
+        let expected = [labels(&[1, 0]), floats(&[2, 3], &[0.40, 0.50, 0.10, 1.0, 0.0, 0.0])];
+        let own = |label: i64, scores: [f32; 3]| {
+            let [a, b, c] = scores;
+            check(Precision::Quantised, &expected, &[labels(&[label, 0]), floats(&[2, 3], &[a, b, c, 1.0, 0.0, 0.0])])
+        };
+        assert!(own(0, [0.47, 0.46, 0.10]).is_ok());
+        // Its scores are near enough, but its label is not what they say.
+        assert!(own(0, [0.40, 0.50, 0.10]).is_err());
+        assert!(own(2, [0.40, 0.50, 0.10]).is_err());
+        // As good as equal in any case.
+        let expected = [labels(&[1, 0]), floats(&[2, 3], &[0.49, 0.50, 0.01, 1.0, 0.0, 0.0])];
+        assert!(check(Precision::Quantised, &expected, &[labels(&[0, 0]), expected[1].clone()]).is_ok());
+    }
+
+    #[test]
+    fn scores_beside_coordinates_are_measured_by_themselves() {
+        // What a detector says: four coordinates, whether there is something, eighty classes.
+        let (places, width) = (25_200_usize, 85_usize);
+        let value = |element: usize| match element % width {
+            0..4 => 640.0 * ((element / width % 97) as f32 / 97.0),
+            column => ((element / width + column) % 50) as f32 / 50.0,
+        };
+        let expected: Vec<f32> = (0..places * width).map(value).collect();
+        let sizes = [1, places, width];
+        let differing = |column: usize, by: f32| {
+            let shift = |(element, value): (usize, &f32)| if element % width == column { value + by } else { *value };
+            let got: Vec<f32> = expected.iter().enumerate().map(shift).collect();
+            check(Precision::Single, &[floats(&sizes, &expected)], &[floats(&sizes, &got)])
+        };
+        assert!(differing(0, 0.05).is_ok());
+        assert!(differing(4, 0.05).is_err() && differing(84, 0.05).is_err());
+        assert!(differing(4, 5e-5).is_ok());
+        // The same with the axes the other way round.
+        let turned = |values: &[f32]| {
+            floats(
+                &[1, width, places],
+                &(0..places * width).map(|i| values[i % places * width + i / places]).collect::<Vec<_>>(),
+            )
+        };
+        let shift = |(element, value): (usize, &f32)| if element % width == 7 { value + 0.05 } else { *value };
+        let wrong: Vec<f32> = expected.iter().enumerate().map(shift).collect();
+        assert!(check(Precision::Single, &[turned(&expected)], &[turned(&wrong)]).is_err());
     }
 
     #[test]
