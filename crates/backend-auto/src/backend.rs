@@ -10,7 +10,7 @@ use millrace_core::{
 use crate::AutoConfig;
 use crate::decide::decide;
 use crate::load::{Loaded, load, none_loaded};
-use crate::memory::{Key, Memory};
+use crate::memory::{self, Key, Memory};
 use crate::served::{Alone, Shared};
 use crate::trial::{Entry, Found, Reference, Trial};
 
@@ -68,31 +68,39 @@ impl Load<'_> {
         if let [_] | [] = self.engines.as_slice() {
             return self.several();
         }
-        let key = Key {
-            machine: self.auto.config.machine.clone(),
-            engines: self.engines.iter().map(|engine| engine.name().to_owned()).collect(),
-            rows: self.auto.config.rows.clone(),
-            options: self.source.options.clone(),
-            recorded: self.source.samples.is_some(),
-        };
-        if let Some(choice) = self.auto.memory.as_ref().and_then(|memory| memory.recall(self.source, &key)) {
+        let known = self.auto.memory.as_ref().and_then(|memory| Some((memory, self.key()?)));
+        let Some((memory, key)) = known else { return self.several() };
+        if let Some((choice, recorded)) = memory.recall(self.source, &key) {
+            let (model, version) = (&self.source.model, self.source.version);
             match self.again(choice) {
-                Ok(model) => return Ok(model),
+                // Only a model's signature says what recorded requests are.
+                Ok(model) if memory::recorded(self.source, model.signature()) == recorded => return Ok(model),
+                Ok(_) => tracing::debug!(%model, version, "the recorded requests are others; measuring again"),
                 Err(error) => {
-                    let (model, version) = (&self.source.model, self.source.version);
                     tracing::info!(%model, version, %error, "the remembered choice of engines does not load; measuring again");
                 }
             }
         }
         let model = self.several()?;
-        let choice = model.facts().choice;
         // What was not compared is not worth remembering: it takes no time to find out again.
-        if let (Some(memory), Some(choice)) = (&self.auto.memory, choice)
+        if let Some(choice) = model.facts().choice
             && choice.engines.iter().any(|engine| !engine.times.is_empty())
         {
-            memory.keep(self.source, key, &choice);
+            memory.keep(self.source, key, memory::recorded(self.source, model.signature()), &choice);
         }
         Ok(model)
+    }
+
+    /// What a choice made now holds for; `None` where a file cannot be read, which whoever loads it will tell.
+    fn key(&self) -> Option<Key> {
+        Some(Key {
+            machine: self.auto.config.machine.clone(),
+            engines: self.engines.iter().map(|engine| engine.name().to_owned()).collect(),
+            rows: self.auto.config.rows.clone(),
+            options: self.source.options.clone(),
+            budget_nanos: memory::nanos(self.auto.config.budget),
+            files: memory::digests(self.source)?,
+        })
     }
 
     /// Loads the winners of an earlier trial and nothing else.

@@ -1,7 +1,7 @@
 //! What was measured at earlier loads: one small JSON file for each version, replaced as a whole.
 //!
-//! A file counts only where everything is as it was when it was written: the version's files by content, its options, the
-//! engines, the row counts, and what the caller says about the machine. Anything else, damage included, is a miss, and the
+//! A file counts only where everything is as it was when it was written: the version's files by content, its options and
+//! recorded requests, the engines, the row counts, the budget, and what the caller says about the machine. Anything else, damage included, is a miss, and the
 //! next trial replaces it. Deleting the folder is always safe.
 
 use std::collections::BTreeMap;
@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use millrace_core::{EngineChoice, EngineOutcome, EngineRange, EngineTrial, ModelSource, OutputDifference, RunTime};
+use millrace_core::{
+    EngineChoice, EngineOutcome, EngineRange, EngineTrial, ModelSource, OutputDifference, RunTime, Signature,
+};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 use serde::{Deserialize, Serialize};
 
 /// The format that is written and read. It also stands for what is measured and how it is judged.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// No honest file is larger.
 const LARGEST: u64 = 256 << 10;
 /// So many versions are remembered; beyond that the oldest is forgotten.
@@ -39,19 +41,21 @@ pub(crate) struct Key {
     pub(crate) engines: Vec<String>,
     pub(crate) rows: Vec<usize>,
     pub(crate) options: BTreeMap<String, String>,
-    pub(crate) recorded: bool,
+    pub(crate) budget_nanos: u64,
+    pub(crate) files: Vec<FileRecord>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     format: u32,
     key: Key,
-    files: Vec<FileRecord>,
+    /// A digest of the recorded requests, as the model takes them.
+    recorded: Option<String>,
     choice: Choice,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-struct FileRecord {
+pub(crate) struct FileRecord {
     name: String,
     size: u64,
     digest: String,
@@ -83,8 +87,8 @@ impl Memory {
         Self { folder, has_complained: AtomicBool::new(false) }
     }
 
-    /// What was measured for `source` under `key`.
-    pub(crate) fn recall(&self, source: &ModelSource, key: &Key) -> Option<EngineChoice> {
+    /// What was measured for `source` under `key`, and a digest of the recorded requests with which it was.
+    pub(crate) fn recall(&self, source: &ModelSource, key: &Key) -> Option<(EngineChoice, Option<String>)> {
         let path = self.path(source);
         let text = match read(&path) {
             Ok(text) => text,
@@ -101,15 +105,7 @@ impl Memory {
                 return None;
             }
         };
-        // Names and sizes first: most changes show there, and reading everything costs.
-        let list = source.files.list();
-        let same_names =
-            record.files.iter().map(|file| (&file.name, file.size)).eq(list.iter().map(|(name, size)| (name, *size)));
-        if record.format != FORMAT
-            || record.key != *key
-            || !same_names
-            || Some(&record.files) != digests(source).as_ref()
-        {
+        if record.format != FORMAT || record.key != *key {
             tracing::debug!(path = %path.display(), "the remembered choice of engines is of other files, engines or another machine");
             return None;
         }
@@ -117,13 +113,17 @@ impl Memory {
         if choice.is_none() {
             tracing::info!(path = %path.display(), "a remembered choice of engines makes no sense; measuring again");
         }
-        choice
+        choice.map(|choice| (choice, record.recorded))
     }
 
-    /// Remembers `choice`. That it cannot is told once.
-    pub(crate) fn keep(&self, source: &ModelSource, key: Key, choice: &EngineChoice) {
-        let Some(files) = digests(source) else { return };
-        let record = Record { format: FORMAT, key, files, choice: Choice::of(choice) };
+    /// Remembers `choice`, unless the files are not those of `key` any more: then nobody knows which were measured. That it
+    /// cannot is told once.
+    pub(crate) fn keep(&self, source: &ModelSource, key: Key, recorded: Option<String>, choice: &EngineChoice) {
+        if digests(source).as_ref() != Some(&key.files) {
+            tracing::info!(model = %source.model, version = source.version, "files changed while engines were tried; the choice is not remembered");
+            return;
+        }
+        let record = Record { format: FORMAT, key, recorded, choice: Choice::of(choice) };
         let path = self.path(source);
         let kept =
             serde_json::to_vec_pretty(&record).map_err(io::Error::from).and_then(|text| self.write(&path, &text));
@@ -144,24 +144,31 @@ impl Memory {
         if !path.exists() {
             self.make_room()?;
         }
-        let temporary = path.with_extension("new");
+        // Another process may be writing the same file.
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
         let mut file = fs::File::create(&temporary)?;
         file.write_all(text)?;
         drop(file);
         fs::rename(&temporary, path)
     }
 
-    /// Forgets the oldest where there are too many.
+    /// Forgets the oldest where there are too many; never what somebody else put there. That one cannot be looked at or
+    /// removed is no reason not to remember.
     fn make_room(&self) -> io::Result<()> {
         let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            files.push((entry.metadata()?.modified()?, entry.path()));
+        for entry in fs::read_dir(&self.folder)?.flatten() {
+            let path = entry.path();
+            let is_own = path.extension().is_some_and(|extension| extension == "json" || extension == "new");
+            let modified =
+                entry.metadata().ok().filter(|about| is_own && about.is_file()).and_then(|about| about.modified().ok());
+            files.extend(modified.map(|modified| (modified, path)));
         }
         if files.len() >= MOST_FILES {
             files.sort();
             for (_, path) in &files[..=files.len() - MOST_FILES] {
-                fs::remove_file(path)?;
+                if let Err(error) = fs::remove_file(path) {
+                    tracing::debug!(path = %path.display(), %error, "an old choice of engines cannot be removed");
+                }
             }
         }
         Ok(())
@@ -176,16 +183,37 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 /// Every file by content; `None` where one cannot be read.
-fn digests(source: &ModelSource) -> Option<Vec<FileRecord>> {
+pub(crate) fn digests(source: &ModelSource) -> Option<Vec<FileRecord>> {
     let record = |(name, size): &(String, u64)| {
         let content = source.files.read(name).ok()?;
-        let [one, other] = SECRETS.each_ref().map(|secrets| rapidhash_v3_seeded(&content, secrets));
-        Some(FileRecord { name: name.clone(), size: *size, digest: format!("{one:016x}{other:016x}") })
+        Some(FileRecord { name: name.clone(), size: *size, digest: digest(&content) })
     };
     source.files.list().iter().map(record).collect()
 }
 
-fn nanos(time: Duration) -> u64 {
+/// The recorded requests of `source` as a model of `signature` takes them.
+pub(crate) fn recorded(source: &ModelSource, signature: &Signature) -> Option<String> {
+    let requests = source.samples.as_ref()?.inputs(signature);
+    let mut told = Vec::new();
+    for tensor in requests.iter().flatten() {
+        // What it is, its length, and what it holds, so that nothing else reads the same.
+        told.extend_from_slice(format!("{tensor:?} ").as_bytes());
+        let mut part = |bytes: &[u8]| {
+            told.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            told.extend_from_slice(digest(bytes).as_bytes());
+        };
+        tensor.bytes().into_iter().for_each(|bytes| part(bytes));
+        tensor.strings().into_iter().flat_map(millrace_core::Strings::iter).for_each(part);
+    }
+    Some(digest(&told))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let [one, other] = SECRETS.each_ref().map(|secrets| rapidhash_v3_seeded(bytes, secrets));
+    format!("{one:016x}{other:016x}")
+}
+
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

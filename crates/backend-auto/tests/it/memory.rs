@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use millrace_backend_auto::AutoBackend;
-use millrace_core::{Backend as _, ModelSource};
+use millrace_core::{Backend as _, ModelFiles, ModelSource, Samples, Signature, Tensor, TensorList};
 use tempfile::TempDir;
 
 use crate::engine::{Engine, World, choice, runs, serves, source, with_content};
@@ -105,7 +108,7 @@ fn a_damaged_file_is_measured_again_and_replaced() {
     let good = fs::read_to_string(setting.file()).unwrap();
     let senseless = [
         good.replace("\"single\"", "\"nobody\""),
-        good.replace("\"format\": 1", "\"format\": 99"),
+        good.replace("\"format\": 2", "\"format\": 99"),
         good.replacen("1,\n        \"single\"", "3,\n        \"single\"", 1),
         good[..good.len() / 2].to_owned(),
         String::new(),
@@ -153,5 +156,82 @@ fn the_folder_does_not_grow_for_ever() {
     }
     assert!(setting.measures(&setting.auto("here"), &source()));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1000);
+    assert!(setting.file().exists());
+}
+
+#[test]
+fn what_somebody_else_put_into_the_folder_stays() {
+    let setting = Setting::new();
+    let folder = setting.folder.path().join("engines");
+    fs::create_dir_all(folder.join("inner.json")).unwrap();
+    for index in 0..1005 {
+        fs::write(folder.join(format!("note-{index}.txt")), "").unwrap();
+    }
+    assert!(setting.measures(&setting.auto("here"), &source()));
+    assert!(!setting.measures(&setting.auto("here"), &source()));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1007);
+}
+
+/// One recorded request of these numbers.
+#[derive(Debug)]
+struct Recorded([f32; 2]);
+
+impl Samples for Recorded {
+    fn inputs(&self, _: &Signature) -> Vec<TensorList> {
+        vec![[Tensor::from_vec(&[1, 2], self.0.to_vec()).unwrap()].into_iter().collect()]
+    }
+}
+
+#[test]
+fn other_recorded_requests_and_another_budget_are_measured() {
+    let setting = Setting::new();
+    let with = |numbers: [f32; 2]| ModelSource { samples: Some(Arc::new(Recorded(numbers))), ..source() };
+    let again = |source: &ModelSource| {
+        setting.single.forget();
+        setting.auto("here").load(source).unwrap();
+        !setting.single.log().runs.is_empty()
+    };
+    assert!(again(&source()) && !again(&source()));
+    assert!(again(&with([7.0, 8.0])) && !again(&with([7.0, 8.0])));
+    assert!(again(&with([7.0, 9.0])) && !again(&with([7.0, 9.0])));
+    assert!(again(&source()) && !again(&source()));
+    let longer = setting.world.configured(&[&setting.single, &setting.many, &setting.wrong], |config| {
+        config.folder = Some(setting.folder.path().join("engines"));
+        config.machine = "here".to_owned();
+        config.budget *= 2;
+    });
+    assert!(setting.measures(&longer, &source()) && !setting.measures(&longer, &source()));
+}
+
+/// A file that is replaced after it has been read so often.
+#[derive(Debug)]
+struct Replaced {
+    list: Vec<(String, u64)>,
+    reads: AtomicUsize,
+    after: usize,
+}
+
+impl ModelFiles for Replaced {
+    fn list(&self) -> &[(String, u64)] {
+        &self.list
+    }
+
+    fn read(&self, _: &str) -> std::io::Result<Bytes> {
+        let is_old = self.reads.fetch_add(1, Ordering::SeqCst) < self.after;
+        Ok(Bytes::from_static(if is_old { b"weights" } else { b"WEIGHTS" }))
+    }
+}
+
+#[test]
+fn files_that_are_replaced_meanwhile_are_not_remembered() {
+    let setting = Setting::new();
+    let replaced = |after: usize| {
+        let list = vec![("the.model".to_owned(), 7)];
+        ModelSource { files: Arc::new(Replaced { list, reads: AtomicUsize::new(0), after }), ..source() }
+    };
+    // The first read is before the trial, the second after it.
+    assert!(setting.measures(&setting.auto("here"), &replaced(1)));
+    assert!(!setting.file().exists());
+    assert!(setting.measures(&setting.auto("here"), &replaced(2)));
     assert!(setting.file().exists());
 }
