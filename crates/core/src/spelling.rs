@@ -3,12 +3,12 @@
 /// Longer words are nobody's typing mistake, and the comparison is quadratic.
 const LONGEST: usize = 64;
 
-/// The known word nearest to `word`, if at most a third of its letters are wrong: for "did you mean …?".
+/// The known word nearest to `word`, if at most a quarter of its letters are wrong: for "did you mean …?".
 ///
 /// What counts is letters to insert, delete, replace or swap with their neighbour (the optimal string alignment distance).
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let near = known.into_iter().map(|candidate| (distance(word, candidate), candidate)).min()?;
-    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+    (near.0 <= near.1.len() / 4).then_some(near.1)
 }
 
 fn distance(a: &str, b: &str) -> usize {
@@ -61,6 +61,7 @@ mod tests {
         assert_eq!(nearest("max_batchsize", known), Some("max_batch_size"));
         assert_eq!(nearest("enable", known), Some("enabled"));
         assert_eq!(nearest("colour", known), None);
+        assert_eq!(nearest("min_face", ["max_faces", "factor"]), None, "another word and no slip");
         assert_eq!(nearest(&"k".repeat(1 << 20), known), None);
         assert_eq!(nearest("x", []), None);
     }

@@ -83,9 +83,9 @@ fn options_that_do_not_exist_are_refused() {
     let world = World::new();
     let (kind, text) = refused(&world, &roles("face_detection"), &[("min_face", "20")]);
     assert_eq!(kind, LoadErrorKind::Invalid);
-    assert!(text.starts_with("unknown option `min_face`; there are `smallest_face`"), "{text}");
+    assert!(text.starts_with("unknown option `min_face`; expected one of smallest_face, factor"), "{text}");
     let error = world.build("face_recognition", &roles("face_recognition"), &[("smallest_face", "20")]).unwrap_err();
-    let text = "unknown option `smallest_face`; there are `max_pixels`, `max_bytes`, `max_instances`";
+    let text = "unknown option `smallest_face`; expected one of max_pixels, max_bytes, max_instances";
     assert_eq!(error.to_string(), text);
 }
 
