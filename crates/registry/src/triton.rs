@@ -5,11 +5,11 @@
 
 use std::num::NonZeroUsize;
 
-use millrace_core::{DType, Quoted};
+use millrace_core::{DType, Quoted, nearest};
 
 use crate::model_config::{WarmupInput, WarmupRequest};
 use crate::text_format::{self, Field, Message, Value};
-use crate::toml_reader::{ModelConfigError, nearest};
+use crate::toml_reader::ModelConfigError;
 use crate::{ModelConfig, VersionPolicy};
 
 mod declared;
@@ -175,7 +175,7 @@ impl Reader<'_> {
                 name if OTHERS.contains(&name) => self.ignore(field),
                 name => {
                     let known: Vec<&str> = READ.iter().chain(&OTHERS).copied().collect();
-                    let hint = nearest(name, &known).map(|near| format!("; did you mean `{near}`?"));
+                    let hint = nearest(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
                     self.warn(field, &format!("is unknown and is ignored{}", hint.unwrap_or_default()));
                 }
             }
