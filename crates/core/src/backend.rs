@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Admission, Batch, BatchOutputs, Code, ContractError, EngineChoice, Group, InputError, ModelSource, Signature,
-    TensorError, Wanted,
+    Tensor, TensorError, Wanted,
 };
 
 /// An engine: turns a version's files into a [`Model`].
@@ -53,6 +53,16 @@ pub trait Model: fmt::Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// How much work a request is, in units of the model's own (tokens, say), and a further check that needs its values.
+    /// Asked about every request, but only where the signature [mixes](Signature::mixed) sizes; elsewhere a row is the unit.
+    /// Must be cheap and must not block.
+    ///
+    /// # Errors
+    /// [`InputError`] naming what does not fit.
+    fn weigh(&self, _inputs: &[Tensor], admission: &Admission) -> Result<usize, InputError> {
+        Ok(admission.rows)
+    }
+
     /// For which row counts of `group` this model is specialised now.
     fn prepared(&self, _group: &Group) -> Prepared {
         Prepared::Any
@@ -84,6 +94,12 @@ pub trait Instance: Send {
     /// # Errors
     /// [`RunError`]. After an error the instance must still be usable; after a panic it is thrown away.
     fn run(&mut self, batch: &Batch, context: &RunContext<'_>) -> Result<BatchOutputs, RunError>;
+
+    /// How many units (see [`Model::weigh`]) the last run computed, padding included; 0 where it computed just what it
+    /// was given. The difference is counted as waste.
+    fn computed(&self) -> usize {
+        0
+    }
 }
 
 /// What a run may know about its batch.

@@ -13,7 +13,8 @@ pub struct Part {
     pub rows: usize,
 }
 
-/// The requests of one run. All are of one group, so that their inputs join along axis 0.
+/// The requests of one run. All are of one group, so that their inputs join along axis 0, unless the signature
+/// [mixes](Signature::mixed) sizes.
 #[derive(Debug)]
 pub struct Batch {
     parts: Vec<Part>,
@@ -127,9 +128,24 @@ impl Batch {
         for part in &self.parts {
             let range = start..start + part.rows;
             start = range.end;
-            shares.push(
-                outputs.0.iter().map(|output| output.as_ref().map(|whole| share(whole, range.clone()))).collect(),
-            );
+            let mut own = PartOutputs::with_capacity(outputs.0.len());
+            for (index, (spec, output)) in signature.outputs().iter().zip(&outputs.0).enumerate() {
+                let Some(whole) = output else {
+                    own.push(None);
+                    continue;
+                };
+                let mut share = share(whole, range.clone());
+                if signature.is_mixed() {
+                    for (axis, size) in signature.own_sizes(spec, &part.inputs) {
+                        share = share.narrowed(axis, size).ok_or_else(|| {
+                            let got = share.shape().clone();
+                            ContractError::Size { output: index, axis, expected: size, got }
+                        })?;
+                    }
+                }
+                own.push(Some(share));
+            }
+            shares.push(own);
         }
         Ok(shares)
     }
@@ -176,6 +192,9 @@ pub enum ContractError {
     /// An output with too few or too many rows.
     #[error("output {output}: expected {expected} rows, got shape {got}")]
     Rows { output: usize, expected: usize, got: Shape },
+    /// An output that is too short along the axis of a mixed symbol.
+    #[error("output {output}: expected at least {expected} along axis {axis}, got shape {got}")]
+    Size { output: usize, axis: usize, expected: usize, got: Shape },
     /// Several requests in one run of a model that is not batched.
     #[error("{parts} requests in one run of a model without a batch axis")]
     Unbatched { parts: usize },

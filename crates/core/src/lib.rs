@@ -33,6 +33,7 @@ mod signature;
 mod source;
 mod spelling;
 mod tensor;
+mod text;
 
 pub use adapter::{InputAdapter, InputAdapterFactory};
 pub use backend::{Backend, Instance, LoadError, LoadErrorKind, Model, ModelFacts, Prepared, RunContext, RunError};
@@ -55,7 +56,12 @@ pub use reason::{Code, Reason, Refusal};
 pub use request::{CallerId, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted};
 pub use servable::{Resolver, Servable};
 pub use shape::{MAX_RANK, Shape, ShapeError};
-pub use signature::{Admission, Group, InputError, SERVING_DEFAULT, Signature, SignatureError, Signatures, TensorSpec};
+pub use signature::{
+    Admission, Group, InputError, SERVING_DEFAULT, Signature, SignatureError, Signatures, TENSORS, TensorSpec,
+};
 pub use source::{MemoryFiles, ModelFiles, ModelSource, Samples};
 pub use spelling::nearest;
 pub use tensor::{Strings, Tensor, TensorError, TensorList};
+pub use text::{
+    EncodeOptions, Encoding, TextFactory, TextFacts, TextInput, TextProcessor, TextTask, Token, Truncation,
+};

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{InferFuture, InferRequest, InferStream, ModelName, ModelRef, Refusal, RequestContext, Signatures};
+use crate::{
+    InferFuture, InferRequest, InferStream, ModelName, ModelRef, Refusal, RequestContext, Signatures, TextProcessor,
+};
 
 /// Finds the version that answers a request. The registry is one; each layer (rollout, cache, limits) wraps one.
 pub trait Resolver: fmt::Debug + Send + Sync {
@@ -33,5 +35,10 @@ pub trait Servable: fmt::Debug + Send + Sync {
     /// Answers with a sequence; by default of exactly one.
     fn infer_stream(&self, request: InferRequest) -> InferStream {
         InferStream::once(self.infer(request))
+    }
+
+    /// What turns text into the token ids of its signature [`TENSORS`](crate::TENSORS), where it is a text model.
+    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
+        None
     }
 }

@@ -11,6 +11,9 @@ use crate::{DType, Dim, DimExprError, ModelName, Quoted, Reason, Refusal, Shape,
 /// The signature that a request means when it names none.
 pub const SERVING_DEFAULT: &str = "serving_default";
 
+/// The signature by which a model whose callers give something else (pictures, text) takes what its network takes.
+pub const TENSORS: &str = "tensors";
+
 /// One input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -96,6 +99,18 @@ struct Body {
     /// Every symbol of the inputs but the batch one, in order of first appearance; a [`Group`] has a value for each.
     symbols: Vec<Arc<str>>,
     batch: Option<Arc<str>>,
+    /// Symbols whose values may differ between the requests of a run.
+    mixed: Vec<Mixed>,
+}
+
+/// A symbol whose values may differ between the requests of a run, and where a request shows its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mixed {
+    symbol: Arc<str>,
+    /// Its place in `symbols`.
+    index: usize,
+    input: usize,
+    axis: usize,
 }
 
 /// Inputs and outputs that do not make a signature.
@@ -114,6 +129,14 @@ pub enum SignatureError {
         output: Arc<str>,
         /// The symbol.
         symbol: Arc<str>,
+    },
+    /// A symbol that cannot be mixed.
+    #[error("the symbol `{symbol}` cannot differ between the requests of a run: {detail}")]
+    Mixed {
+        /// The symbol.
+        symbol: Arc<str>,
+        /// Why not.
+        detail: String,
     },
     /// A ragged output whose rows nothing counts, or a record of an output that is not ragged.
     #[error("output `{output}`: {detail}")]
@@ -179,7 +202,7 @@ impl Signature {
             spec.batch_axis = axis.filter(|_| spec.ragged_by.is_none());
         }
         symbols.retain(|symbol| Some(symbol) != batch.as_ref());
-        Ok(Self(Arc::new(Body { inputs, outputs, symbols, batch })))
+        Ok(Self(Arc::new(Body { inputs, outputs, symbols, batch, mixed: Vec::new() })))
     }
 
     /// The same signature, never batched: for a model whose rows are not independent although its shapes look so.
@@ -189,10 +212,78 @@ impl Signature {
         if let Some(batch) = body.batch.take() {
             body.symbols.insert(0, batch);
         }
+        body.mixed.clear();
         for spec in body.inputs.iter_mut().chain(&mut body.outputs) {
             spec.batch_axis = None;
         }
         self
+    }
+
+    /// The same signature for a model that runs requests together although they differ in the value of `symbol`: texts of
+    /// different lengths, say. Its instances get parts of different shapes, and give outputs with an axis `symbol` as long
+    /// as the longest of the batch; [`Batch::split`](crate::Batch::split) cuts each part's share to its own length.
+    ///
+    /// # Errors
+    /// [`SignatureError::Mixed`] for a signature that is not batched, a symbol that no input has, and an output with an
+    /// expression over it.
+    pub fn mixed(mut self, symbol: &str) -> Result<Self, SignatureError> {
+        let fault = |detail: &str| SignatureError::Mixed { symbol: Arc::from(symbol), detail: detail.to_owned() };
+        if !self.is_batched() {
+            return Err(fault("the signature is not batched"));
+        }
+        let is_it = |dim: &Dim| matches!(dim, Dim::Symbol(known) if **known == *symbol);
+        let place = self.0.inputs.iter().enumerate().find_map(|(input, spec)| {
+            let axis = spec.shape.iter().position(is_it)?;
+            Some((input, axis))
+        });
+        let index = self.0.symbols.iter().position(|known| **known == *symbol);
+        let (Some((input, axis)), Some(index)) = (place, index) else {
+            return Err(fault("no input has an axis of that name, apart from the batch"));
+        };
+        for output in &self.0.outputs {
+            let mut has_expression = false;
+            for dim in &output.shape {
+                if let Dim::Expr(expr) = dim {
+                    expr.for_each_symbol(&mut |known| has_expression |= **known == *symbol);
+                }
+            }
+            if has_expression {
+                return Err(fault(&format!("the sizes of output `{}` are reckoned from it", output.name)));
+            }
+        }
+        let body = Arc::make_mut(&mut self.0);
+        if body.mixed.iter().all(|known| *known.symbol != *symbol) {
+            body.mixed.push(Mixed { symbol: Arc::from(symbol), index, input, axis });
+        }
+        Ok(self)
+    }
+
+    /// Whether requests that differ in the value of some symbol may share a run.
+    pub fn is_mixed(&self) -> bool {
+        !self.0.mixed.is_empty()
+    }
+
+    /// The group of `admission` as far as sharing a run goes: mixed symbols count as 0.
+    pub fn shared_group(&self, admission: &Admission) -> Group {
+        let mut group = admission.group.clone();
+        for mixed in &self.0.mixed {
+            if let Some(value) = group.0.get_mut(mixed.index) {
+                *value = 0;
+            }
+        }
+        group
+    }
+
+    /// For each axis of `output` that is a mixed symbol: the axis, and its size in a request with `inputs`.
+    pub(crate) fn own_sizes(&self, output: &TensorSpec, inputs: &[Tensor]) -> SmallVec<[(usize, usize); 2]> {
+        let mut sizes = SmallVec::new();
+        for (axis, dim) in output.shape.iter().enumerate() {
+            let Dim::Symbol(symbol) = dim else { continue };
+            let Some(mixed) = self.0.mixed.iter().find(|mixed| mixed.symbol == *symbol) else { continue };
+            let size = inputs.get(mixed.input).and_then(|tensor| tensor.shape().get(mixed.axis).copied());
+            sizes.extend(size.map(|size| (axis, size)));
+        }
+        sizes
     }
 
     /// The inputs in order.

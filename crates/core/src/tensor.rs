@@ -242,6 +242,40 @@ impl Tensor {
         Ok(Self { dtype: first.dtype, shape, data })
     }
 
+    /// The first `size` entries along `axis`, in a buffer of their own unless that is all there are; `None` where there are
+    /// fewer, or no such axis.
+    #[must_use]
+    pub fn narrowed(&self, axis: usize, size: usize) -> Option<Self> {
+        let full = *self.shape.get(axis)?;
+        if size == full {
+            return Some(self.clone());
+        }
+        if size > full {
+            return None;
+        }
+        let mut sizes: SmallVec<[usize; 8]> = self.shape.iter().copied().collect();
+        sizes[axis] = size;
+        let shape = Shape::new(&sizes).ok()?;
+        let inner: usize = self.shape.get(axis + 1..)?.iter().product();
+        let (block, keep) = (full * inner, size * inner);
+        let blocks = self.shape.get(..axis)?.iter().product::<usize>();
+        let data = match &self.data {
+            Data::Fixed(bytes) => {
+                let width = self.dtype.size().unwrap_or(1);
+                let mut kept = Vec::with_capacity(blocks * keep * width);
+                for start in (0..blocks).map(|index| index * block * width) {
+                    kept.extend_from_slice(&bytes[start..start + keep * width]);
+                }
+                Data::Fixed(Bytes::from(kept))
+            }
+            Data::Strings(strings) => {
+                let starts = (0..blocks).map(|index| index * block);
+                Data::Strings(starts.flat_map(|start| strings.iter().skip(start).take(keep)).collect())
+            }
+        };
+        Some(Self { dtype: self.dtype, shape, data })
+    }
+
     /// The same elements under another shape of as many elements.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use millrace_batching::BatchQueue;
 use millrace_core::{
-    InferFuture, InferRequest, InputAdapter, ModelName, Reason, Refusal, Signature, Signatures, VersionStatistics,
+    InferFuture, InferRequest, InputAdapter, ModelName, Reason, Refusal, Signature, Signatures, TENSORS, VersionStatistics,
 };
 
 use crate::clock;
@@ -20,8 +20,6 @@ use crate::lease::Lease;
 pub(crate) use declared::{adapters, declared};
 pub(crate) use turn::Turner;
 
-/// The name of the signature by which a model with declared inputs takes what its network takes.
-pub const TENSORS: &str = "tensors";
 /// Where it stands; before it stands the declared one.
 const TENSORS_INDEX: usize = 1;
 

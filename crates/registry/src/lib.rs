@@ -40,7 +40,6 @@ mod units;
 mod warmup;
 mod watch;
 
-pub use adapted::TENSORS;
 pub use batch_overrides::{BatchOverrides, BatchOverridesError};
 pub use config::{ListedModel, ModelSet, RegistryConfig, RetryConfig};
 pub use error::RegistryError;

@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use millrace_core::{Admission, DType, Dim, Group, SERVING_DEFAULT, Signature, Signatures, TensorSpec};
-use millrace_registry::TENSORS;
+use millrace_core::{Admission, DType, Dim, Group, SERVING_DEFAULT, Signature, Signatures, TENSORS, TensorSpec};
 
 use crate::parts::pipelines;
 

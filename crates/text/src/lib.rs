@@ -1,0 +1,3 @@
+//! Text in place of token ids.
+
+#![forbid(unsafe_code)]
