@@ -43,11 +43,16 @@ pub struct BatchConfig {
     pub enabled: bool,
     /// The most rows in one run, padding included. Default: 1024.
     pub max_batch_size: NonZeroUsize,
+    /// The most tokens in one run of a model that runs requests of different lengths together (the units of
+    /// [`Model::weigh`](millrace_core::Model::weigh)). A longer request is cut into pieces by its rows; a single row that
+    /// is longer runs alone. Other models do not look at it. Default: 16 384.
+    pub max_batch_tokens: NonZeroUsize,
     /// What happens to a request with more rows than `max_batch_size`. Default: [`Oversized::Split`].
     pub oversized: Oversized,
     /// How long a batch may wait for more rows. Default: [`Waiting::Learned`].
     pub waiting: Waiting,
-    /// Which row counts runs should have. Default: [`Sizes::Learned`].
+    /// Which row counts runs should have. Default: [`Sizes::Learned`]. Models that run requests of different lengths
+    /// together learn in any case.
     pub sizes: Sizes,
     /// How many runs of this model may go on at once. Default: [`Instances::PerThread`].
     pub instances: Instances,
@@ -74,6 +79,7 @@ impl Default for BatchConfig {
         Self {
             enabled: true,
             max_batch_size: NonZeroUsize::new(1024).unwrap_or(NonZeroUsize::MIN),
+            max_batch_tokens: NonZeroUsize::new(16_384).unwrap_or(NonZeroUsize::MIN),
             oversized: Oversized::Split,
             waiting: Waiting::Learned,
             sizes: Sizes::Learned,

@@ -16,13 +16,21 @@ use crate::{Learned, Sizes, Waiting};
 
 mod plan;
 
+/// The least work in a piece of a request whose rows differ in size.
+const LEAST_PIECE: usize = 512;
+
 /// The part of a queue's configuration that the decision needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FormerConfig {
     /// Whether items may share a run at all.
     pub is_batched: bool,
+    /// Whether items of one group may differ in size, so that work and rows are two things. Sizes of runs are learned
+    /// then, whatever `sizes` says, and nothing is padded.
+    pub is_mixed: bool,
     /// The most rows in one run, padding included.
     pub max_rows: usize,
+    /// The most work in one run, in the units of [`Arrival::work`]; the same as `max_rows` where a row is the unit.
+    pub max_work: usize,
     /// How long an idle worker may wait for more rows.
     pub waiting: Waiting,
     /// Which row counts runs should have.
@@ -40,6 +48,9 @@ pub struct Arrival<'a> {
     pub group: &'a Group,
     /// Rows, at least one. More than `max_rows` run alone.
     pub rows: usize,
+    /// How much work it is: what run times are learned by. The same as `rows`, except where the rows of a group differ
+    /// in size (see [`Signature::mixed`](millrace_core::Signature::mixed)). More than `max_work` runs alone.
+    pub work: usize,
     /// Bytes that it holds while queued.
     pub bytes: usize,
     /// Who asks.
@@ -70,6 +81,8 @@ pub struct Formed<T> {
     pub items: Vec<(T, usize)>,
     /// Rows of all items.
     pub rows: usize,
+    /// Work of all items.
+    pub work: usize,
     /// Rows to add so that a specialised size is met.
     pub padding: usize,
     /// The most rows in one run. Where `rows` is more, the rows run in several runs, without padding.
@@ -143,7 +156,7 @@ pub struct BatchFormer<T> {
     config: FormerConfig,
     order: Order<T>,
     groups: Groups,
-    /// After [`Decision::Ask`]: until when, and how many rows of which lane group would end the waiting.
+    /// After [`Decision::Ask`]: until when, and how much work of which lane group would end the waiting.
     asked: Option<Asked>,
 }
 
@@ -151,7 +164,7 @@ pub struct BatchFormer<T> {
 struct Asked {
     until: Instant,
     group: usize,
-    rows: usize,
+    work: usize,
 }
 
 impl<T> BatchFormer<T> {
@@ -171,17 +184,17 @@ impl<T> BatchFormer<T> {
         let number = self.groups.intern(arrival.group);
         if let Some(known) = self.groups.get_mut(number) {
             known.join();
-            known.arrive(arrival.rows, now);
+            known.arrive(arrival.work, now);
         }
         let group = 2 * number + usize::from(arrival.is_alone);
-        let seconds = self.groups.cost(number).row_seconds() * arrival.rows as f64;
-        let Arrival { rows, bytes, caller, priority, deadline, .. } = arrival;
-        let entry = Entry { item, rows, bytes, seconds, group, priority, caller, queued: now, deadline };
+        let seconds = self.groups.cost(number).row_seconds() * arrival.work as f64;
+        let Arrival { rows, work, bytes, caller, priority, deadline, .. } = arrival;
+        let entry = Entry { item, rows, work, bytes, seconds, group, priority, caller, queued: now, deadline };
         let ticket = self.order.insert(entry);
         let is_news = match self.asked {
             None => true,
             Some(asked) => {
-                let is_full = self.order.group_load(group).rows >= asked.rows;
+                let is_full = self.order.group_load(group).work >= asked.work;
                 group != asked.group || is_full || deadline.is_some_and(|deadline| deadline <= asked.until)
             }
         };
@@ -225,13 +238,13 @@ impl<T> BatchFormer<T> {
         let Some(leader) = self.leader(is_gone, dropped) else { return Decision::Empty };
         let Some(group) = self.order.get(leader).map(|entry| entry.group) else { return Decision::Empty };
         let plan = self.plan(group, now);
-        let Some((until, rows)) = plan.wait else {
+        let Some((until, work)) = plan.wait else {
             self.order.lead_with(leader);
             return self.collect(group, plan, now, is_gone, dropped);
         };
         // While the leader's group waits, another may be ready.
         let others: Vec<usize> = self.order.groups().filter(|&other| other != group).collect();
-        let mut asked = Asked { until, group, rows };
+        let mut asked = Asked { until, group, work };
         for other in others {
             let plan = self.plan(other, now);
             match plan.wait {
@@ -312,10 +325,13 @@ impl<T> BatchFormer<T> {
         is_new
     }
 
-    /// How many rows a piece of a request of `rows` rows should have: all of them, unless more than one run may hold, or
-    /// unless rows run one by one anyway and other workers can share them.
-    pub fn piece_rows(&self, group: &Group, rows: usize) -> usize {
+    /// How many rows a piece of a request of `rows` rows and so much `work` should have: all of them, unless more than one
+    /// run may hold, or unless rows run one by one anyway and other workers can share them.
+    pub fn piece_rows(&self, group: &Group, rows: usize, work: usize) -> usize {
         let most = rows.min(self.config.max_rows).max(1);
+        if self.config.is_mixed {
+            return self.piece_of_mixed(group, rows, work).min(most);
+        }
         match self.groups.find(group).and_then(|number| self.groups.get(number)) {
             Some(_) if self.config.sizes != Sizes::Learned => most,
             Some(_) if self.row_by_row(group) => rows.div_ceil(self.config.workers.max(1)).min(most),
@@ -381,9 +397,9 @@ impl<T> BatchFormer<T> {
         let mut seconds = 0.0;
         for group in self.order.groups() {
             let known = self.groups.get(group / 2).filter(|known| known.is_settled())?;
-            let rows = self.order.group_load(group).rows;
-            let size = rows.min(known.cost().best_rows()).max(1);
-            seconds += self.groups.predict(group / 2, size)?.least * rows.div_ceil(size) as f64;
+            let work = self.order.group_load(group).work;
+            let size = work.min(known.cost().best_rows()).max(1);
+            seconds += self.groups.predict(group / 2, size)?.least * work.div_ceil(size) as f64;
         }
         Some(duration(seconds))
     }
@@ -414,6 +430,14 @@ impl<T> BatchFormer<T> {
         self.groups.find(group).is_some_and(|number| self.groups.cost(number).is_row_by_row())
     }
 
+    /// The same where rows differ in size: pieces of as much work as pays in one run, so that other workers can share them
+    /// and no caller holds one for longer than that.
+    fn piece_of_mixed(&self, group: &Group, rows: usize, work: usize) -> usize {
+        let cost = self.groups.cost(self.groups.find(group).unwrap_or(usize::MAX));
+        let most = cost.best_rows().min(cost.reach()).max(LEAST_PIECE).min(self.config.max_work);
+        if work <= most { rows } else { (rows * most / work).max(1) }
+    }
+
     fn drop_entry(&mut self, id: usize) -> Option<T> {
         let entry = self.order.remove(id)?;
         self.complete(GroupKey(entry.group / 2));
@@ -440,7 +464,7 @@ impl<T> BatchFormer<T> {
     ) -> Decision<T> {
         let number = group / 2;
         let mut items = Vec::with_capacity(self.order.group_load(group).entries.min(plan.limit).max(1));
-        let (mut rows, mut deadline) = (0, None::<Instant>);
+        let (mut rows, mut work, mut deadline) = (0, 0, None::<Instant>);
         let mut closed_by = if plan.limit == 0 { ClosedBy::Alone } else { ClosedBy::Drained };
         let whole = self.groups.predict(number, plan.limit.max(1)).map(|run| duration(run.high));
         while let Some(id) = self.order.next(group) {
@@ -449,10 +473,10 @@ impl<T> BatchFormer<T> {
                 dropped.extend(self.drop_entry(id).map(Dropped::Gone));
                 continue;
             }
-            let total = rows + entry.rows;
+            let (more_rows, total) = (rows + entry.rows, work + entry.work);
             let earliest = earlier(deadline, entry.deadline);
             if !items.is_empty() {
-                if total > plan.limit {
+                if total > plan.limit || more_rows > self.config.max_rows {
                     closed_by = if plan.limit == 0 { ClosedBy::Alone } else { ClosedBy::Full };
                     break;
                 }
@@ -467,7 +491,7 @@ impl<T> BatchFormer<T> {
                 }
             }
             let Some(entry) = self.order.serve(id) else { break };
-            (rows, deadline) = (total, earliest);
+            (rows, work, deadline) = (more_rows, total, earliest);
             items.push((entry.item, entry.rows));
         }
         if items.is_empty() {
@@ -477,16 +501,18 @@ impl<T> BatchFormer<T> {
         for _ in 1..items.len() {
             self.complete(GroupKey(number));
         }
-        if closed_by == ClosedBy::Drained && rows >= plan.limit {
+        if closed_by == ClosedBy::Drained && work >= plan.limit {
             closed_by = ClosedBy::Full;
         } else if closed_by == ClosedBy::Drained && plan.has_waited {
             closed_by = ClosedBy::Timeout;
         }
-        let run_rows = plan.run_rows.min(self.config.max_rows).max(1);
-        let padding = if rows <= run_rows { self.padding(number, rows) } else { 0 };
-        let predicted = self.predict_all(number, rows, padding, run_rows);
+        let is_mixed = self.config.is_mixed;
+        // Requests of different sizes are not cut once they ride together.
+        let run_rows = if is_mixed { usize::MAX } else { plan.run_rows.min(self.config.max_rows).max(1) };
+        let padding = if rows <= run_rows && !is_mixed { self.padding(number, rows) } else { 0 };
+        let predicted = self.predict_all(number, work, padding, run_rows);
         let key = GroupKey(number);
-        Decision::Run(Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key })
+        Decision::Run(Formed { items, rows, work, padding, run_rows, predicted, deadline, closed_by, key })
     }
 }
 

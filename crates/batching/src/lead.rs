@@ -37,6 +37,7 @@ struct Leading {
     ticket: usize,
     key: GroupKey,
     rows: usize,
+    work: usize,
     padding: usize,
     run_rows: usize,
     deadline: Option<Instant>,
@@ -166,7 +167,7 @@ impl Queue {
                 return self.finish_dropped(dropped);
             }
         };
-        let Formed { items, rows, padding, run_rows, predicted, deadline, closed_by, key } = formed;
+        let Formed { items, rows, work, padding, run_rows, predicted, deadline, closed_by, key } = formed;
         let (riders, parts) = apart(items);
         let wanted = union(&riders);
         let predicted = predicted.filter(|_| state.former.has_run(key));
@@ -184,8 +185,19 @@ impl Queue {
         }
         self.finish_dropped(dropped);
         self.metrics.batch(closed_by);
-        let leading =
-            Leading { ticket, key, rows, padding, run_rows, deadline, wanted, formed: now, is_guest, lent_against };
+        let leading = Leading {
+            ticket,
+            key,
+            rows,
+            work,
+            padding,
+            run_rows,
+            deadline,
+            wanted,
+            formed: now,
+            is_guest,
+            lent_against,
+        };
         self.run(&leading, parts, instance);
     }
 
@@ -206,13 +218,14 @@ impl Queue {
             before_more: &before_more,
             is_weary: self.failed_batches.load(Ordering::Relaxed) > 0,
             runs: SmallVec::new(),
+            computed: 0,
             extra_runs: 0,
             started: None,
             finished: None,
         };
         let n_parts = parts.len();
         let results = runner.run_all(parts, leading.padding, leading.run_rows);
-        let Runner { instance, runs, extra_runs, started, finished, .. } = runner;
+        let Runner { instance, runs, computed, extra_runs, started, finished, .. } = runner;
         let lent_against = leading.lent_against.filter(|_| loan.is_some());
         drop(loan);
         let started = started.unwrap_or(leading.formed);
@@ -243,7 +256,10 @@ impl Queue {
         };
         let forming = started.saturating_duration_since(leading.formed);
         let overheads = std::iter::once(forming + HOP).chain(std::iter::repeat(HOP));
-        let priced = runs.iter().zip(overheads).map(|((rows, took), overhead)| (*rows, *took + overhead));
+        // A mixed batch is one run, unless culprits were looked for: what those runs weighed is not known.
+        let known = if self.is_mixed && extra_runs > 0 { &[] } else { &*runs };
+        let work_of = |rows: usize| if self.is_mixed { leading.work } else { rows };
+        let priced = known.iter().zip(overheads).map(|((rows, took), overhead)| (work_of(*rows), *took + overhead));
         let wishes: SmallVec<[usize; 1]> = match lent_against {
             None => priced.filter_map(|(rows, took)| state.former.observe(leading.key, rows, took)).collect(),
             // What the former predicts is what a run takes alone.
@@ -273,6 +289,9 @@ impl Queue {
             drop(catch_unwind(AssertUnwindSafe(move || drop(spare))));
         }
         runs.iter().for_each(|(rows, _)| self.metrics.rows.record(*rows as f64));
+        if self.is_mixed && extra_runs == 0 && !runs.is_empty() {
+            self.metrics.worked(leading.work, computed);
+        }
         let n_failed = results.iter().filter(|result| result.is_err()).count();
         if n_parts > 1 {
             let failed = if n_failed == n_parts { self.failed_batches.load(Ordering::Relaxed) + 1 } else { 0 };
@@ -364,7 +383,8 @@ impl Queue {
     fn extend(&self, leading: &Leading, rows: usize) {
         let now = clock::now();
         let mut state = self.state.lock();
-        let predicted = state.former.group(leading.key).and_then(|group| state.former.predict(group, rows));
+        let work = if self.is_mixed { leading.work } else { rows };
+        let predicted = state.former.group(leading.key).and_then(|group| state.former.predict(group, work));
         let predicted = predicted.filter(|_| state.former.has_run(leading.key));
         if let Some(batch) = state.under_way.get_mut(leading.ticket).and_then(Option::as_mut) {
             batch.overdue = now.checked_add(self.patience(predicted));

@@ -38,7 +38,10 @@ mod timer;
 pub use config::{BatchConfig, Instances, Oversized, PoolConfig, Sizes, Waiting};
 pub use former::{Arrival, BatchFormer, ClosedBy, Decision, Dropped, Formed, FormerConfig, GroupKey, Pushed};
 pub use learned::Learned;
-pub use metric::{BATCH_ROWS, BATCHES_TOTAL, COMPUTE_SECONDS, QUEUE_SECONDS, REFUSED_TOTAL, SKIPPED_CANCELLED_TOTAL};
+pub use metric::{
+    BATCH_ROWS, BATCHES_TOTAL, COMPUTE_SECONDS, PADDING_TOKENS_TOTAL, QUEUE_SECONDS, REFUSED_TOTAL,
+    SKIPPED_CANCELLED_TOTAL, TOKENS_TOTAL,
+};
 pub use order::Ticket;
 pub use pool::ComputePool;
 pub use queue::BatchQueue;

@@ -22,6 +22,11 @@ pub const SKIPPED_CANCELLED_TOTAL: &str = "millrace_batching_skipped_cancelled_t
 /// Batches, by `closed_by`: why each was not larger.
 pub const BATCHES_TOTAL: &str = "millrace_batching_batches_total";
 
+/// Tokens that runs computed, padding included; of models that run requests of different lengths together.
+pub const TOKENS_TOTAL: &str = "millrace_batching_tokens_total";
+/// Those of them that were padding.
+pub const PADDING_TOKENS_TOTAL: &str = "millrace_batching_padding_tokens_total";
+
 /// What stands for models and versions that have no series of their own.
 const OTHER: &str = "other";
 
@@ -32,6 +37,8 @@ fn describe() {
     describe_histogram!(BATCH_ROWS, "Rows per run of the backend, padding included");
     describe_counter!(REFUSED_TOTAL, "Requests refused or failed, by reason");
     describe_counter!(SKIPPED_CANCELLED_TOTAL, "Requests whose caller had gone before they reached a run");
+    describe_counter!(TOKENS_TOTAL, "Tokens that runs computed, padding included");
+    describe_counter!(PADDING_TOKENS_TOTAL, "Tokens that runs computed for padding alone");
     describe_counter!(BATCHES_TOTAL, "Batches, by why each was not larger");
 }
 
@@ -42,6 +49,8 @@ pub(crate) struct Metrics {
     pub(crate) compute: Histogram,
     pub(crate) rows: Histogram,
     pub(crate) skipped: Counter,
+    /// Tokens and those of padding, of mixed models.
+    tokens: Option<[Counter; 2]>,
     model: String,
     version: String,
     batches: [Counter; ClosedBy::ALL.len()],
@@ -51,7 +60,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// The handles for `version` of `model`, or those that all share which have no series of their own.
-    pub(crate) fn new(model: &ModelName, version: u64, has_own_series: bool) -> Self {
+    pub(crate) fn new(model: &ModelName, version: u64, has_own_series: bool, is_mixed: bool) -> Self {
         describe();
         let (model, version) = if has_own_series {
             (model.to_string(), version.to_string())
@@ -65,6 +74,7 @@ impl Metrics {
             compute: histogram!(COMPUTE_SECONDS, &labels),
             rows: histogram!(BATCH_ROWS, &labels),
             skipped: counter!(SKIPPED_CANCELLED_TOTAL, &labels),
+            tokens: is_mixed.then(|| [counter!(TOKENS_TOTAL, &labels), counter!(PADDING_TOKENS_TOTAL, &labels)]),
             batches: ClosedBy::ALL.map(closed),
             refused: [const { OnceLock::new() }; Reason::ALL.len()],
             model,
@@ -75,6 +85,14 @@ impl Metrics {
     pub(crate) fn batch(&self, closed_by: ClosedBy) {
         if let Some(index) = ClosedBy::ALL.iter().position(|known| *known == closed_by) {
             self.batches[index].increment(1);
+        }
+    }
+
+    /// A run of a mixed model: what it was given, and what it says that it computed (0: just that).
+    pub(crate) fn worked(&self, given: usize, computed: usize) {
+        if let Some([tokens, padding]) = &self.tokens {
+            tokens.increment(computed.max(given) as u64);
+            padding.increment(computed.saturating_sub(given) as u64);
         }
     }
 

@@ -22,6 +22,7 @@ use crate::chain::{Chain, Links};
 pub(crate) struct Entry<T> {
     pub(crate) item: T,
     pub(crate) rows: usize,
+    pub(crate) work: usize,
     pub(crate) bytes: usize,
     /// Predicted compute time.
     pub(crate) seconds: f64,
@@ -37,6 +38,7 @@ pub(crate) struct Entry<T> {
 pub(crate) struct Load {
     pub(crate) entries: usize,
     pub(crate) rows: usize,
+    pub(crate) work: usize,
     pub(crate) bytes: usize,
     pub(crate) seconds: f64,
 }
@@ -109,6 +111,7 @@ impl Load {
     fn add<T>(&mut self, entry: &Entry<T>) {
         self.entries += 1;
         self.rows += entry.rows;
+        self.work += entry.work;
         self.bytes += entry.bytes;
         self.seconds += entry.seconds;
     }
@@ -116,6 +119,7 @@ impl Load {
     fn subtract<T>(&mut self, entry: &Entry<T>) {
         self.entries -= 1;
         self.rows -= entry.rows;
+        self.work -= entry.work;
         self.bytes -= entry.bytes;
         // Floating point does not subtract to zero by itself.
         self.seconds = if self.entries == 0 { 0.0 } else { (self.seconds - entry.seconds).max(0.0) };
@@ -159,6 +163,7 @@ impl<T> Order<T> {
         for class in self.classes.iter().take_while(|class| class.priority <= priority) {
             sum.entries += class.load.entries;
             sum.rows += class.load.rows;
+            sum.work += class.load.work;
             sum.bytes += class.load.bytes;
             sum.seconds += class.load.seconds;
         }

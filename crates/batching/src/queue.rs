@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millrace_core::{
-    Admission, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, QueueStatus, Reason,
-    Refusal, Tensor, TensorList, VersionStatistics, Wanted,
+    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, QueueStatus,
+    Reason, Refusal, Tensor, TensorList, VersionStatistics, Wanted,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -61,6 +61,8 @@ pub(crate) struct Queue {
     pub(crate) is_suspect: AtomicBool,
     /// Whether idle cores may make the model's runs shorter.
     pub(crate) uses_threads: bool,
+    /// Whether requests of different sizes ride together, so that their work is not the number of their rows.
+    pub(crate) is_mixed: bool,
     /// Batches in a row of which nothing succeeded.
     pub(crate) failed_batches: AtomicU32,
     pub(crate) this: Weak<Self>,
@@ -138,9 +140,12 @@ impl BatchQueue {
             Instances::Exactly(count) => Some(count.get()),
         };
         let workers = executors.map_or(threads, |count| count.min(threads));
+        let is_mixed = model.signature().is_mixed();
         let former = BatchFormer::new(FormerConfig {
             is_batched: config.enabled && model.signature().is_batched(),
+            is_mixed,
             max_rows: config.max_batch_size.get(),
+            max_work: if is_mixed { config.max_batch_tokens.get() } else { config.max_batch_size.get() },
             waiting: config.waiting,
             sizes: config.sizes.clone(),
             max_groups: config.max_groups,
@@ -161,7 +166,7 @@ impl BatchQueue {
             runs: Runs::default(),
             swept: None,
         };
-        let metrics = Metrics::new(&name, version, config.has_own_series);
+        let metrics = Metrics::new(&name, version, config.has_own_series, is_mixed);
         let queue = Arc::new_cyclic(|this| Queue {
             model,
             name,
@@ -177,6 +182,7 @@ impl BatchQueue {
             is_closed: AtomicBool::new(false),
             is_suspect: AtomicBool::new(false),
             uses_threads,
+            is_mixed,
             failed_batches: AtomicU32::new(0),
             this: Weak::clone(this),
         });
@@ -271,7 +277,10 @@ impl fmt::Debug for BatchQueue {
 
 /// A checked request, about to be queued.
 struct Checked {
-    admission: Admission,
+    rows: usize,
+    work: usize,
+    /// What it has in common with those that may share its run.
+    group: Group,
     bytes: usize,
     now: Instant,
 }
@@ -290,12 +299,17 @@ impl Queue {
             return Err(self.late());
         }
         let bytes = request.inputs.iter().map(Tensor::n_bytes).sum();
-        let checked = Checked { admission, bytes, now };
-        let mut state = self.state.lock();
-        if !state.former.is_admitted(&checked.admission.group, checked.admission.rows) {
-            drop(state);
-            state = self.admit_stranger(&checked.admission)?;
-        }
+        let (checked, mut state) = if self.is_mixed {
+            self.admit_mixed(&request, &admission, bytes, now)?
+        } else {
+            let mut state = self.state.lock();
+            if !state.former.is_admitted(&admission.group, admission.rows) {
+                drop(state);
+                state = self.admit_stranger(&admission)?;
+            }
+            let Admission { rows, group } = admission;
+            (Checked { rows, work: rows, group, bytes, now }, state)
+        };
         if state.workers == 0 {
             return Err(self.idle());
         }
@@ -308,8 +322,7 @@ impl Queue {
         }
         let (slot, mut future) = InferFuture::slot();
         let (deadline, is_lent) = (request.context.deadline, request.context.lends_thread);
-        let predicted =
-            is_lent.then(|| state.former.predict_surely(&checked.admission.group, checked.admission.rows)).flatten();
+        let predicted = is_lent.then(|| state.former.predict_surely(&checked.group, checked.work)).flatten();
         let is_news = self.push(&mut state, checked, request, slot);
         let alarm = deadline.filter(|at| state.alarm.is_none_or(|alarm| *at + ALARM_STEP < alarm));
         if alarm.is_some() {
@@ -381,6 +394,28 @@ impl Queue {
         Ok(admission)
     }
 
+    /// Asks the model about a request whose size is its own: every one, because no other speaks for it.
+    fn admit_mixed(
+        &self,
+        request: &InferRequest,
+        admission: &Admission,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(Checked, MutexGuard<'_, State>), Refusal> {
+        let ask = || -> Result<_, InputError> {
+            self.model.admit(admission)?;
+            self.model.weigh(&request.inputs, admission)
+        };
+        let work = match catch_unwind(AssertUnwindSafe(ask)) {
+            Ok(answer) => answer.map_err(|error| error.refusal(&self.name))?.max(1),
+            Err(payload) => return Err(self.report(&Failure::panicked(&*payload), 1)),
+        };
+        let (rows, group) = (admission.rows, self.model.signature().shared_group(admission));
+        let mut state = self.state.lock();
+        state.former.set_admitted(&group, rows);
+        Ok((Checked { rows, work, group, bytes, now }, state))
+    }
+
     /// Asks the model about the first request of a group or of a range of row counts.
     fn admit_stranger(&self, admission: &Admission) -> Result<MutexGuard<'_, State>, Refusal> {
         let ask = || -> Result<_, InputError> {
@@ -425,7 +460,7 @@ impl Queue {
     fn fits(&self, former: &BatchFormer<Pending>, checked: &Checked, request: &InferRequest) -> Result<(), Refusal> {
         let config = &self.config;
         for (what, used, new, most) in [
-            ("rows", former.rows(), checked.admission.rows, self.most_rows()),
+            ("rows", former.rows(), checked.rows, self.most_rows()),
             ("bytes", former.bytes(), checked.bytes, config.max_queue_bytes),
         ] {
             if new > most {
@@ -447,7 +482,7 @@ impl Queue {
         if wait < SHORT_WAIT {
             return Ok(());
         }
-        let own = former.predict(&checked.admission.group, checked.admission.rows).unwrap_or_default();
+        let own = former.predict(&checked.group, checked.work).unwrap_or_default();
         let left = deadline.saturating_duration_since(checked.now);
         if wait + own <= left {
             return Ok(());
@@ -472,14 +507,14 @@ impl Queue {
 
     /// Queues a request, in pieces where one run cannot or should not hold it. Returns whether a worker should look.
     fn push(&self, state: &mut State, checked: Checked, request: InferRequest, slot: millrace_core::Slot) -> bool {
-        let Checked { admission, bytes, now } = checked;
+        let Checked { rows, work, group, bytes, now } = checked;
         let InferRequest { inputs, wanted, context, .. } = request;
-        let rows = admission.rows;
         let is_batched = self.model.signature().is_batched();
-        let piece = if is_batched { state.former.piece_rows(&admission.group, rows) } else { rows };
+        let piece = if is_batched { state.former.piece_rows(&group, rows, work) } else { rows };
         let arrival = Arrival {
-            group: &admission.group,
+            group: &group,
             rows,
+            work,
             bytes,
             caller: context.caller,
             priority: context.priority,
@@ -496,11 +531,25 @@ impl Queue {
         for (index, reply) in Reply::pieces(slot, count).enumerate() {
             let range = index * piece..rows.min((index + 1) * piece);
             let inputs: TensorList = inputs.iter().map(|input| input.rows(range.clone())).collect();
-            let arrival = Arrival { rows: range.len(), bytes: inputs.iter().map(Tensor::n_bytes).sum(), ..arrival };
+            let bytes = inputs.iter().map(Tensor::n_bytes).sum();
+            let arrival = Arrival { rows: range.len(), work: self.work(&inputs, range.len()), bytes, ..arrival };
             let pending = Pending { rider: rider(reply, wanted.clone()), inputs };
             is_news |= state.former.push(pending, arrival, now).is_news;
         }
         is_news
+    }
+
+    /// The work of a piece of a request that was admitted whole.
+    fn work(&self, inputs: &TensorList, rows: usize) -> usize {
+        if !self.is_mixed {
+            return rows;
+        }
+        let weigh = || {
+            let admission = self.model.signature().check(inputs).ok()?;
+            self.model.weigh(inputs, &admission).ok()
+        };
+        // Foreign code. The whole was weighed well; should a piece not be, its rows are the best guess.
+        catch_unwind(AssertUnwindSafe(weigh)).ok().flatten().unwrap_or(rows).max(1)
     }
 
     pub(crate) fn quarantined(&self) -> Refusal {

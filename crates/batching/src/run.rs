@@ -30,6 +30,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) is_weary: bool,
     /// Rows, padding included, and time of each run that succeeded.
     pub(crate) runs: SmallVec<[(usize, Duration); 1]>,
+    /// What instances of mixed models say that their runs computed, in all.
+    pub(crate) computed: usize,
     /// How many runs were made only to find culprits.
     pub(crate) extra_runs: usize,
     /// When the first run began.
@@ -146,14 +148,20 @@ impl Runner<'_> {
         // After a panic the instance is thrown away, so nobody sees it half changed; the batch is only read.
         let result = catch_unwind(AssertUnwindSafe(|| {
             let outputs = instance.run(batch, &self.context)?;
-            batch.split(&outputs, self.model.signature()).map_err(Failure::from)
+            let shares = batch.split(&outputs, self.model.signature()).map_err(Failure::from)?;
+            Ok((shares, instance.computed()))
         }));
         let finished = clock::now();
         self.finished = Some(finished);
         match result {
             Ok(result) => {
+                let (result, computed) = match result {
+                    Ok((shares, computed)) => (Ok(shares), computed),
+                    Err(failure) => (Err(failure), 0),
+                };
                 self.instance = Some(instance);
                 if result.is_ok() {
+                    self.computed = self.computed.saturating_add(computed);
                     self.runs.push((rows, finished.saturating_duration_since(started)));
                 }
                 result

@@ -29,8 +29,8 @@ impl<T> BatchFormer<T> {
     /// How many rows a batch of `group` should have now, and whether more are worth waiting for.
     pub(super) fn plan(&mut self, group: usize, now: Instant) -> Plan {
         let (number, is_alone) = (group / 2, group % 2 == 1);
-        let most = self.config.max_rows;
-        let queued = self.order.group_load(group).rows;
+        let most = if self.config.is_mixed { self.config.max_work } else { self.config.max_rows };
+        let queued = self.order.group_load(group).work;
         let cost = self.groups.cost(number);
         let (best, reach, loses) = (cost.best_rows(), cost.reach(), cost.is_row_by_row());
         if is_alone || !self.config.is_batched {
@@ -39,7 +39,7 @@ impl<T> BatchFormer<T> {
         }
         // An operator who says how long to wait, or which sizes to run, has the say in how many rows ride together;
         // what was learned then only cuts batches that lose into several runs.
-        let (limit, run_rows) = match (self.config.waiting, &self.config.sizes) {
+        let (limit, run_rows) = match (self.config.waiting, self.sizes()) {
             (Waiting::Learned | Waiting::LearnedWithin(_), Sizes::Learned | Sizes::Preferred(_)) => {
                 let mut limit = best.min(reach).min(most).max(1);
                 if limit < queued.min(most)
@@ -62,7 +62,7 @@ impl<T> BatchFormer<T> {
         let wait = if queued < limit { self.wait(group, rows, limit, now) } else { None };
         let has_waited = wait.is_some_and(|(until, _)| until <= now);
         let wait = wait.filter(|(until, _)| *until > now);
-        let limit = match &self.config.sizes {
+        let limit = match self.sizes() {
             Sizes::Learned if rows > 0 => {
                 let target = self.groups.get(number).map(|known| known.target(self.groups.cost(number), rows));
                 // All that is queued fits: whoever comes while the batch is formed may ride too.
@@ -74,12 +74,17 @@ impl<T> BatchFormer<T> {
         Plan { limit, run_rows: run_rows.min(limit).max(1), has_waited, wait }
     }
 
+    /// What an operator says about row counts means nothing where rows differ in size.
+    fn sizes(&self) -> &Sizes {
+        if self.config.is_mixed { &Sizes::Learned } else { &self.config.sizes }
+    }
+
     /// Until when to wait for more than `rows` rows, and with how many the waiting ends; `None` where it never pays.
     fn wait(&mut self, group: usize, rows: usize, limit: usize, now: Instant) -> Option<(Instant, usize)> {
         let number = group / 2;
         let (bound, enough) = match self.config.waiting {
             Waiting::Fixed(bound) => {
-                let enough = match &self.config.sizes {
+                let enough = match self.sizes() {
                     Sizes::Preferred(sizes) if preferred(sizes, rows).is_some() => return None,
                     Sizes::Preferred(sizes) => sizes.iter().map(|size| size.get()).min().unwrap_or(limit).min(limit),
                     Sizes::Learned | Sizes::Allowed(_) => limit,

@@ -10,7 +10,16 @@ mod plain;
 mod properties;
 
 pub(super) fn config(max_rows: usize, waiting: Waiting) -> FormerConfig {
-    FormerConfig { is_batched: true, max_rows, waiting, sizes: Sizes::Learned, max_groups: 8, workers: 1 }
+    FormerConfig {
+        is_batched: true,
+        is_mixed: false,
+        max_rows,
+        max_work: max_rows,
+        waiting,
+        sizes: Sizes::Learned,
+        max_groups: 8,
+        workers: 1,
+    }
 }
 
 pub(super) fn group(size: usize) -> Group {
@@ -21,6 +30,7 @@ pub(super) fn arrival(group: &Group, rows: usize) -> Arrival<'_> {
     Arrival {
         group,
         rows,
+        work: rows,
         bytes: 4 * rows,
         caller: CallerId(0),
         priority: Priority::default(),
@@ -155,7 +165,7 @@ fn a_model_whose_batches_lose_gets_one_row_at_a_time() {
         assert_eq!((formed.items, formed.padding), (vec![(item, 1)], 0));
     }
     // Many rows at once: shared among the workers, and each share run row by row.
-    assert_eq!(former.piece_rows(&only, 16), 4);
+    assert_eq!(former.piece_rows(&only, 16, 16), 4);
     former.push(9, arrival(&only, 4), now);
     let formed = run(&mut former, now);
     assert_eq!((formed.rows, formed.run_rows), (4, 1));

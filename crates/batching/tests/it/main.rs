@@ -11,6 +11,7 @@ mod learning;
 mod lending;
 mod limits;
 mod metrics;
+mod mixed;
 mod scaling;
 mod serving;
 mod splitting;

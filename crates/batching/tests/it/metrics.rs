@@ -7,13 +7,14 @@ use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 use millrace_batching::{
-    BATCH_ROWS, BATCHES_TOTAL, BatchConfig, BatchQueue, COMPUTE_SECONDS, QUEUE_SECONDS, REFUSED_TOTAL,
-    SKIPPED_CANCELLED_TOTAL, Waiting,
+    BATCH_ROWS, BATCHES_TOTAL, BatchConfig, BatchQueue, COMPUTE_SECONDS, PADDING_TOKENS_TOTAL, QUEUE_SECONDS,
+    REFUSED_TOTAL, SKIPPED_CANCELLED_TOTAL, TOKENS_TOTAL, Waiting,
 };
 use millrace_testkit::{FakeModel, Gate, Misbehaviour};
 use parking_lot::Mutex;
 
-use crate::harness::{answer, pool, request};
+use crate::harness::{answer, pool, request, wait};
+use crate::mixed::{self, Shared, Sums};
 
 /// Keeps every value, by name and labels.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +107,21 @@ fn every_request_is_counted_once_under_its_model_and_version() {
     assert_eq!(ledger.values(REFUSED_TOTAL, ",reason=backend_failed").len(), 1);
     assert_eq!(ledger.values(REFUSED_TOTAL, ",reason=invalid_input").len(), 1);
     assert_eq!(ledger.values(SKIPPED_CANCELLED_TOTAL, "").len(), 1);
+
+    assert!(ledger.values(TOKENS_TOTAL, "").is_empty(), "no tokens in a model of rows");
+
+    let gate = Gate::closed();
+    let sums = Sums::new(gate.clone());
+    let config = BatchConfig { waiting: Waiting::Fixed(std::time::Duration::ZERO), ..BatchConfig::default() };
+    let mixed = BatchQueue::new(Arc::new(Shared(sums)), "metered".parse().unwrap(), 3, config, &pool).unwrap();
+    let first = mixed.infer(mixed::request(&[&[1]]));
+    gate.wait_for(1);
+    let rest = [mixed.infer(mixed::request(&[&[1, 2, 3, 0]])), mixed.infer(mixed::request(&[&[1, 2]]))];
+    gate.open();
+    rest.into_iter().chain([first]).for_each(|future| drop(wait(future).unwrap()));
+    // Of two rows of four positions each, five hold a token.
+    assert_eq!(ledger.values(TOKENS_TOTAL, "").len(), 1 + 8);
+    assert_eq!(ledger.values(PADDING_TOKENS_TOTAL, "").len(), 3);
 
     let config = BatchConfig { has_own_series: false, ..BatchConfig::default() };
     let nameless = BatchQueue::new(model.as_model(), "nameless".parse().unwrap(), 1, config, &pool).unwrap();

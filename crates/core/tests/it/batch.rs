@@ -83,3 +83,33 @@ proptest! {
         }
     }
 }
+
+/// `ids[N,L] → y[N,L], sum[N]`, where requests of any L ride together.
+fn texts() -> Signature {
+    let long = vec![Dim::symbol("N"), Dim::symbol("L")];
+    let outputs = vec![
+        TensorSpec::new("y", DType::Fp32, long.clone()),
+        TensorSpec::new("sum", DType::Fp32, vec![Dim::symbol("N")]),
+    ];
+    Signature::new(vec![TensorSpec::new("ids", DType::Fp32, long)], outputs).unwrap().mixed("L").unwrap()
+}
+
+fn grid(rows: usize, columns: usize, values: &[f32]) -> Tensor {
+    Tensor::from_vec(&[rows, columns], values.to_vec()).unwrap()
+}
+
+#[test]
+fn requests_of_different_lengths_get_their_own_length_back() {
+    let batch = Batch::new(vec![part(grid(1, 1, &[1.0])), part(grid(2, 3, &[2.0; 6])), part(grid(1, 2, &[3.0; 2]))], 0);
+    let y: Vec<f32> = (0..12_u8).map(f32::from).collect();
+    let outputs = BatchOutputs::all([grid(4, 3, &y), floats(&[1.0, 6.0, 6.0, 6.0])]);
+    let shares = batch.split(&outputs, &texts()).unwrap();
+    let y = |index: usize| shares[index][0].clone().unwrap();
+    assert_eq!(y(0), grid(1, 1, &[0.0]));
+    assert_eq!(y(1), grid(2, 3, &[3.0, 4.0, 5.0, 6.0, 7.0, 8.0]));
+    assert_eq!(y(2), grid(1, 2, &[9.0, 10.0]));
+    assert_eq!(shares[2][1].as_ref().unwrap(), &floats(&[6.0]));
+    let short = BatchOutputs::all([grid(4, 2, &[0.0; 8]), floats(&[0.0; 4])]);
+    let error = batch.split(&short, &texts()).unwrap_err();
+    assert!(matches!(error, ContractError::Size { output: 0, axis: 1, expected: 3, .. }), "{error}");
+}

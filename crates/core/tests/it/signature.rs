@@ -167,3 +167,33 @@ fn pipelines_that_ask_one_another_come_to_an_end() {
     }
     assert_eq!(context.nested().unwrap_err().reason(), Reason::InvalidInput);
 }
+
+#[test]
+fn a_mixed_symbol_does_not_part_requests() {
+    let inputs = vec![spec("a", &[n(), Dim::symbol("L")]), spec("b", &[n(), Dim::symbol("W")])];
+    let plain = Signature::new(inputs, vec![spec("y", &[n(), Dim::symbol("L")])]).unwrap();
+    let mixed = plain.clone().mixed("L").unwrap();
+    assert!(mixed.is_mixed() && !plain.is_mixed() && !mixed.clone().unbatched().is_mixed());
+    assert_ne!(mixed, plain);
+    let check = |length: usize| mixed.check(&[zeros(&[1, length]), zeros(&[1, 4])]).unwrap();
+    assert_ne!(check(2).group, check(3).group);
+    assert_eq!(mixed.shared_group(&check(2)), mixed.shared_group(&check(3)));
+    assert_eq!(mixed.shared_group(&check(2)).0.as_slice(), [0, 4]);
+    assert_eq!(plain.shared_group(&check(2)), check(2).group);
+}
+
+#[test]
+fn what_cannot_be_mixed_is_said() {
+    let length = || Dim::symbol("L");
+    let plain = Signature::new(vec![spec("a", &[n(), length()])], vec![spec("y", &[n()])]).unwrap();
+    for symbol in ["N", "X"] {
+        let error = plain.clone().mixed(symbol).unwrap_err().to_string();
+        assert!(error.contains("no input has an axis of that name"), "{error}");
+    }
+    let error = plain.unbatched().mixed("L").unwrap_err().to_string();
+    assert!(error.contains("not batched"), "{error}");
+    let twice = Dim::Expr(DimExpr::Sum(vec![DimExpr::Symbol("L".into()), DimExpr::Symbol("L".into())]));
+    let reckoned = Signature::new(vec![spec("a", &[n(), length()])], vec![spec("y", &[n(), twice])]).unwrap();
+    let error = reckoned.mixed("L").unwrap_err().to_string();
+    assert!(error.contains("output `y`"), "{error}");
+}

@@ -82,3 +82,18 @@ proptest! {
         prop_assert_eq!(&whole.rows(0..cut).detached(), &whole.rows(0..cut));
     }
 }
+
+#[test]
+fn narrowing_keeps_the_first_of_an_axis() {
+    let values: Vec<i32> = (0..12).collect();
+    let tensor = Tensor::from_vec(&[2, 3, 2], values).unwrap();
+    let narrow = tensor.narrowed(1, 2).unwrap();
+    assert_eq!(narrow, Tensor::from_vec(&[2, 2, 2], vec![0, 1, 2, 3, 6, 7, 8, 9]).unwrap());
+    assert_eq!(tensor.narrowed(2, 1).unwrap(), Tensor::from_vec(&[2, 3, 1], vec![0, 2, 4, 6, 8, 10]).unwrap());
+    assert_eq!(tensor.narrowed(0, 0).unwrap().shape().to_vec(), [0, 3, 2]);
+    assert_eq!(tensor.narrowed(1, 3).unwrap().bytes().unwrap().as_ptr(), tensor.bytes().unwrap().as_ptr());
+    assert!(tensor.narrowed(1, 4).is_none() && tensor.narrowed(3, 1).is_none());
+    let words = Strings::from_iter(["a", "b", "c", "d"]);
+    let words = Tensor::from_strings(&[2, 2], words).unwrap().narrowed(1, 1).unwrap();
+    assert_eq!(words.strings().unwrap().iter().collect::<Vec<_>>(), [b"a".as_slice(), b"c"]);
+}
