@@ -22,7 +22,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of `parts` (at least one), with `padding` rows after them that repeat the last real row.
+    /// A batch of `parts` (at least one), with `padding` rows after them that repeat the last real row. Batches of a mixed
+    /// signature have none.
     pub fn new(parts: Vec<Part>, padding: usize) -> Self {
         Self { parts, padding }
     }

@@ -41,11 +41,13 @@ pub enum Protocol {
     General,
     /// The routes that a hosting platform prescribes: SageMaker's and Vertex AI's.
     Platform,
+    /// The routes of text models: embeddings, labels, ranks.
+    Text,
 }
 
 impl Protocol {
     /// Every protocol, in declaration order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Local,
         Self::TfsRest,
         Self::TfsGrpc,
@@ -55,6 +57,7 @@ impl Protocol {
         Self::TorchServeGrpc,
         Self::General,
         Self::Platform,
+        Self::Text,
     ];
 
     /// The label's value.
@@ -69,6 +72,7 @@ impl Protocol {
             Self::TorchServeGrpc => "torchserve_grpc",
             Self::General => "general",
             Self::Platform => "platform",
+            Self::Text => "text",
         }
     }
 }

@@ -107,6 +107,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("answers_are_right", answers),
     ("outputs_keep_the_signature", outputs_fit),
     ("joined_rows_equal_lone_rows", joined),
+    ("requests_of_different_sizes_ride_together", mixed),
     ("padding_changes_nothing", padding),
     ("the_same_input_gives_the_same_bits", repeatable),
     ("prepared_sizes_answer_alike", prepared),
@@ -139,6 +140,9 @@ impl<'a> Bench<'a> {
         let inputs = signature.arrange(inputs.iter().cloned()).expect("the inputs are the signature's");
         let admission = signature.check(&inputs).expect("the inputs fit the signature");
         self.model.admit(&admission).expect("the inputs fit the model");
+        if signature.is_mixed() {
+            self.model.weigh(&inputs, &admission).expect("the values fit the model");
+        }
         Part { inputs, rows: admission.rows }
     }
 
@@ -234,8 +238,30 @@ fn joined(bench: &Bench<'_>) {
     }
 }
 
+/// Of a model that says so: all cases in one batch, and the instance accounts for what it computed.
+fn mixed(bench: &Bench<'_>) {
+    let signature = bench.model.signature();
+    if !signature.is_mixed() {
+        return;
+    }
+    let mut instance = bench.instance();
+    let parts: Vec<Part> = bench.subject.cases.iter().map(|question| bench.part(&question.inputs)).collect();
+    let weight = |part: &Part| {
+        let admission = signature.check(&part.inputs).expect("checked before");
+        bench.model.weigh(&part.inputs, &admission).expect("weighed before")
+    };
+    let given: usize = parts.iter().map(weight).sum();
+    let answers = shares(bench, &mut *instance, parts, 0);
+    for (question, answer) in bench.subject.cases.iter().zip(&answers) {
+        bench.compare(question, answer, "among others of all sizes");
+    }
+    let computed = instance.computed();
+    assert!(computed == 0 || computed >= given, "{computed} units computed, {given} given");
+}
+
 fn padding(bench: &Bench<'_>) {
-    if !bench.model.signature().is_batched() {
+    // Rows of padding are for models whose rows are all alike.
+    if !bench.model.signature().is_batched() || bench.model.signature().is_mixed() {
         return;
     }
     let mut instance = bench.instance();
