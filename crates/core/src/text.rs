@@ -177,6 +177,7 @@ pub struct Token {
     pub text: String,
     /// Whether it was put around the text rather than found in it.
     pub is_special: bool,
-    /// Where it stands, in characters from the start of the text and not beyond the second; `None` for special ones.
+    /// Where it stands, in bytes of UTF-8 from the start of the text and not beyond the second, as text-embeddings-inference
+    /// counts; `None` for special ones.
     pub span: Option<(usize, usize)>,
 }
