@@ -54,7 +54,7 @@ impl Finder {
         let parts = Parts {
             backends: vec![Arc::new(TractBackend::default())],
             pipelines: millrace_face::factories(),
-            adapters: Vec::new(),
+            ..Parts::default()
         };
         let config = RegistryConfig { watch: false, ..RegistryConfig::repository(models) };
         let registry = Registry::start(config, parts, pool.clone())?;

@@ -1,26 +1,31 @@
-//! Models whose inputs callers give in another form than the network takes them: `[inputs.NAME]` in a `model.toml`.
+//! Models whose inputs callers give in another form than the network takes them: `[inputs.NAME]` in a `model.toml`, and
+//! text.
 //!
-//! How one instance is turned is the adapter's business. Here it is seen to that this happens on compute threads, one
-//! instance at a time, within limits, and that what comes out enters the model's own queue.
+//! How an instance is turned is the adapter's business, or the text processor's. Here it is seen to that this happens on
+//! compute threads, piece by piece, within limits, and that what comes out enters the model's own queue: one request as
+//! one request, so that its place in line, its deadline and its refusal are those of the whole.
 
 mod declared;
+mod form;
+mod pieces;
 mod turn;
 
 use std::sync::Arc;
 
 use millrace_batching::BatchQueue;
 use millrace_core::{
-    InferFuture, InferRequest, InputAdapter, ModelName, Reason, Refusal, Signature, Signatures, TENSORS, VersionStatistics,
+    InferFuture, InferRequest, InputAdapter, ModelName, Reason, Refusal, Signatures, TextProcessor, VersionStatistics,
+    Wanted,
 };
 
 use crate::clock;
 use crate::counts::Counts;
 use crate::lease::Lease;
 
-pub(crate) use declared::{adapters, declared};
+pub(crate) use form::Form;
 pub(crate) use turn::Turner;
 
-/// Where it stands; before it stands the declared one.
+/// Where the network's own signature stands; before it stands the one of the form.
 const TENSORS_INDEX: usize = 1;
 
 /// The adapter of each input, in the network's order; none where callers give what the network takes.
@@ -36,11 +41,6 @@ pub(crate) struct Adapted {
     counts: Counts,
 }
 
-/// The signatures of a model with such inputs.
-pub(crate) fn signatures(declared: Signature, network: Signature) -> Signatures {
-    Signatures::single(declared).with(TENSORS, network)
-}
-
 impl Adapted {
     pub(crate) fn new(queue: BatchQueue, signatures: Arc<Signatures>, turner: Turner) -> Self {
         Self { queue, signatures, turner: Arc::new(turner), counts: Counts::default() }
@@ -48,6 +48,11 @@ impl Adapted {
 
     pub(crate) fn queue(&self) -> &BatchQueue {
         &self.queue
+    }
+
+    /// What turns text into tokens, where text is the form.
+    pub(crate) fn text(&self) -> Option<&Arc<dyn TextProcessor>> {
+        self.turner.form().text()
     }
 
     /// The queue's counts, and those of requests that did not reach it.
@@ -69,10 +74,13 @@ impl Adapted {
         if request.signature == TENSORS_INDEX {
             return self.queue.infer(InferRequest { signature: 0, ..request });
         }
-        if let Err(refusal) = self.check(&request, model) {
-            self.counts.refuse();
-            return InferFuture::refused(refusal);
-        }
+        let wanted = match self.check(&request, model) {
+            Ok(wanted) => wanted,
+            Err(refusal) => {
+                self.counts.refuse();
+                return InferFuture::refused(refusal);
+            }
+        };
         let begun = self.counts.begin(0);
         let (turner, queue, lease) = (Arc::clone(&self.turner), self.queue.clone(), hold());
         InferFuture::boxed(async move {
@@ -81,7 +89,7 @@ impl Adapted {
             match turner.inputs(inputs, context.deadline).await {
                 Ok((inputs, rooms)) => {
                     begun.hand_on();
-                    let answer = queue.infer(InferRequest { inputs, ..request });
+                    let answer = queue.infer(InferRequest { inputs, wanted, ..request });
                     // The queue counts their bytes from here on.
                     drop(rooms);
                     answer.await
@@ -95,18 +103,21 @@ impl Adapted {
         })
     }
 
-    /// What can be said without looking into the instances.
-    fn check(&self, request: &InferRequest, model: &ModelName) -> Result<(), Refusal> {
+    /// What can be said without looking into the instances. Gives the outputs wanted, as the network numbers them.
+    fn check(&self, request: &InferRequest, model: &ModelName) -> Result<Wanted, Refusal> {
         let unknown = || {
             let text = format!("model `{model}` has no signature number {}", request.signature);
             Refusal::new(Reason::SignatureUnknown, text)
         };
         let signature = self.signatures.get(request.signature).ok_or_else(unknown)?;
         let admission = signature.check(&request.inputs).map_err(|error| error.refusal(model))?;
+        let wanted = self.turner.form().wanted(request.wanted.clone()).map_err(|unknown| {
+            Refusal::new(Reason::InvalidInput, format!("model `{model}` has no output number {unknown}"))
+        })?;
         self.turner.admit(&request.inputs, admission.rows)?;
         if request.context.deadline.is_some_and(|deadline| deadline <= clock::now()) {
             return Err(turn::late(model));
         }
-        Ok(())
+        Ok(wanted)
     }
 }

@@ -6,7 +6,9 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchQueue, ComputePool};
-use millrace_core::{InferFuture, InferRequest, ModelName, QueueStatus, Servable, Signatures, VersionStatistics};
+use millrace_core::{
+    InferFuture, InferRequest, ModelName, QueueStatus, Servable, Signatures, TextProcessor, VersionStatistics,
+};
 
 use crate::adapted::Adapted;
 use crate::pipeline::Pipeline;
@@ -36,7 +38,7 @@ struct Body {
 pub(crate) enum Serving {
     /// A model's queue.
     Queue(BatchQueue),
-    /// A model whose inputs are turned into what its network takes.
+    /// A model whose inputs, or whose texts, are turned into what its network takes.
     Adapted(Adapted),
     /// Other models, asked by a pipeline.
     Pipeline(Pipeline),
@@ -144,6 +146,13 @@ impl Servable for Lease {
             Serving::Queue(queue) => queue.infer(request),
             Serving::Adapted(adapted) => adapted.infer(request, &self.model, || self.held()),
             Serving::Pipeline(pipeline) => pipeline.infer(request, self.held()),
+        }
+    }
+
+    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
+        match self.serving() {
+            Serving::Adapted(adapted) => adapted.text().cloned(),
+            Serving::Queue(_) | Serving::Pipeline(_) => None,
         }
     }
 }

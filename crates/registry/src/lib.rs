@@ -47,7 +47,7 @@ pub use metrics::{
     ENGINE_CHOSEN, ENGINE_TRIAL_SECONDS, LOAD_FAILURES, LOAD_SECONDS, MEMORY_BYTES, VERSIONS, describe_metrics,
 };
 pub use model_config::{
-    InputConfig, ModelConfig, PipelineConfig, VersionPolicy, WarmupConfig, WarmupInput, WarmupRequest,
+    InputConfig, ModelConfig, PipelineConfig, TextConfig, VersionPolicy, WarmupConfig, WarmupInput, WarmupRequest,
 };
 pub use parts::Parts;
 pub use registry::Registry;

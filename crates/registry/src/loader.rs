@@ -10,11 +10,10 @@ use std::time::{Duration, SystemTime};
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
-    Backend, Code, EngineChoice, LoadError, LoadErrorKind, ModelFiles, ModelSource, Signature, Signatures,
-    VersionFailure,
+    Backend, Code, EngineChoice, LoadError, LoadErrorKind, ModelFiles, ModelSource, Signatures, VersionFailure,
 };
 
-use crate::adapted::{self, Adapted, Turner};
+use crate::adapted::{Adapted, Form, Turner};
 use crate::files::{Fingerprint, ListError, OneModel, VersionFiles};
 use crate::lease::{Lease, Leased, Reaper, Serving};
 use crate::metrics::Series;
@@ -164,8 +163,11 @@ impl Workshop {
         if let Some(declared) = &order.config.declared {
             declared.check(model.signature())?;
         }
-        let adapters = adapted::adapters(model.signature(), &order.config.inputs, &self.parts.adapters)?;
-        let declared = adapted::declared(model.signature(), &adapters)?;
+        let form = Form::find(&self.parts, &source, model.signature(), &order.config)?;
+        let signatures = match &form {
+            Some(form) => form.signatures(model.signature())?,
+            None => Signatures::single(model.signature().clone()),
+        };
         warmup::warm(&model, &order.config.warmup)?;
         let configured = self.overrides.apply(order.config.batching.apply(self.batching.clone()));
         let mut config = order.batching.apply(configured);
@@ -176,14 +178,12 @@ impl Workshop {
             Waiting::Fixed(delay) => Some(delay),
             Waiting::Learned | Waiting::LearnedWithin(_) => None,
         };
-        let (network, memory) = (model.signature().clone(), model.memory_bytes());
+        let memory = model.memory_bytes();
         let choice = model.facts().choice;
         let backend = choice.as_ref().map_or_else(|| Arc::from(backend.name()), |choice| Arc::from(choice.names()));
-        let turner = declared
-            .is_some()
-            .then(|| Turner::new(adapters, Arc::new(self.pool.clone()), order.model.clone(), &config));
+        let turner = form.map(|form| Turner::new(form, Arc::new(self.pool.clone()), order.model.clone(), &config));
         let queue = BatchQueue::new(model, order.model.clone(), order.version, config, &self.pool)?;
-        let signatures = Arc::new(signatures(network, declared));
+        let signatures = Arc::new(signatures);
         let serving = match turner {
             Some(turner) => Serving::Adapted(Adapted::new(queue, Arc::clone(&signatures), turner)),
             None => Serving::Queue(queue),
@@ -224,14 +224,6 @@ impl Workshop {
         let (pool, reaper) = (self.pool.clone(), self.reaper.clone());
         let lease = Lease::new(leased, built.signatures, built.serving, pool, reaper);
         LoadOutcome::Ready(lease, facts)
-    }
-}
-
-/// What a model takes and gives: the network's own signature, behind the declared one where there is one.
-fn signatures(network: Signature, declared: Option<Signature>) -> Signatures {
-    match declared {
-        Some(declared) => adapted::signatures(declared, network),
-        None => Signatures::single(network),
     }
 }
 

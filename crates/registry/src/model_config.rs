@@ -46,6 +46,7 @@ impl Default for VersionPolicy {
 /// | `[options]` | none | passed to the engine as it stands: strings, numbers, true or false |
 /// | `[options.ENGINE]` | none | the same for one engine among several |
 /// | `[inputs.NAME] kind` | | in which form callers give the input `NAME`; the other keys are that form's options |
+/// | `[text] enabled` | where the files are a text model's | whether callers give text in place of token ids; the other keys are options of how |
 /// | `pipeline` | | which pipeline it is; only with `kind = "pipeline"`, as the next |
 /// | `[models]` | | `role = "model"`: the pipeline's models; also `"model:3"` for a version, `"model@stable"` for an alias |
 ///
@@ -73,6 +74,8 @@ pub struct ModelConfig {
     pub declared: Option<Declared>,
     /// The inputs that callers give in another form than the network takes them, by name.
     pub inputs: BTreeMap<String, InputConfig>,
+    /// Whether and how callers give text.
+    pub text: TextConfig,
     /// What pipeline it is, if it is one.
     pub pipeline: Option<PipelineConfig>,
 }
@@ -83,6 +86,15 @@ pub struct InputConfig {
     /// The name of the form, such as `image`.
     pub kind: String,
     /// Its options: strings without quotes, the rest as TOML writes it.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Whether callers give text in place of token ids, and how: `[text]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TextConfig {
+    /// Whether they do; `None` leaves it to the files.
+    pub enabled: Option<bool>,
+    /// The other keys: strings without quotes, the rest as TOML writes it.
     pub options: BTreeMap<String, String>,
 }
 
@@ -192,13 +204,20 @@ impl ModelConfig {
             let read = |(name, value): (&str, Value<'_>)| Ok((name.to_owned(), input(value)?));
             config.inputs = inputs.table()?.entries().map(read).collect::<Result<_, ModelConfigError>>()?;
         }
+        if let Some(text) = root.get("text") {
+            config.text = read_text(text.table()?)?;
+            if config.text.enabled != Some(false) && !config.inputs.is_empty() {
+                return Err(text.error("the inputs are declared by [inputs] already; keep one of the two"));
+            }
+        }
         Ok(config)
     }
 }
 
 /// Every key at the top.
-const KEYS: [&str; 11] = [
-    "kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options", "inputs", "pipeline", "models",
+const KEYS: [&str; 12] = [
+    "kind", "backend", "versions", "aliases", "batching", "warmup", "limits", "options", "inputs", "text", "pipeline",
+    "models",
 ];
 
 /// Options by name; those of a table in them belong to the engine that it is named after, and are called `engine.option`.
@@ -222,6 +241,13 @@ fn input(value: Value<'_>) -> Result<InputConfig, ModelConfigError> {
     let others = table.entries().filter(|(key, _)| *key != "kind");
     let options = others.map(|(key, value)| Ok((key.to_owned(), value.written()?)));
     Ok(InputConfig { kind: kind.str()?.to_owned(), options: options.collect::<Result<_, ModelConfigError>>()? })
+}
+
+fn read_text(table: Table<'_>) -> Result<TextConfig, ModelConfigError> {
+    let enabled = table.get("enabled").map(Value::bool).transpose()?;
+    let others = table.entries().filter(|(key, _)| *key != "enabled");
+    let options = others.map(|(key, value)| Ok((key.to_owned(), value.written()?)));
+    Ok(TextConfig { enabled, options: options.collect::<Result<_, ModelConfigError>>()? })
 }
 
 fn policy(value: Value<'_>) -> Result<VersionPolicy, ModelConfigError> {

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Backend, InputAdapterFactory, LoadError, PipelineFactory, Signature, Signatures};
+use millrace_core::{
+    Backend, InputAdapterFactory, LoadError, ModelSource, PipelineFactory, Signature, Signatures, TextFactory,
+    TextProcessor,
+};
 
-use crate::{ModelConfig, adapted};
+use crate::ModelConfig;
+use crate::adapted::Form;
 
 /// Everything that a `model.toml` may name. Of several of one name the first counts.
 ///
@@ -17,19 +21,27 @@ pub struct Parts {
     pub pipelines: Vec<Arc<dyn PipelineFactory>>,
     /// What `[inputs.NAME]` can mean.
     pub adapters: Vec<Arc<dyn InputAdapterFactory>>,
+    /// What recognises models that take text.
+    pub text: Option<Arc<dyn TextFactory>>,
 }
 
 impl Parts {
-    /// What a model takes and gives whose `model.toml` says `config` and whose network has the signature `network`: where
-    /// inputs are declared, their form as `serving_default` and the network's own as `tensors`.
+    /// What a model takes and gives whose files are `source`, whose `model.toml` says `config` and whose network has the
+    /// signature `network`: where callers give something else than the network takes, that as `serving_default` and the
+    /// network's own as `tensors`. With it comes what turns text into tokens, where text it is.
     ///
     /// # Errors
-    /// [`LoadError`] for an input that the network does not have, a form that is not known or does not fit.
-    pub fn signatures(&self, network: Signature, config: &ModelConfig) -> Result<Signatures, LoadError> {
-        let adapters = adapted::adapters(&network, &config.inputs, &self.adapters)?;
-        Ok(match adapted::declared(&network, &adapters)? {
-            Some(declared) => adapted::signatures(declared, network),
-            None => Signatures::single(network),
+    /// [`LoadError`] for an input that the network does not have, a form that is not known or does not fit, and a tokenizer
+    /// that cannot be used.
+    pub fn signatures(
+        &self,
+        source: &ModelSource,
+        network: &Signature,
+        config: &ModelConfig,
+    ) -> Result<(Signatures, Option<Arc<dyn TextProcessor>>), LoadError> {
+        Ok(match Form::find(self, source, network, config)? {
+            Some(form) => (form.signatures(network)?, form.text().cloned()),
+            None => (Signatures::single(network.clone()), None),
         })
     }
 }

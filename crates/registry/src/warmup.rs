@@ -1,13 +1,13 @@
-//! Runs a freshly loaded model on invented inputs, or on those that an operator wrote down, so that its first caller does not pay for first-time work, and so
-//! that a model that cannot run at all never replaces one that can.
+//! Runs a freshly loaded model on invented inputs, or on those that an operator wrote down, so that its first caller does
+//! not pay for first-time work, and so that a model that cannot run at all never replaces one that can.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_core::{
-    Batch, DType, Dim, LoadError, LoadErrorKind, Model, RunContext, RunError, Shape, Signature, Strings, Tensor,
-    TensorError, TensorList, TensorSpec,
+    Admission, Batch, DType, Dim, InputError, LoadError, LoadErrorKind, Model, RunContext, RunError, Shape, Signature,
+    Strings, Tensor, TensorError, TensorList, TensorSpec,
 };
 
 use crate::WarmupConfig;
@@ -45,12 +45,10 @@ pub(crate) fn warm(model: &Arc<dyn Model>, config: &WarmupConfig) -> Result<(), 
 
 /// One run with zeros; where the model cannot take those, with ones.
 fn run(model: &Arc<dyn Model>, rows: usize) -> Result<(), LoadError> {
-    let mut failure = None;
+    let (mut failure, mut fits) = (None, false);
     for fill in [0_u8, 1] {
-        let Some((inputs, group)) = admitted(model, rows, fill) else {
-            tracing::debug!(rows, "no invented input fits the model; it is not warmed up with so many rows");
-            return Ok(());
-        };
+        let Some((inputs, group)) = admitted(model, rows, fill) else { continue };
+        fits = true;
         if let Err(error) = model.prepare(&group, rows) {
             tracing::debug!(rows, %error, "the model cannot be specialised for so many rows");
         }
@@ -63,6 +61,9 @@ fn run(model: &Arc<dyn Model>, rows: usize) -> Result<(), LoadError> {
             Err(Attempt::Broken(error)) => return Err(error),
             Err(Attempt::Failed(error)) => failure = Some(error),
         }
+    }
+    if !fits {
+        tracing::debug!(rows, "no invented input fits the model; it is not warmed up with so many rows");
     }
     failure.map_or(Ok(()), Err)
 }
@@ -108,10 +109,20 @@ fn admitted(model: &Arc<dyn Model>, rows: usize, fill: u8) -> Option<(TensorList
     let free = if signature.symbols().is_empty() { &FREE_AXES[..1] } else { &FREE_AXES[..] };
     free.iter().find_map(|&size| {
         let inputs = invent(signature, rows, size, fill)?;
-        let admission = signature.check(&inputs).ok()?;
-        model.admit(&admission).ok()?;
-        Some((inputs, admission.group))
+        let group = admit(model, &inputs).ok()?.group;
+        Some((inputs, group))
     })
+}
+
+/// Asks the model about `inputs` as its queue would: also about their values, where it has a say in those. A text model
+/// refuses a row of masked tokens, say, which zeros are.
+fn admit(model: &Arc<dyn Model>, inputs: &TensorList) -> Result<Admission, InputError> {
+    let admission = model.signature().check(inputs)?;
+    model.admit(&admission)?;
+    if model.signature().is_mixed() {
+        model.weigh(inputs, &admission)?;
+    }
+    Ok(admission)
 }
 
 fn invent(signature: &Signature, rows: usize, free: usize, fill: u8) -> Option<TensorList> {

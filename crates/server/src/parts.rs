@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use millrace_backend_auto::{AutoBackend, AutoConfig};
-use millrace_core::{Backend, InputAdapterFactory, PipelineFactory};
+use millrace_core::{Backend, InputAdapterFactory, PipelineFactory, TextFactory};
 use millrace_registry::Parts;
 
 use crate::config::engines::EnginesConfig;
@@ -38,7 +38,7 @@ pub(crate) fn built_in(choosing: Choosing) -> Parts {
     let engines = engines(&choosing.engines);
     let mut backends = chooser(choosing, &engines);
     backends.extend(engines);
-    Parts { backends, pipelines: pipelines(), adapters: adapters() }
+    Parts { backends, pipelines: pipelines(), adapters: adapters(), text: text() }
 }
 
 /// In order of trust. ONNX Runtime is what everybody else compares with; the forests are exact where they run at all; tract
@@ -123,6 +123,11 @@ pub(crate) fn pipelines() -> Vec<Arc<dyn PipelineFactory>> {
         millrace_face::factories(),
     ];
     crates.into_iter().flatten().collect()
+}
+
+/// What recognises models that take text.
+fn text() -> Option<Arc<dyn TextFactory>> {
+    None
 }
 
 fn adapters() -> Vec<Arc<dyn InputAdapterFactory>> {

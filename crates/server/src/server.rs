@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_batching::ComputePool;
-use millrace_core::{Backend, Catalog, Control, InputAdapterFactory, ModelStatus, PipelineFactory};
+use millrace_core::{Backend, Catalog, Control, InputAdapterFactory, ModelStatus, PipelineFactory, TextFactory};
 use millrace_grpc::{GrpcParts, grpc_service};
 use millrace_http::{Front, FrontConfig, HttpParts, Readiness, Roles, http_service};
 use millrace_registry::{Parts, Registry, RegistryError};
@@ -75,7 +75,7 @@ pub enum StartError {
     Registry(#[from] RegistryError),
     /// The program was built without any engine and was given none.
     #[error(
-        "this program was built without a backend: no model could be loaded; build it with the features `tract` and `trees`"
+        "this program was built without a backend: no model could be loaded; build it with the features `tract`, `trees` and `candle`"
     )]
     NoBackend,
     /// A listener's own address could not be read.
@@ -114,6 +114,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Recognises models that take text in place of what the program was built with.
+    #[must_use]
+    pub fn text(mut self, factory: Arc<dyn TextFactory>) -> Self {
+        self.parts.text = Some(factory);
+        self
+    }
+
     /// Starts listening and loading. Must be called on a tokio runtime, which then runs the server.
     ///
     /// # Errors
@@ -125,6 +132,7 @@ impl ServerBuilder {
         parts.backends.extend(built_in.backends);
         parts.pipelines.extend(built_in.pipelines);
         parts.adapters.extend(built_in.adapters);
+        parts.text = parts.text.or(built_in.text);
         if parts.backends.is_empty() {
             return Err(StartError::NoBackend);
         }

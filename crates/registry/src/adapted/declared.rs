@@ -1,9 +1,9 @@
-//! Which adapters a model's `[inputs.NAME]` mean, and what the model takes with them.
+//! Which adapters a model's `[inputs.NAME]` mean.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_core::{Dim, InputAdapterFactory, LoadError, LoadErrorKind, Signature, TensorSpec};
+use millrace_core::{InputAdapterFactory, LoadError, LoadErrorKind, Signature};
 
 use super::Adapters;
 use crate::InputConfig;
@@ -14,7 +14,7 @@ use crate::pipeline::unknown;
 /// # Errors
 /// [`LoadError`] naming the table: an input that the network does not have, a kind that is not known, the factory's own,
 /// and an adapter that does not fit the input.
-pub(crate) fn adapters(
+pub(super) fn adapters(
     network: &Signature,
     inputs: &BTreeMap<String, InputConfig>,
     factories: &[Arc<dyn InputAdapterFactory>],
@@ -52,45 +52,4 @@ pub(crate) fn adapters(
         adapters[index] = Some(adapter);
     }
     Ok(adapters)
-}
-
-/// What callers give and get: `network` with the adapters' inputs in place of its own; `None` where there are none.
-///
-/// Sizes of outputs that hang on an axis which callers no longer give are known only after a run.
-///
-/// # Errors
-/// [`LoadError`] where the adapters' inputs make no signature.
-pub(crate) fn declared(network: &Signature, adapters: &Adapters) -> Result<Option<Signature>, LoadError> {
-    if adapters.iter().all(Option::is_none) {
-        return Ok(None);
-    }
-    let inputs = network.inputs().iter().zip(adapters);
-    let inputs: Vec<TensorSpec> =
-        inputs.map(|(spec, adapter)| adapter.as_ref().map_or(spec, |adapter| adapter.spec()).clone()).collect();
-    let is_given = |symbol: &str| {
-        let dims = inputs.iter().flat_map(|spec| &spec.shape);
-        dims.into_iter().any(|dim| matches!(dim, Dim::Symbol(given) if **given == *symbol))
-    };
-    let outputs = network.outputs().iter().cloned().map(|mut spec| {
-        for dim in &mut spec.shape {
-            let is_known = match dim {
-                Dim::Symbol(symbol) => is_given(symbol),
-                Dim::Expr(expr) => {
-                    let mut all = true;
-                    expr.for_each_symbol(&mut |symbol| all &= is_given(symbol));
-                    all
-                }
-                Dim::Fixed(_) | Dim::Unknown => true,
-            };
-            if !is_known {
-                *dim = Dim::Unknown;
-            }
-        }
-        spec
-    });
-    let outputs: Vec<TensorSpec> = outputs.collect();
-    let declared = Signature::new(inputs, outputs).map_err(|error| {
-        LoadError::new(LoadErrorKind::Invalid, format!("model.toml, [inputs]: {error}")).with_cause(error)
-    })?;
-    Ok(Some(if network.is_batched() { declared } else { declared.unbatched() }))
 }

@@ -1,4 +1,4 @@
-//! Turning the inputs of one request: instance by instance on compute threads, a few at once, within a budget of bytes.
+//! Turning the inputs of one request: piece by piece on compute threads, a few at once, within a budget of bytes.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -9,14 +9,13 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use millrace_batching::{BatchConfig, Oversized};
-use millrace_core::{
-    Compute, Dim, InputAdapter, InputError, ModelName, Reason, Refusal, Tensor, TensorList, contained, on_compute,
-};
+use millrace_core::{Compute, Dim, InputError, ModelName, Reason, Refusal, Tensor, TensorList, contained, on_compute};
 
-use super::Adapters;
+use super::form::Form;
+use super::pieces::Worker;
 use crate::clock;
 
-/// How many instances of one request are at work at once. A large request must not fill the threads that others need.
+/// How many pieces of one request are at work at once. A large request must not fill the threads that others need.
 const AT_ONCE: usize = 4;
 /// When a refused caller should come back.
 const RETRY: Duration = Duration::from_secs(1);
@@ -24,7 +23,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Turns the inputs of requests to one version.
 #[derive(Debug)]
 pub(crate) struct Turner {
-    adapters: Adapters,
+    form: Form,
     compute: Arc<dyn Compute>,
     model: ModelName,
     /// The most rows of a request, where larger ones are refused.
@@ -41,17 +40,21 @@ pub(crate) struct Room {
     bytes: usize,
 }
 
-/// One instance on its way.
-type Piece<'t> = Pin<Box<dyn Future<Output = Result<Tensor, Refusal>> + Send + 't>>;
+/// One piece on its way.
+type Piece<'t> = Pin<Box<dyn Future<Output = Result<TensorList, Refusal>> + Send + 't>>;
 
 impl Turner {
-    pub(crate) fn new(adapters: Adapters, compute: Arc<dyn Compute>, model: ModelName, config: &BatchConfig) -> Self {
+    pub(crate) fn new(form: Form, compute: Arc<dyn Compute>, model: ModelName, config: &BatchConfig) -> Self {
         let most_rows = (config.oversized == Oversized::Refuse).then_some(config.max_batch_size.get());
         let bytes = AtomicUsize::new(0);
-        Self { adapters, compute, model, most_rows, most_bytes: config.max_queue_bytes, bytes }
+        Self { form, compute, model, most_rows, most_bytes: config.max_queue_bytes, bytes }
     }
 
-    /// Refuses what the queue or an adapter would, before any of it costs anything.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// Refuses what the queue or the form would, before any of it costs anything.
     pub(crate) fn admit(&self, given: &[Tensor], rows: usize) -> Result<(), Refusal> {
         if let Some(most) = self.most_rows
             && rows > most
@@ -60,12 +63,15 @@ impl Turner {
             let text = format!("Task size {rows} is larger than maximum input batch size {most}");
             return Err(Refusal::new(Reason::InvalidInput, text));
         }
-        for (tensor, adapter) in given.iter().zip(&self.adapters) {
-            let Some(adapter) = adapter else { continue };
-            // Foreign code.
-            contained(|| adapter.admit(tensor))?.map_err(|error| error.refusal(&self.model))?;
-        }
-        Ok(())
+        // Foreign code.
+        let admitted = contained(|| match &self.form {
+            Form::Inputs(adapters) => {
+                let mut pairs = given.iter().zip(adapters);
+                pairs.try_for_each(|(tensor, adapter)| adapter.as_ref().map_or(Ok(()), |adapter| adapter.admit(tensor)))
+            }
+            Form::Text(processor) => processor.admit(given),
+        });
+        admitted?.map_err(|error| error.refusal(&self.model))
     }
 
     /// The network's inputs for what was `given`, and the room that they take.
@@ -74,43 +80,62 @@ impl Turner {
         given: &[Tensor],
         deadline: Option<Instant>,
     ) -> Result<(TensorList, Vec<Room>), Refusal> {
+        let adapters = match &self.form {
+            Form::Inputs(adapters) => adapters,
+            Form::Text(processor) => {
+                let rows = given.first().and_then(|tensor| tensor.shape().rows()).unwrap_or(1);
+                let (inputs, room) = self.turned(given, rows, &Worker::Text(Arc::clone(processor)), deadline).await?;
+                return Ok((inputs, vec![room]));
+            }
+        };
         let (mut inputs, mut rooms) = (TensorList::new(), Vec::new());
-        for (tensor, adapter) in given.iter().zip(&self.adapters) {
+        for (tensor, adapter) in given.iter().zip(adapters) {
             let Some(adapter) = adapter else {
                 inputs.push(tensor.clone());
                 continue;
             };
-            let (turned, room) = self.input(tensor, adapter, deadline).await?;
-            inputs.push(turned);
+            // An input whose first axis is no number of instances goes as a whole.
+            let rows = match adapter.spec().shape.first() {
+                Some(Dim::Symbol(_)) => tensor.shape().rows().unwrap_or(1),
+                _ => 1,
+            };
+            let worker = Worker::Input(Arc::clone(adapter));
+            let (turned, room) = self.turned(std::slice::from_ref(tensor), rows, &worker, deadline).await?;
+            inputs.extend(turned);
             rooms.push(room);
         }
         Ok((inputs, rooms))
     }
 
-    async fn input(
+    /// Turns `rows` rows of `given`.
+    async fn turned(
         self: &Arc<Self>,
-        given: &Tensor,
-        adapter: &Arc<dyn InputAdapter>,
+        given: &[Tensor],
+        rows: usize,
+        worker: &Worker,
         deadline: Option<Instant>,
-    ) -> Result<(Tensor, Room), Refusal> {
-        // An input whose first axis is no number of instances goes as a whole.
-        let rows = match adapter.spec().shape.first() {
-            Some(Dim::Symbol(_)) => given.shape().rows().unwrap_or(1),
-            _ => 1,
+    ) -> Result<(TensorList, Room), Refusal> {
+        let step = worker.rows();
+        let piece = |start: usize| -> Piece<'_> {
+            let end = rows.min(start + step);
+            let own = |tensor: &Tensor| if rows > step { tensor.rows(start..end) } else { tensor.clone() };
+            Box::pin(self.piece(given.iter().map(own).collect(), start, worker.clone(), deadline))
         };
-        let piece = |row: usize| -> Piece<'_> {
-            let tensor = if rows > 1 { given.rows(row..row + 1) } else { given.clone() };
-            Box::pin(self.piece(tensor, row, Arc::clone(adapter), deadline))
+        // The first tells how large the others will be, until one turns out larger.
+        let needed = |piece: &TensorList| {
+            let bytes: usize = piece.iter().map(Tensor::n_bytes).sum();
+            let own = piece.first().and_then(|tensor| tensor.shape().rows()).unwrap_or(1).max(1);
+            if rows > step { bytes.div_ceil(own).saturating_mul(rows) } else { bytes }
         };
         let first = piece(0).await?;
-        // The first tells how large the others will be.
-        let room = self.room(first.n_bytes().saturating_mul(rows))?;
-        if rows == 1 {
+        let mut room = Room { turner: Arc::clone(self), bytes: 0 };
+        room.reach(needed(&first))?;
+        if rows <= step {
             return Ok((first, room));
         }
         let mut pieces = vec![first];
-        let mut rest = (1..rows).map(&piece);
-        let mut under_way: VecDeque<(Piece<'_>, Option<Result<Tensor, Refusal>>)> = VecDeque::new();
+        let mut rest = (step..rows).step_by(step).map(&piece);
+        let mut under_way: VecDeque<(Piece<'_>, Option<Result<TensorList, Refusal>>)> = VecDeque::new();
         poll_fn(|context| {
             loop {
                 under_way.extend(rest.by_ref().take(AT_ONCE - under_way.len()).map(|piece| (piece, None)));
@@ -121,7 +146,10 @@ impl Turner {
                 }
                 // In order, so that of several bad instances the first one is named.
                 match under_way.pop_front() {
-                    Some((_, Some(Ok(tensor)))) => pieces.push(tensor),
+                    Some((_, Some(Ok(piece)))) => match room.reach(needed(&piece)) {
+                        Ok(()) => pieces.push(piece),
+                        Err(refusal) => return Poll::Ready(Err(refusal)),
+                    },
                     Some((_, Some(Err(refusal)))) => return Poll::Ready(Err(refusal)),
                     Some(waiting) => {
                         under_way.push_front(waiting);
@@ -132,49 +160,32 @@ impl Turner {
             }
         })
         .await?;
-        let joined = on_compute(&*self.compute, move || Tensor::concat(&pieces)).await?;
-        let joined = joined.map_err(|error| self.broken(&format!("instances of different sizes: {error}")))?;
-        Ok((joined, room))
+        let worker = worker.clone();
+        let joined = on_compute(&*self.compute, move || joined(&worker, &pieces)).await?;
+        Ok((joined.map_err(|text| self.broken(&text))?, room))
     }
 
-    /// Turns one instance, on a compute thread.
+    /// Turns one piece, on a compute thread.
     async fn piece(
         &self,
-        given: Tensor,
-        row: usize,
-        adapter: Arc<dyn InputAdapter>,
+        given: TensorList,
+        start: usize,
+        worker: Worker,
         deadline: Option<Instant>,
-    ) -> Result<Tensor, Refusal> {
-        let rows = given.shape().rows();
+    ) -> Result<TensorList, Refusal> {
+        let rows = given.first().and_then(|tensor| tensor.shape().rows());
         let model = self.model.clone();
         let turned = on_compute(&*self.compute, move || {
             if deadline.is_some_and(|deadline| deadline <= clock::now()) {
                 return Err(late(&model));
             }
-            adapter.adapt(&given).map_err(|error| counted_from(row, error).refusal(&model))
+            worker.turn(&given).map_err(|error| counted_from(start, error).refusal(&model))
         });
         let turned = turned.await??;
-        if turned.shape().rows() == rows {
+        if turned.iter().all(|tensor| tensor.shape().rows() == rows) {
             Ok(turned)
         } else {
             Err(self.broken("another number of rows than it was given"))
-        }
-    }
-
-    /// Takes `bytes` of the budget.
-    fn room(self: &Arc<Self>, bytes: usize) -> Result<Room, Refusal> {
-        let (model, most) = (&self.model, self.most_bytes);
-        if bytes > most {
-            let text = format!("a request of {bytes} bytes to model `{model}` does not fit its queue of {most}");
-            return Err(Refusal::new(Reason::TooLarge, text));
-        }
-        let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= most);
-        match self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Room { turner: Arc::clone(self), bytes }),
-            Err(held) => {
-                let text = format!("the inputs of model `{model}` are full: {held} bytes, the limit is {most}");
-                Err(Refusal::new(Reason::QueueFull, text).with_retry_after(RETRY))
-            }
         }
     }
 
@@ -185,16 +196,50 @@ impl Turner {
     }
 }
 
+/// Each tensor of the pieces as one.
+fn joined(worker: &Worker, pieces: &[TensorList]) -> Result<TensorList, String> {
+    let count = pieces.first().map_or(0, |piece| piece.len());
+    let joined = |index: usize| {
+        let own: Option<Vec<Tensor>> = pieces.iter().map(|piece| piece.get(index).cloned()).collect();
+        let own = own.ok_or_else(|| "another number of tensors than before".to_owned())?;
+        worker.join(&own).map_err(|error| format!("instances of different sizes: {error}"))
+    };
+    (0..count).map(joined).collect()
+}
+
+impl Room {
+    /// Takes so much more of the budget that these are `bytes`.
+    fn reach(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let Turner { model, most_bytes: most, bytes: all, .. } = &*self.turner;
+        if bytes > *most {
+            let text = format!("a request of {bytes} bytes to model `{model}` does not fit its queue of {most}");
+            return Err(Refusal::new(Reason::TooLarge, text));
+        }
+        let Some(more) = bytes.checked_sub(self.bytes) else { return Ok(()) };
+        let taken = |held: usize| held.checked_add(more).filter(|sum| sum <= most);
+        match all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken) {
+            Ok(_) => {
+                self.bytes = bytes;
+                Ok(())
+            }
+            Err(held) => {
+                let text = format!("the inputs of model `{model}` are full: {held} bytes, the limit is {most}");
+                Err(Refusal::new(Reason::QueueFull, text).with_retry_after(RETRY))
+            }
+        }
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
         self.turner.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// The error of an instance that was turned alone, in terms of the whole request.
-fn counted_from(row: usize, error: InputError) -> InputError {
+/// The error of an instance of the piece from row `start` on, in terms of the whole request.
+fn counted_from(start: usize, error: InputError) -> InputError {
     match error {
-        InputError::Instance { input, index, detail } => InputError::Instance { input, index: index + row, detail },
+        InputError::Instance { input, index, detail } => InputError::Instance { input, index: index + start, detail },
         other => other,
     }
 }

@@ -12,7 +12,7 @@ use crate::toml_reader::{ModelConfigError, Table, Value};
 /// Keys that only a pipeline has.
 pub(super) const OWN: [&str; 2] = ["pipeline", "models"];
 /// Keys that only a model of its own has.
-const FOREIGN: [&str; 5] = ["backend", "batching", "warmup", "limits", "inputs"];
+const FOREIGN: [&str; 6] = ["backend", "batching", "warmup", "limits", "inputs", "text"];
 
 /// Reads the whole of a pipeline's `model.toml`. `base` is what another file says.
 pub(super) fn read(root: Table<'_>, kind: Value<'_>, base: &ModelConfig) -> Result<ModelConfig, ModelConfigError> {

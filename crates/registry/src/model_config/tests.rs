@@ -175,3 +175,17 @@ fn options_of_one_engine_stand_under_its_name() {
     assert_eq!(options, ["depth=3", "tract.check_rows=false"]);
     refused("[options.tract]\na = 2026-01-01", 2, 5, "expected a string");
 }
+
+#[test]
+fn text_has_a_switch_and_options_of_whoever_cuts_it() {
+    let config = ModelConfig::parse("[text]\nenabled = true\nmax_tokens = 128\ntruncation = \"right\"\n").unwrap();
+    assert_eq!(config.text.enabled, Some(true));
+    let options: Vec<String> = config.text.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(options, ["max_tokens=128", "truncation=right"]);
+    assert_eq!(ModelConfig::parse("").unwrap().text, super::TextConfig::default());
+    refused("[text]\nenabled = \"yes\"\n", 2, 11, "expected true or false");
+    let both = "[inputs.x]\nkind = \"image\"\n[text]\nmax_tokens = 3\n";
+    refused(both, 3, 1, "declared by [inputs] already");
+    ModelConfig::parse("[inputs.x]\nkind = \"image\"\n[text]\nenabled = false\n").unwrap();
+    refused("kind = \"pipeline\"\npipeline = \"p\"\n[text]\n", 3, 2, "a pipeline has no network");
+}

@@ -36,10 +36,8 @@ impl Samples for Recorded {
 /// [`LoadError`] when it does not fit the model, or a run does not succeed.
 pub(super) fn run(model: &Arc<dyn Model>, request: &WarmupRequest) -> Result<(), LoadError> {
     let wrong = |text: String| wrong(request, &text);
-    let signature = model.signature();
-    let inputs = inputs(request, signature)?;
-    let admission = signature.check(&inputs).map_err(|error| wrong(error.to_string()))?;
-    model.admit(&admission).map_err(|error| wrong(error.to_string()))?;
+    let inputs = inputs(request, model.signature())?;
+    let admission = super::admit(model, &inputs).map_err(|error| wrong(error.to_string()))?;
     if let Err(error) = model.prepare(&admission.group, admission.rows) {
         tracing::debug!(rows = admission.rows, %error, "the model cannot be specialised for so many rows");
     }

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    BatchOutputs, DType, Dim, DimExpr, Instance, LoadError, Model, RunContext, RunError, Signature, Tensor, TensorSpec,
+    Admission, BatchOutputs, DType, Dim, DimExpr, InputError, Instance, LoadError, Model, RunContext, RunError,
+    Signature, Tensor, TensorSpec,
 };
 use millrace_testkit::FakeModel;
 
@@ -15,6 +16,8 @@ type Behaviour = fn(&Tensor) -> Result<Vec<Tensor>, RunError>;
 struct Odd {
     signature: Signature,
     behaviour: Behaviour,
+    /// What it says about requests of mixed sizes.
+    weigh: fn(&[Tensor]) -> Result<usize, InputError>,
 }
 
 impl Model for Odd {
@@ -24,6 +27,10 @@ impl Model for Odd {
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         Ok(Box::new(self.clone()))
+    }
+
+    fn weigh(&self, inputs: &[Tensor], _: &Admission) -> Result<usize, InputError> {
+        (self.weigh)(inputs)
     }
 }
 
@@ -40,7 +47,7 @@ fn rows(dtype: DType) -> Signature {
 
 /// Warms a model that behaves so; what it gives as an error, if any.
 fn check(signature: Signature, behaviour: Behaviour) -> Result<(), String> {
-    let model: Arc<dyn Model> = Arc::new(Odd { signature, behaviour });
+    let model: Arc<dyn Model> = Arc::new(Odd { signature, behaviour, weigh: |_| Ok(1) });
     warm(&model, &WarmupConfig::default()).map_err(|error| error.to_string())
 }
 
@@ -136,4 +143,25 @@ fn recorded_requests_become_inputs_for_whoever_tries_the_model() {
     let sizes: Vec<usize> = inputs.iter().map(|inputs| inputs[0].shape().n_elements()).collect();
     assert_eq!(sizes, [2, 5]);
     assert!(samples(&WarmupConfig::default()).is_none());
+}
+
+#[test]
+fn a_model_of_mixed_sizes_is_warmed_up_with_values_that_it_takes() {
+    let spec = |name| TensorSpec::new(name, DType::Int64, vec![Dim::symbol("N"), Dim::symbol("S")]);
+    let signature = Signature::new(vec![spec("mask")], vec![spec("y")]).unwrap().mixed("S").unwrap();
+    let weigh = |inputs: &[Tensor]| match inputs[0].elements::<i64>() {
+        Ok(mask) if mask.iter().all(|mark| *mark == 1) => Ok(mask.len()),
+        _ => Err(InputError::NoRows),
+    };
+    // What its queue would never let through never reaches it here either.
+    let behaviour: Behaviour = |x| {
+        assert!(x.elements::<i64>()?.iter().all(|mark| *mark == 1));
+        Err(RunError::Failed("it ran".into()))
+    };
+    let model: Arc<dyn Model> = Arc::new(Odd { signature: signature.clone(), behaviour, weigh });
+    let failure = warm(&model, &WarmupConfig::default()).unwrap_err().to_string();
+    assert!(failure.contains("failed when warmed up with 1 rows"), "{failure}");
+    let never = Odd { signature, behaviour: |_| panic!("never runs"), weigh: |_| Err(InputError::NoRows) };
+    let model: Arc<dyn Model> = Arc::new(never);
+    warm(&model, &WarmupConfig::default()).unwrap();
 }

@@ -4,6 +4,7 @@
 mod allocations;
 mod disk;
 mod inputs;
+mod letters;
 mod metrics;
 mod orders;
 mod pipelines;
@@ -12,5 +13,6 @@ mod replacing;
 mod repository;
 mod scaling;
 mod swap;
+mod text;
 mod triton;
 mod versions;

@@ -117,6 +117,7 @@ pub(crate) fn begin_with(
         backends: vec![Arc::new(backend)],
         pipelines: vec![Arc::new(pipeline)],
         adapters: vec![Arc::new(adapter)],
+        text: None,
     };
     Served(Registry::start(config, parts, ComputePool::new(PoolConfig::default())).unwrap())
 }

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use millrace_core::{ModelFacts, Signature, Signatures};
-use millrace_registry::ModelConfig;
+use millrace_core::{ModelFacts, Signature, Signatures, TENSORS, TextFacts, Truncation};
 
 use super::args::InspectArgs;
 use super::sample::{Sample, sample_of};
@@ -13,8 +12,7 @@ use super::table::bytes;
 use super::together::{self, Described, Together};
 use super::{DONE, Failure, against, engines, offline, say};
 use crate::config::engines::EnginesConfig;
-use crate::log::error_chain;
-use crate::parts::{Choosing, built_in};
+use crate::parts::Choosing;
 
 /// Runs the command.
 pub(super) fn run(args: &InspectArgs, engines: &EnginesConfig) -> Result<i32, Failure> {
@@ -22,8 +20,7 @@ pub(super) fn run(args: &InspectArgs, engines: &EnginesConfig) -> Result<i32, Fa
     let described = together::described(&args.path)?;
     match described {
         Some(described) if described.config.pipeline.is_some() => pipeline(args, &described, &choosing),
-        Some(described) => model(args, &described.config, &choosing),
-        None => model(args, &ModelConfig::default(), &choosing),
+        _ => model(args, &choosing),
     }
 }
 
@@ -80,19 +77,41 @@ fn write_signature(text: &mut String, signature: &Signature) {
     }
 }
 
+/// What is known about a text model beside its inputs and outputs.
+fn write_text_facts(text: &mut String, facts: &TextFacts) {
+    let mut about = vec![format!("{} by {}", facts.task.name(), facts.model_type.escape_debug())];
+    if !facts.pooling.is_empty() {
+        about.push(format!("{} of {} numbers", facts.pooling.escape_debug(), facts.dimension));
+    }
+    let longer = match facts.truncation {
+        Truncation::Refuse => "longer ones are refused",
+        Truncation::Right => "the end of longer ones is cut off",
+        Truncation::Left => "the beginning of longer ones is cut off",
+    };
+    about.push(format!("at most {} tokens: {longer}", facts.max_tokens));
+    let _ = writeln!(text, "text      {}", about.join(", "));
+    if !facts.labels.is_empty() {
+        // They stand in the files: foreign text.
+        let labels: Vec<String> = facts.labels.iter().map(|label| label.escape_debug().to_string()).collect();
+        let how = if facts.is_multi_label { "each by itself" } else { "one of them" };
+        let _ = writeln!(text, "labels    {} ({how})", labels.join(", "));
+    }
+    for (name, prompt) in &facts.prompts {
+        let default = if facts.default_prompt.as_ref() == Some(name) { " (where none is asked for)" } else { "" };
+        let _ = writeln!(text, "prompt    {} = \"{}\"{default}", name.escape_debug(), prompt.escape_debug());
+    }
+}
+
 /// A model with its network.
-fn model(args: &InspectArgs, config: &ModelConfig, choosing: &Choosing) -> Result<i32, Failure> {
+fn model(args: &InspectArgs, choosing: &Choosing) -> Result<i32, Failure> {
     let load = |path: &Path| offline::load_with(path, choosing, args.backend.as_deref());
     let loaded = load(&args.path)?;
     if let Some(other) = &args.against {
         return against::print(&loaded, &load(other)?, choosing);
     }
-    let network = loaded.model.signature();
-    let signatures = built_in(choosing.clone())
-        .signatures(network.clone(), config)
-        .map_err(|error| Failure::failed(error_chain(&error)))?;
+    let (network, signatures) = (loaded.model.signature(), &loaded.signatures);
     if args.sample {
-        return print_sample(&signatures, &loaded.backend);
+        return print_sample(signatures, &loaded.backend);
     }
     let facts = loaded.model.facts();
     let mut text = String::new();
@@ -102,13 +121,23 @@ fn model(args: &InspectArgs, config: &ModelConfig, choosing: &Choosing) -> Resul
     if let Some(signature) = signatures.get(0) {
         write_signature(&mut text, signature);
     }
-    for spec in network.inputs().iter().filter(|spec| config.inputs.contains_key(&*spec.name)) {
-        let _ = writeln!(text, "network   {spec}");
+    if let Some(processor) = &loaded.text {
+        write_text_facts(&mut text, processor.facts());
+    }
+    // What callers need not know and who tunes wants to.
+    for spec in network.inputs().iter().filter(|_| signatures.find(TENSORS).is_some()) {
+        if signatures.get(0).is_some_and(|given| !given.inputs().contains(spec)) {
+            let _ = writeln!(text, "network   {spec}");
+        }
     }
     let _ = writeln!(
         text,
         "batching  {}",
-        if network.is_batched() { "rows of different requests share a run" } else { "never" }
+        match (network.is_batched(), network.is_mixed()) {
+            (true, true) => "rows of different requests share a run, whatever their lengths",
+            (true, false) => "rows of different requests share a run",
+            (false, _) => "never",
+        }
     );
     match (facts.nodes, facts.nodes_optimised) {
         (Some(nodes), Some(optimised)) => {

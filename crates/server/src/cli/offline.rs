@@ -1,6 +1,7 @@
 //! One model without a registry and without a server: found on disk, loaded, and asked directly.
 //!
-//! For `inspect` and `predict`. What the registry guards against (files that change under it, links out of the
+//! For `inspect` and `predict`. Text models take text here too: nobody else waits, so that it is cut into tokens on the spot.
+//! What the registry guards against (files that change under it, links out of the
 //! repository) does not apply: the operator has named this very file. What a `model.toml` can make of a folder is in
 //! `together`.
 
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig};
 use millrace_core::{
     Catalog, InferFuture, InferRequest, Model, ModelFiles, ModelName, ModelRef, ModelSource, ModelStatus, Reason,
-    Refusal, RequestContext, Resolver, Servable, Signatures, VersionState, VersionStatus,
+    Refusal, RequestContext, Resolver, Servable, Signatures, TextProcessor, VersionState, VersionStatus, Wanted,
 };
 
 use super::{Failure, together};
@@ -31,6 +32,10 @@ pub(super) struct Loaded {
     /// Bytes of its files.
     pub(super) files: u64,
     pub(super) model: Arc<dyn Model>,
+    /// What callers give and get.
+    pub(super) signatures: Signatures,
+    /// What turns text into tokens, where they give text.
+    pub(super) text: Option<Arc<dyn TextProcessor>>,
 }
 
 /// The path that the operator means: as it is written, or a name in ./models.
@@ -48,8 +53,9 @@ pub(super) fn load(path: &Path, choosing: &Choosing) -> Result<Loaded, Failure> 
 /// The same, where `backend` goes before everything.
 pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>) -> Result<Loaded, Failure> {
     let config = together::config(path)?;
-    let source = ModelSource { options: config.options, ..find(path)? };
-    let mut backends = built_in(choosing.clone()).backends;
+    let source = ModelSource { options: config.options.clone(), ..find(path)? };
+    let parts = built_in(choosing.clone());
+    let mut backends = parts.backends.clone();
     if backends.is_empty() {
         return Err(Failure::failed(crate::StartError::NoBackend));
     }
@@ -73,7 +79,9 @@ pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>)
     let model = backend.load(&source).map_err(|error| Failure::failed(error_chain(&error)))?;
     let backend = model.facts().choice.map_or_else(|| backend.name().to_owned(), |choice| choice.names());
     let files = source.files.list().iter().map(|(_, size)| *size).sum();
-    Ok(Loaded { files, name: source.model, version: source.version, backend, model })
+    let (signatures, text) =
+        parts.signatures(&source, model.signature(), &config).map_err(|error| Failure::failed(error_chain(&error)))?;
+    Ok(Loaded { files, name: source.model, version: source.version, backend, model, signatures, text })
 }
 
 /// A model file, a version's folder, a model's folder, or a name in ./models.
@@ -112,10 +120,11 @@ fn find(path: &Path) -> Result<ModelSource, Failure> {
     }
 }
 
-/// How the names of models end.
-const MODELS: [&str; 4] = ["onnx", "json", "ubj", "txt"];
+/// How the names of models end, and of those of trees, whose endings other files have too.
+const MODELS: [&str; 4] = ["onnx", "safetensors", "gguf", "ubj"];
+const TREES: [&str; 5] = ["model.json", "model.txt", "xgboost.json", "lightgbm.txt", "lightgbm.json"];
 
-/// The regular files directly in a folder.
+/// The regular files in a folder and in the folders in it, but for hidden ones.
 #[derive(Debug)]
 struct Files {
     folder: PathBuf,
@@ -125,24 +134,44 @@ struct Files {
 impl Files {
     /// All of `folder`, or, of its models, only the file `only` beside whatever it may refer to.
     fn of(folder: PathBuf, only: Option<&Path>) -> io::Result<Self> {
+        let is_model = |path: &Path| {
+            let extension = path.extension().and_then(OsStr::to_str);
+            let is_tree = path.to_str().is_some_and(|name| TREES.contains(&name));
+            is_tree || extension.is_some_and(|ending| MODELS.contains(&ending))
+        };
+        // Weights may be in several files of one kind.
+        let is_part = |path: &Path, only: &Path| {
+            path.extension() == only.extension() && only.extension() == Some(OsStr::new("safetensors"))
+        };
         let mut list = Vec::new();
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            let (Ok(name), metadata) = (entry.file_name().into_string(), entry.metadata()?) else { continue };
-            let is_other_model = |only: &Path| {
-                let name = Path::new(&name);
-                let extension = name.extension().and_then(OsStr::to_str);
-                name != only
-                    && (name.extension() == only.extension()
-                        || extension.is_some_and(|ending| MODELS.contains(&ending)))
-            };
-            if metadata.is_file() && !only.is_some_and(is_other_model) {
-                list.push((name, metadata.len()));
+        for (name, metadata) in children(&folder)? {
+            if metadata.is_dir() {
+                let inner = children(&folder.join(&name))?.into_iter().filter(|(_, metadata)| metadata.is_file());
+                list.extend(inner.map(|(inner, metadata)| (format!("{name}/{inner}"), metadata.len())));
+            } else if metadata.is_file() {
+                let path = Path::new(&name);
+                if only.is_none_or(|only| path == only || !is_model(path) || is_part(path, only)) {
+                    list.push((name, metadata.len()));
+                }
             }
         }
         list.sort();
         Ok(Self { folder, list })
     }
+}
+
+/// What lies in `folder`, but for what is hidden or has a name that is not UTF-8.
+fn children(folder: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !name.starts_with('.') {
+            // Through links: what is downloaded is often kept elsewhere.
+            found.push((name, fs::metadata(entry.path())?));
+        }
+    }
+    Ok(found)
 }
 
 impl ModelFiles for Files {
@@ -166,17 +195,18 @@ pub(super) struct OneModel {
     version: u64,
     backend: Arc<str>,
     signatures: Arc<Signatures>,
+    text: Option<Arc<dyn TextProcessor>>,
     queue: BatchQueue,
 }
 
 impl OneModel {
     /// Puts `loaded` behind a queue of `pool`.
     pub(super) fn new(loaded: Loaded, pool: &ComputePool) -> Result<Arc<Self>, Failure> {
-        let Loaded { name, version, backend, model, files: _ } = loaded;
-        let signatures = Arc::new(Signatures::single(model.signature().clone()));
+        let Loaded { name, version, backend, model, signatures, text, files: _ } = loaded;
         let queue = BatchQueue::new(model, name.clone(), version, BatchConfig::default(), pool)
             .map_err(|error| Failure::failed(error_chain(&error)))?;
-        Ok(Arc::new(Self { name, version, backend: Arc::from(backend), signatures, queue }))
+        let signatures = Arc::new(signatures);
+        Ok(Arc::new(Self { name, version, backend: Arc::from(backend), signatures, text, queue }))
     }
 }
 
@@ -199,7 +229,27 @@ impl Servable for OneModel {
     }
 
     fn infer(&self, request: InferRequest) -> InferFuture {
-        self.queue.infer(request)
+        let Some(text) = self.text.as_ref().filter(|_| request.signature == 0) else {
+            return self.queue.infer(InferRequest { signature: 0, ..request });
+        };
+        let fits = self.signatures.get(0).map_or(Ok(()), |given| given.check(&request.inputs).map(|_| ()));
+        match fits.and_then(|()| text.process(&request.inputs)) {
+            Ok(inputs) => {
+                let chosen = text.outputs();
+                // One that there is not stays one that there is not, which the queue refuses.
+                let inner = |index: &usize| chosen.get(*index).copied().unwrap_or(usize::MAX);
+                let wanted = match request.wanted {
+                    Wanted::All => chosen.into(),
+                    Wanted::Only(own) => own.iter().map(inner).collect(),
+                };
+                self.queue.infer(InferRequest { inputs, wanted: Wanted::Only(wanted), ..request })
+            }
+            Err(error) => InferFuture::refused(error.refusal(&self.name)),
+        }
+    }
+
+    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
+        self.text.clone()
     }
 }
 

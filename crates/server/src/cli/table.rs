@@ -202,7 +202,9 @@ fn remedy(failure: &VersionFailure) -> Option<&'static str> {
         _ if failure.message.starts_with("model.toml") => None,
         Code::FailedPrecondition => Some("export the model again, or copy it again if the copy was cut off"),
         Code::NotFound => Some("copy all of the model's files into its folder, and the models that a pipeline asks"),
-        Code::Unimplemented => Some("save it as ONNX with operators and types that the engine has"),
+        Code::Unimplemented => {
+            Some("save it in a form that an engine has: docs/engines.md lists operators, types and architectures")
+        }
         Code::ResourceExhausted => Some("make the model smaller; docs/configuration.md has the limits of [registry]"),
         Code::Internal => Some("this is a defect of the engine: please report it, with the model if you can"),
         _ => None,
