@@ -126,14 +126,14 @@ impl Side {
     fn answer(&mut self, inputs: &TensorList) -> Result<PartOutputs, Trouble> {
         let inputs = self.own(inputs);
         let admission = self.0.model.signature().check(&inputs).map_err(|error| Trouble::Invalid(error.to_string()))?;
-        self.0.admit(&admission)?;
+        self.0.admit(&inputs, &admission)?;
         self.0.answer(&inputs, admission.rows)
     }
 
     fn batch(&self, inputs: &TensorList, rows: usize) -> Result<Batch, Trouble> {
         let inputs = self.own(inputs);
         let admission = self.0.model.signature().check(&inputs).map_err(|error| Trouble::Invalid(error.to_string()))?;
-        self.0.admit(&admission)?;
+        self.0.admit(&inputs, &admission)?;
         self.0.prepare(&admission.group, rows);
         Ok(Batch::single(inputs, admission.rows))
     }

@@ -51,7 +51,13 @@ impl Precision {
         let mut coarsest = Self::Single;
         for facts in facts {
             let types = |wanted: &[&str]| facts.weight_types.keys().any(|name| wanted.contains(&name.as_str()));
-            let found = if facts.operators.keys().any(|name| quantises(name.rsplit('.').next().unwrap_or(name))) {
+            // The formats of GGUF: Q4_K, Q8_0 and so on.
+            let is_block =
+                |name: &str| name.strip_prefix('Q').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            let is_quantised = facts.weight_types.keys().any(|name| is_block(name));
+            let found = if is_quantised
+                || facts.operators.keys().any(|name| quantises(name.rsplit('.').next().unwrap_or(name)))
+            {
                 Self::Quantised
             } else if types(&["BF16"]) {
                 Self::Brain

@@ -4,6 +4,8 @@
 //! large values would blow rounding up into a difference, and is spread over magnitudes for trees, whose thresholds are
 //! anywhere. Where an engine refuses it (a token beyond the vocabulary, a category that is not known), tamer data is
 //! tried: see [`Fill`].
+//!
+//! Where requests of different lengths share a run, rows are of different lengths too: a mask says how much of each counts.
 
 use half::{bf16, f16};
 use millrace_core::{DType, Dim, Element, Signature, Tensor, TensorError, TensorList, TensorSpec};
@@ -80,8 +82,11 @@ impl Data {
     fn invented(signature: &Signature, size: usize, fill: Fill, spread: Spread, count: usize) -> Option<Self> {
         let mut random = Random::default();
         let mut pool: Vec<TensorList> = Vec::new();
-        for _ in 0..count.max(1) {
-            let Some(next) = request(signature, size, fill, spread, &mut random) else { break };
+        for row in 0..count.max(1) {
+            // The first is as long as it may be: it is what a single row is timed with.
+            let real = if row == 0 || size == 0 { size } else { 1 + random.up_to(size - 1) };
+            let kind = Kind { open: size, real: signature.is_mixed().then_some(real), fill, spread };
+            let Some(next) = request(signature, kind, &mut random) else { break };
             pool.push(next);
         }
         signature.check(pool.first()?).ok()?;
@@ -200,8 +205,19 @@ fn leading(signature: &Signature) -> bool {
     !signature.is_batched() && signature.inputs().iter().all(leads)
 }
 
+/// What a request is to be like.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// The size of open axes.
+    open: usize,
+    /// Where rows are of different lengths, that of this one: the rest of it is masked.
+    real: Option<usize>,
+    fill: Fill,
+    spread: Spread,
+}
+
 /// One request: one row where there are rows.
-fn request(signature: &Signature, open: usize, fill: Fill, spread: Spread, random: &mut Random) -> Option<TensorList> {
+fn request(signature: &Signature, kind: Kind, random: &mut Random) -> Option<TensorList> {
     let mut left = LARGEST;
     let leading = leading(signature);
     let mut inputs = TensorList::new();
@@ -210,13 +226,17 @@ fn request(signature: &Signature, open: usize, fill: Fill, spread: Spread, rando
             _ if spec.batch_axis == Some(axis) => Some(1),
             Dim::Fixed(size) => Some(*size),
             Dim::Symbol(_) if leading && axis == 0 => Some(TOGETHER),
-            Dim::Symbol(_) => Some(open),
+            Dim::Symbol(_) => Some(kind.open),
             Dim::Expr(_) | Dim::Unknown => None,
         };
         let sizes: Vec<usize> = spec.shape.iter().enumerate().map(size).collect::<Option<_>>()?;
         let elements = sizes.iter().try_fold(1_usize, |product, size| product.checked_mul(*size))?;
         left = left.checked_sub(elements.checked_mul(spec.dtype.size().unwrap_or(16))?)?;
-        inputs.push(tensor(spec, &sizes, elements, fill, spread, random)?.ok()?);
+        let made = match kind.real {
+            Some(real) if is_mask(spec) && spec.dtype == DType::Int64 => mask(&sizes, elements, real),
+            _ => tensor(spec, &sizes, elements, kind, random)?,
+        };
+        inputs.push(made.ok()?);
     }
     Some(inputs)
 }
@@ -226,8 +246,7 @@ fn tensor(
     spec: &TensorSpec,
     sizes: &[usize],
     elements: usize,
-    fill: Fill,
-    spread: Spread,
+    Kind { real, fill, spread, .. }: Kind,
     random: &mut Random,
 ) -> Option<Result<Tensor, TensorError>> {
     const WORDS: [&str; 8] = ["a", "b", "c", "yes", "no", "0", "1", "x y"];
@@ -235,6 +254,7 @@ fn tensor(
         Fill::Zeros => 0_u8,
         Fill::Ones => 1,
         Fill::Small => u8::from(random.coin()),
+        Fill::Varied if real.is_some() && !is_type(spec) => FIRST_WORD + random.below(64 - FIRST_WORD),
         Fill::Varied => whole(spec, sizes.len(), random),
     };
     let number = |random: &mut Random| match fill {
@@ -278,13 +298,31 @@ fn vector<T: Element>(sizes: &[usize], elements: Vec<T>) -> Result<Tensor, Tenso
     Tensor::from_vec(sizes, elements)
 }
 
+/// The first ids of a vocabulary are marks for the beginning, the end and what is no text at all, which some networks treat
+/// apart.
+const FIRST_WORD: u8 = 4;
+
+fn is_mask(spec: &TensorSpec) -> bool {
+    spec.name.to_ascii_lowercase().contains("mask")
+}
+
+fn is_type(spec: &TensorSpec) -> bool {
+    let name = spec.name.to_ascii_lowercase();
+    name.contains("type") || name.contains("segment")
+}
+
+/// Ones for the first `real` of the last axis.
+fn mask(sizes: &[usize], elements: usize, real: usize) -> Result<Tensor, TensorError> {
+    let width = sizes.last().copied().unwrap_or(1).max(1);
+    Tensor::from_vec(sizes, (0..elements).map(|index| i64::from(index % width < real)).collect())
+}
+
 /// A whole number that most models take: a pixel, a token, a mark. A mask of which nothing is masked changes nothing but
 /// what a model does with it.
 fn whole(spec: &TensorSpec, rank: usize, random: &mut Random) -> u8 {
-    let name = spec.name.to_ascii_lowercase();
-    if name.contains("mask") {
+    if is_mask(spec) {
         1
-    } else if name.contains("type") || name.contains("segment") {
+    } else if is_type(spec) {
         u8::from(random.coin())
     } else if rank >= 3 && spec.dtype == DType::Uint8 {
         random.below(255)
@@ -319,6 +357,11 @@ impl Random {
     /// Below `end`.
     fn below(&mut self, end: u8) -> u8 {
         u8::try_from((self.next() >> 32) % u64::from(end)).unwrap_or_default()
+    }
+
+    /// At most `last`.
+    fn up_to(&mut self, last: usize) -> usize {
+        usize::try_from(self.next() >> 32).unwrap_or_default() % last.saturating_add(1)
     }
 
     /// From zero to below one.

@@ -50,10 +50,15 @@ impl Runner {
         Self { model, terms, instance: None }
     }
 
-    /// Whether the engine takes requests of these sizes.
-    pub(crate) fn admit(&self, served: &Admission) -> Result<(), Trouble> {
+    /// Whether the engine takes this request, as its queue would ask: its sizes, and where requests of different sizes share
+    /// a run, its values.
+    pub(crate) fn admit(&self, inputs: &TensorList, served: &Admission) -> Result<(), Trouble> {
         let own = self.terms.admission(served);
-        match contained(|| self.model.admit(&own)) {
+        let ask = || {
+            self.model.admit(&own)?;
+            if self.model.signature().is_mixed() { self.model.weigh(inputs, &own).map(|_| ()) } else { Ok(()) }
+        };
+        match contained(ask) {
             Ok(admitted) => admitted.map_err(|error| Trouble::Invalid(error.to_string())),
             Err(text) => Err(Trouble::Failed(format!("it panicked when asked whether it takes a request: {text}"))),
         }

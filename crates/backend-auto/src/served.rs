@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use millrace_core::{
     Admission, Batch, BatchOutputs, EngineChoice, Group, InputError, Instance, LoadError, Model, ModelFacts, Prepared,
-    RunContext, RunError, Signature,
+    RunContext, RunError, Signature, Tensor,
 };
 use smallvec::SmallVec;
 
@@ -42,6 +42,10 @@ impl Model for Alone {
 
     fn admit(&self, admission: &Admission) -> Result<(), InputError> {
         self.model.admit(admission)
+    }
+
+    fn weigh(&self, inputs: &[Tensor], admission: &Admission) -> Result<usize, InputError> {
+        self.model.weigh(inputs, admission)
     }
 
     fn prepared(&self, group: &Group) -> Prepared {
@@ -110,7 +114,7 @@ impl Model for Shared {
 
     fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
         let instances = self.ways.models.iter().map(|_| None).collect();
-        Ok(Box::new(Dispatch { ways: Arc::clone(&self.ways), instances }))
+        Ok(Box::new(Dispatch { ways: Arc::clone(&self.ways), instances, computed: 0 }))
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -120,6 +124,13 @@ impl Model for Shared {
     /// A request may ride in a run of any size, so every engine has a say.
     fn admit(&self, admission: &Admission) -> Result<(), InputError> {
         self.ways.models.iter().try_for_each(|(model, terms)| model.admit(&terms.admission(admission)))
+    }
+
+    /// Here too every engine has a say; the work is what the one says that counts most of it.
+    fn weigh(&self, inputs: &[Tensor], admission: &Admission) -> Result<usize, InputError> {
+        let mut weighed =
+            self.ways.models.iter().map(|(model, terms)| model.weigh(inputs, &terms.admission(admission)));
+        weighed.try_fold(0, |most, work| Ok(most.max(work?)))
     }
 
     fn prepared(&self, group: &Group) -> Prepared {
@@ -155,6 +166,8 @@ impl Model for Shared {
 struct Dispatch {
     ways: Arc<Ways>,
     instances: Vec<Option<Box<dyn Instance>>>,
+    /// What whoever ran last says that it computed.
+    computed: usize,
 }
 
 impl fmt::Debug for Dispatch {
@@ -173,6 +186,12 @@ impl Instance for Dispatch {
                 empty.insert(made.map_err(|error| RunError::Failed(Box::new(error)))?)
             }
         };
-        instance.run(batch, context)
+        let outputs = instance.run(batch, context)?;
+        self.computed = instance.computed();
+        Ok(outputs)
+    }
+
+    fn computed(&self) -> usize {
+        self.computed
     }
 }

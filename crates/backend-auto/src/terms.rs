@@ -32,6 +32,11 @@ impl Terms {
                 if served.is_batched() { ("dependent", "independent") } else { ("independent", "dependent") };
             return Err(format!("it calls rows {one}, another engine calls them {other}"));
         }
+        if served.is_mixed() != engine.is_mixed() {
+            let (one, other) =
+                if served.is_mixed() { ("of one length", "of any") } else { ("of any length", "of one") };
+            return Err(format!("its runs are of requests {one}, another engine's {other}"));
+        }
         let mut symbols = vec![None; engine.symbols().len()];
         for (outer, own) in served.inputs().iter().zip(engine.inputs()) {
             for (axis, (outer_dim, own_dim)) in outer.shape.iter().zip(&own.shape).enumerate() {
@@ -129,6 +134,8 @@ mod tests {
         assert!(text.contains("must be equal"), "{text}");
         let text = check(signature(&["N,S"], "N"), signature(&["N,S"], "N").unbatched());
         assert!(text.contains("rows"), "{text}");
+        let text = check(signature(&["N,S"], "N").mixed("S").unwrap(), signature(&["N,S"], "N"));
+        assert_eq!(text, "its runs are of requests of one length, another engine's of any");
         let text = check(signature(&["N,S"], "N"), signature(&["N,S"], "N,1"));
         assert_eq!(text, "its outputs are y FP32[N,1], another engine's y FP32[N]");
     }

@@ -129,7 +129,7 @@ struct Tried {
 /// The answer to one request.
 fn one(runner: &mut Runner, signature: &Signature, inputs: &TensorList) -> Result<PartOutputs, Trouble> {
     let admission = signature.check(inputs).map_err(|error| Trouble::Invalid(error.to_string()))?;
-    runner.admit(&admission)?;
+    runner.admit(inputs, &admission)?;
     runner.answer(inputs, admission.rows)
 }
 
@@ -338,7 +338,7 @@ impl Trial<'_> {
         let Some(runner) = &mut entry.runner else { return };
         let answer = reference.signature.check(inputs).map_err(|error| Trouble::Invalid(error.to_string()));
         let answer = answer.and_then(|admission| {
-            runner.admit(&admission)?;
+            runner.admit(inputs, &admission)?;
             runner.prepare(&admission.group, rows);
             runner.answer(inputs, admission.rows)
         });

@@ -117,3 +117,26 @@ fn recorded_requests_of_one_group_become_rows() {
     assert_eq!(inputs[0].elements::<f32>().unwrap().as_ref(), [6.0, 6.0, 6.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0]);
     assert!(Data::recorded(&signature, vec![]).is_none());
 }
+
+#[test]
+fn rows_of_mixed_lengths_have_masks_that_end_and_ids_of_words() {
+    let spec = |name| TensorSpec::new(name, DType::Int64, vec![Dim::symbol("N"), Dim::symbol("S")]);
+    let inputs = ["input_ids", "attention_mask", "token_type_ids"].map(spec).to_vec();
+    let output = TensorSpec::new("y", DType::Fp32, vec![Dim::symbol("N"), Dim::Fixed(2)]);
+    let signature = Signature::new(inputs, vec![output]).unwrap().mixed("S").unwrap();
+    for fill in Fill::ALL {
+        let data = invented(&signature, fill);
+        let lengths: Vec<i64> =
+            data.all().iter().map(|inputs| inputs[1].elements::<i64>().unwrap().iter().sum()).collect();
+        assert_eq!(lengths[0], 32, "{fill:?}");
+        assert!(lengths.iter().all(|length| (1..=32).contains(length)), "{fill:?} {lengths:?}");
+        assert!(lengths.iter().collect::<std::collections::BTreeSet<_>>().len() > 4, "{fill:?} {lengths:?}");
+        for inputs in data.all() {
+            // Ones first, then zeros.
+            assert!(inputs[1].elements::<i64>().unwrap().is_sorted_by(|a, b| a >= b));
+            assert!(inputs[2].elements::<i64>().unwrap().iter().all(|kind| (0..2).contains(kind)));
+        }
+    }
+    let ids = invented(&signature, Fill::Varied).inputs(8).unwrap()[0].elements::<i64>().unwrap().into_owned();
+    assert!(ids.iter().all(|id| (4..64).contains(id)) && ids.iter().any(|id| *id > 50));
+}

@@ -31,6 +31,11 @@ impl World {
         Duration::from_nanos(self.nanos.load(Ordering::SeqCst))
     }
 
+    /// Lets time pass.
+    pub(crate) fn advance(&self, nanos: u64) {
+        self.nanos.fetch_add(nanos, Ordering::SeqCst);
+    }
+
     pub(crate) fn most_alive(&self) -> usize {
         self.most_alive.load(Ordering::SeqCst)
     }

@@ -5,4 +5,5 @@ mod choice;
 mod engine;
 mod limits;
 mod memory;
+mod mixed;
 mod wrong;
