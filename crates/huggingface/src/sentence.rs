@@ -16,7 +16,7 @@ const POOLING: &str = "1_Pooling/config.json";
 const MAX_MODULES: usize = 32;
 
 /// The way from the vectors of tokens to the vector of a text.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SentenceModules {
     /// The folder of the network's own files, relative to the model's; empty where they lie beside `modules.json`, as all
     /// newer models have them.
@@ -61,7 +61,7 @@ impl SentenceModules {
     pub fn read<B: AsRef<[u8]>>(mut file: impl FnMut(&str) -> io::Result<Option<B>>) -> Result<Self, HuggingFaceError> {
         let mut content =
             |name: &str| file(name).map_err(|source| HuggingFaceError::Read { file: name.to_owned(), source });
-        let mut modules = Self { transformer: String::new(), pooling: None, steps: Vec::new() };
+        let mut modules = Self::default();
         let Some(bytes) = content(MODULES)? else {
             modules.pooling = content(POOLING)?.map(|bytes| Pooling::parse(POOLING, bytes.as_ref())).transpose()?;
             return Ok(modules);

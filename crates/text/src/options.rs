@@ -1,0 +1,46 @@
+//! The keys of `[text]` in a `model.toml`.
+//!
+//! | key | default | means |
+//! |---|---|---|
+//! | `max_tokens` | what the files say | the most tokens of a text, special ones included; at most what the network has positions for |
+//! | `truncation` | `"refuse"` | what becomes of longer texts where a request does not say it: `"refuse"`, `"right"` (their end is cut off), `"left"` |
+//! | `default_prompt` | what the files say | which of the model's prompts is put before texts where a request does not say it; `""` for none |
+
+use std::collections::BTreeMap;
+
+use millrace_core::{LoadError, ModelSource, OptionReader, Truncation};
+use millrace_huggingface::PoolingMode;
+
+/// What the operator said.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options<'a> {
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) truncation: Truncation,
+    pub(crate) default_prompt: Option<&'a str>,
+}
+
+impl<'a> Options<'a> {
+    pub(crate) fn read(options: &'a BTreeMap<String, String>) -> Result<Self, LoadError> {
+        let mut reader = OptionReader::new(options);
+        let words = [("refuse", Truncation::Refuse), ("right", Truncation::Right), ("left", Truncation::Left)];
+        let read = Self {
+            max_tokens: Some(reader.number("max_tokens", 0, 1..=1 << 24)?).filter(|most| *most > 0),
+            truncation: reader.word("truncation", Truncation::Refuse, &words)?,
+            default_prompt: reader.text("default_prompt"),
+        };
+        reader.finish()?;
+        Ok(read)
+    }
+}
+
+/// The pooling that the engines' options ask for, whichever engine it is that runs.
+pub(crate) fn pooling(source: &ModelSource) -> Result<Option<PoolingMode>, LoadError> {
+    let is_pooling = |name: &str| name == POOLING || name.strip_suffix(POOLING).is_some_and(|rest| rest.ends_with('.'));
+    let Some((_, word)) = source.options.iter().find(|(name, _)| is_pooling(name)) else { return Ok(None) };
+    let options = [(POOLING.to_owned(), word.clone())].into();
+    let mut reader = OptionReader::new(&options);
+    let words = PoolingMode::WORDS.map(|(word, mode)| (word, Some(mode)));
+    reader.word(POOLING, None, &words)
+}
+
+const POOLING: &str = "pooling";
