@@ -7,9 +7,11 @@
 
 mod architecture;
 mod backend;
+mod cpu;
 mod device;
 mod guard;
 mod image;
+mod nn;
 mod options;
 mod text;
 mod weights;

@@ -1,35 +1,39 @@
-//! Named, checked access to the tensors of safetensors files.
+//! Named, checked access to the tensors of safetensors and GGUF files.
 //!
 //! A header is believed only where it agrees with the file's length; a tensor is handed out only in the shape that the
 //! network asks for. What is too large is refused before it is copied.
 
 mod convert;
+mod found;
+mod gguf;
 mod shards;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
+use candle_core::quantized::QTensor;
 use millrace_core::{LoadError, LoadErrorKind, ModelSource, Quoted};
-use safetensors::Dtype;
 
+use crate::cpu::Store;
 use crate::device::Place;
 use crate::options::Precision;
-use convert::Floats;
-use shards::{Found, Shards};
+use found::{Found, Kind, Tensors};
+
+pub(crate) use gguf::Metadata;
 
 /// The tensors of one model, in the precision and place that it computes in.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    shards: Shards,
+    tensors: Tensors,
     place: Place,
     precision: Precision,
 }
 
 impl Weights {
-    /// Reads the headers of the safetensors files in `folder`, which is empty or ends in `/`. Without a `precision`, that is FP32 on the CPU and elsewhere
-    /// the one that most of the file's bytes have.
+    /// Reads the headers of the safetensors files in `folder`, which is empty or ends in `/`. Without a `precision`, that is
+    /// FP32 on the CPU and elsewhere the one that most of the files' bytes have.
     ///
     /// # Errors
     /// [`LoadError`] for files that are absent, damaged or, together with the tensors made from them, larger than the memory
@@ -40,11 +44,33 @@ impl Weights {
         place: &Place,
         precision: Option<Precision>,
     ) -> Result<Self, LoadError> {
-        let shards = Shards::open(source, folder)?;
-        let precision = precision.unwrap_or_else(|| default_precision(place, &shards.bytes_by_type()));
-        let weights = Self { shards, place: place.clone(), precision };
-        let (file_bytes, held) = (weights.shards.file_bytes(), weights.n_bytes());
-        let need = file_bytes.saturating_add(held);
+        Self::of(shards::read(source, folder)?, source, place, precision)
+    }
+
+    /// Reads the header of the GGUF file `file`, which says about the model what `config.json` says in a folder.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub(crate) fn open_gguf(
+        source: &ModelSource,
+        file: &str,
+        place: &Place,
+        precision: Option<Precision>,
+    ) -> Result<(Self, Metadata), LoadError> {
+        let (tensors, metadata) = gguf::read(source, file)?;
+        Ok((Self::of(tensors, source, place, precision)?, metadata))
+    }
+
+    fn of(
+        tensors: Tensors,
+        source: &ModelSource,
+        place: &Place,
+        precision: Option<Precision>,
+    ) -> Result<Self, LoadError> {
+        let precision = precision.unwrap_or_else(|| default_precision(place, &tensors.bytes_by_kind()));
+        let weights = Self { tensors, place: place.clone(), precision };
+        let (files, held) = (weights.tensors.file_bytes(), weights.n_bytes());
+        let need = files.saturating_add(held);
         if need > source.memory_budget {
             let text = format!(
                 "the weights take {held} bytes in {}, and {need} while they load; the memory budget is {}",
@@ -53,33 +79,41 @@ impl Weights {
             );
             return Err(LoadError::new(LoadErrorKind::TooLarge, text));
         }
+        place.hold_weights(held)?;
         Ok(weights)
     }
 
-    /// The precision that the tensors come in.
+    /// The precision that tensors come in.
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Where the tensors lie.
+    /// Where tensors lie.
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// Bytes that all floating-point tensors take in the precision that they come in.
+    /// Bytes that all tensors take as they are kept.
     pub(crate) fn n_bytes(&self) -> u64 {
-        let size = self.precision.dtype().size_in_bytes() as u64;
-        self.shards.n_floats().saturating_mul(size)
+        let size = self.precision.dtype().size_in_bytes();
+        let bytes = |found: Found<'_>| match found.kind {
+            Kind::Blocks(_) => found.data.len(),
+            Kind::Fp64 => found.data.len() / 8 * size,
+            Kind::Fp32 => found.data.len() / 4 * size,
+            Kind::Fp16 | Kind::Bf16 => found.data.len() / 2 * size,
+            Kind::Other(_) => 0,
+        };
+        self.tensors.all().map(|found| bytes(found) as u64).fold(0, u64::saturating_add)
     }
 
     /// Bytes of tensors in the files by element type, as [`ModelFacts`](millrace_core::ModelFacts) has them.
     pub(crate) fn bytes_by_type(&self) -> BTreeMap<String, u64> {
-        self.shards.bytes_by_type()
+        self.tensors.bytes_by_kind()
     }
 
     /// How many tensors the files hold.
     pub(crate) fn n_tensors(&self) -> usize {
-        self.shards.n_tensors()
+        self.tensors.len()
     }
 
     /// The tensors below no prefix.
@@ -105,9 +139,11 @@ pub(crate) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// The tensors below `part`, such as `encoder.layer.0`.
+    /// The tensors below `part`, such as `encoder.layer.0`; those of this scope itself where it is empty.
     pub(crate) fn at(&self, part: impl std::fmt::Display) -> Self {
-        Self { weights: self.weights, prefix: format!("{}{part}.", self.prefix) }
+        let part = part.to_string();
+        let dot = if part.is_empty() { "" } else { "." };
+        Self { weights: self.weights, prefix: format!("{}{part}{dot}", self.prefix) }
     }
 
     /// The weights that this is a part of.
@@ -117,7 +153,7 @@ impl<'a> Scope<'a> {
 
     /// Whether there is a tensor called `name`.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.weights.shards.find(&self.full(name)).is_some()
+        self.weights.tensors.find(&self.full(name)).is_some()
     }
 
     /// The first of `names` that there is, or else the first.
@@ -127,15 +163,15 @@ impl<'a> Scope<'a> {
 
     /// The shape of tensor `name`, where there is one.
     pub(crate) fn shape_of(&self, name: &str) -> Option<&'a [usize]> {
-        self.weights.shards.find(&self.full(name)).map(|found| found.shape)
+        self.weights.tensors.find(&self.full(name)).map(|found| found.shape)
     }
 
     /// The tensor `name`, of just this shape, in the weights' precision and place.
     ///
     /// # Errors
-    /// [`LoadError`] where it is not there, has another shape, or is not of floating-point numbers.
+    /// [`LoadError`] where it is not there, has another shape, or is not of numbers that weights can be.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.tensor_as(name, shape, self.weights.precision.dtype())
+        self.tensor_as(name, shape, self.weights.precision)
     }
 
     /// The same in FP32, for what is always computed so.
@@ -143,7 +179,7 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// As [`Scope::tensor`].
     pub(crate) fn tensor_fp32(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.tensor_as(name, shape, DType::F32)
+        self.tensor_as(name, shape, Precision::Fp32)
     }
 
     /// The elements of tensor `name` in FP32, row-major, in the machine's own memory.
@@ -151,43 +187,53 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// As [`Scope::tensor`].
     pub(crate) fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let found = self.find(name, shape)?;
-        Ok(self.read(name, &found)?.to_f32())
+        self.made(name, shape, convert::to_f32)
     }
 
-    fn tensor_as(&self, name: &str, shape: &[usize], dtype: DType) -> Result<Tensor, LoadError> {
-        let found = self.find(name, shape)?;
-        let floats = self.read(name, &found)?;
-        floats.tensor(shape, dtype, self.weights.place.device()).map_err(|error| {
-            let text = format!("tensor {}: it does not come to {}", self.quoted(name), self.weights.place.name());
-            LoadError::new(LoadErrorKind::Engine, text).with_cause(error)
-        })
+    /// Tensor `name` as the CPU keeps it.
+    ///
+    /// # Errors
+    /// As [`Scope::tensor`].
+    pub(crate) fn store(&self, name: &str, shape: &[usize]) -> Result<Store, LoadError> {
+        self.made(name, shape, |found| convert::store(found, self.weights.precision))
     }
 
-    fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'a>, LoadError> {
-        let found = self.weights.shards.find(&self.full(name)).ok_or_else(|| {
-            let text = format!("the weights have no tensor {}; expected one of shape {shape:?}", self.quoted(name));
+    /// Tensor `name` as blocks in the weights' place, or `None` where the file has plain numbers.
+    ///
+    /// # Errors
+    /// As [`Scope::tensor`].
+    pub(crate) fn quantised(&self, name: &str, shape: &[usize]) -> Result<Option<QTensor>, LoadError> {
+        self.made(name, shape, |found| convert::quantised(found, self.weights.place.device()).map(Some))
+    }
+
+    fn tensor_as(&self, name: &str, shape: &[usize], precision: Precision) -> Result<Tensor, LoadError> {
+        self.made(name, shape, |found| convert::tensor(found, precision, self.weights.place.device()))
+    }
+
+    fn made<T>(
+        &self,
+        name: &str,
+        shape: &[usize],
+        make: impl FnOnce(&Found<'a>) -> candle_core::Result<Option<T>>,
+    ) -> Result<T, LoadError> {
+        let name = self.full(name);
+        let quoted = Quoted(&name);
+        let found = self.weights.tensors.find(&name).ok_or_else(|| {
+            let text = format!("the weights have no tensor {quoted}; expected one of shape {shape:?}");
             LoadError::new(LoadErrorKind::Invalid, text)
         })?;
         if found.shape != shape {
-            let text = format!(
-                "{}: tensor {}: expected shape {shape:?}, got {:?}",
-                found.file,
-                self.quoted(name),
-                found.shape
-            );
+            let text =
+                format!("{}: tensor {quoted}: expected shape {shape:?}, got {:?}", found.file, found.shape);
             return Err(LoadError::new(LoadErrorKind::Invalid, text));
         }
-        Ok(found)
-    }
-
-    fn read(&self, name: &str, found: &Found<'a>) -> Result<Floats<'a>, LoadError> {
-        Floats::new(found.dtype, found.data).ok_or_else(|| {
+        let made = make(&found)
+            .map_err(|error| self.weights.place.load_failed(&format!("{}: tensor {quoted}", found.file), error))?;
+        made.ok_or_else(|| {
             let text = format!(
-                "{}: tensor {}: expected FP32, FP16, BF16 or FP64, got {}",
+                "{}: tensor {quoted}: expected FP32, FP16, BF16 or FP64, got {}",
                 found.file,
-                self.quoted(name),
-                type_name(found.dtype)
+                found.kind.name()
             );
             LoadError::new(LoadErrorKind::Unsupported, text)
         })
@@ -195,25 +241,5 @@ impl<'a> Scope<'a> {
 
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
-    }
-
-    fn quoted(&self, name: &str) -> String {
-        Quoted(&self.full(name)).to_string()
-    }
-}
-
-/// An element type of a file as facts and messages write it.
-fn type_name(dtype: Dtype) -> String {
-    match dtype {
-        Dtype::F64 => "FP64".to_owned(),
-        Dtype::F32 => "FP32".to_owned(),
-        Dtype::F16 => "FP16".to_owned(),
-        Dtype::BF16 => "BF16".to_owned(),
-        Dtype::I64 => "INT64".to_owned(),
-        Dtype::I32 => "INT32".to_owned(),
-        Dtype::I8 => "INT8".to_owned(),
-        Dtype::U8 => "UINT8".to_owned(),
-        Dtype::BOOL => "BOOL".to_owned(),
-        other => format!("{other:?}").to_uppercase(),
     }
 }
