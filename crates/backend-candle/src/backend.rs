@@ -6,7 +6,7 @@ use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelSource};
 use millrace_huggingface::{Config, HuggingFaceError};
 
 use crate::architecture::Architecture;
-use crate::device::Place;
+use crate::device::{Place, spread};
 use crate::guard::guarded;
 use crate::options::Options;
 use crate::weights::Weights;
@@ -50,7 +50,10 @@ fn is_top(name: &str, ending: &str) -> bool {
 
 fn load(source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
     let options = Options::read(&source.options)?;
-    let place = Place::open(&options)?;
+    spread(Place::open(&options.device)?, |place| load_at(source, &options, place))
+}
+
+fn load_at(source: &ModelSource, options: &Options, place: Place) -> Result<Arc<dyn Model>, LoadError> {
     let config = source.files.read(CONFIG).map_err(|error| {
         LoadError::new(LoadErrorKind::Missing, format!("{CONFIG}: it cannot be read: {}", error.kind()))
             .with_cause(error)
@@ -58,7 +61,7 @@ fn load(source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
     let config = Config::parse(&config).map_err(|error| refused(&error))?;
     let architecture = Architecture::of(config.model_type())?;
     let weights = Weights::open(source, "", &place, options.precision)?;
-    let loading = Loading { source, options, place, config, weights };
+    let loading = Loading { source, options: options.clone(), place, config, weights };
     match architecture {
         Architecture::Bert | Architecture::DistilBert | Architecture::Roberta => text::load(architecture, &loading),
         Architecture::Vit | Architecture::ResNet => image::load(architecture, &loading),

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use millrace_core::{LoadError, OptionReader};
 
+use crate::device::DeviceOptions;
+
 /// The options of one model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The precision that the model computes in; `None` leaves it to the place: FP32 on the CPU, the file's own elsewhere.
     pub(crate) precision: Option<Precision>,
+    /// Where it computes.
+    pub(crate) device: DeviceOptions,
 }
 
 /// A precision to compute in.
@@ -47,7 +51,8 @@ impl Options {
         let precisions = [Precision::Fp32, Precision::Fp16, Precision::Bf16];
         let words = precisions.map(|precision| (precision.name(), Some(precision)));
         let precision = reader.word("precision", None, &words)?;
+        let device = DeviceOptions::read(&mut reader)?;
         reader.finish()?;
-        Ok(Self { precision })
+        Ok(Self { precision, device })
     }
 }
