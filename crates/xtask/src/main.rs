@@ -6,6 +6,7 @@
 
 #[cfg(feature = "codegen")]
 mod codegen;
+mod cuda;
 mod layers;
 
 use std::env;
@@ -21,6 +22,7 @@ usage: cargo xtask COMMAND
   layers   no crate knows a higher one, and core and the backends never reach an async runtime
   deny     licences, bans and sources of dependencies; advisories where their database is at hand
   codegen  write crates/proto/src/gen from /proto; with --check, fail where that would change something
+  build-cuda  the server for NVIDIA cards; needs a CUDA toolkit, see docs/gpu.md
 ";
 
 /// The steps of `check`: a title, and a command line or one of this program's own checks.
@@ -45,6 +47,14 @@ const STEPS: &[(&str, &[&str])] = &[
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "onnxruntime"],
     ),
     (
+        "each feature alone: server with candle",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "candle"],
+    ),
+    (
+        "each feature alone: server with text",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "text"],
+    ),
+    (
         "each feature alone: server with pictures",
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "vision"],
     ),
@@ -63,6 +73,7 @@ fn main() -> ExitCode {
         "layers" => layers::check(),
         "deny" => deny(),
         "codegen" => codegen(env::args().nth(2).as_deref()),
+        "build-cuda" => cuda::build(env::args_os().skip(2)),
         _ => Err(HELP.to_owned()),
     };
     match done {
