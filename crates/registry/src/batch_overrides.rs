@@ -14,6 +14,8 @@ pub struct BatchOverrides {
     /// The most rows in one run. Said without `enable_large_batch_splitting`, larger requests are refused, as
     /// TensorFlow Serving does.
     pub max_batch_size: Option<NonZeroUsize>,
+    /// The most tokens in one run of a model that takes texts of different lengths (text-embeddings-inference).
+    pub max_batch_tokens: Option<NonZeroUsize>,
     /// How long the first request of a batch may wait for company, in microseconds (TensorFlow Serving).
     pub batch_timeout_micros: Option<u64>,
     /// How many full batches may wait (TensorFlow Serving).
@@ -101,6 +103,7 @@ impl BatchOverrides {
         Self {
             enabled: self.enabled.or(base.enabled),
             max_batch_size: self.max_batch_size.or(max_batch_size),
+            max_batch_tokens: self.max_batch_tokens.or(base.max_batch_tokens),
             batch_timeout_micros: self.batch_timeout_micros.or(waits.batch_timeout_micros),
             max_enqueued_batches: self.max_enqueued_batches.or(base.max_enqueued_batches),
             num_batch_threads: self.num_batch_threads.or(base.num_batch_threads),
@@ -122,6 +125,9 @@ impl BatchOverrides {
         if let Some(max) = self.max_batch_size.or(last) {
             config.max_batch_size = max;
             config.oversized = Oversized::Refuse;
+        }
+        if let Some(max) = self.max_batch_tokens {
+            config.max_batch_tokens = max;
         }
         if let Some(split) = self.enable_large_batch_splitting {
             config.oversized = if split { Oversized::Split } else { Oversized::Refuse };
@@ -173,6 +179,16 @@ mod tests {
         said.enable_large_batch_splitting = Some(true);
         let config = said.apply(BatchConfig::default());
         assert_eq!((config.max_batch_size, config.oversized), (size(32), Oversized::Split));
+    }
+
+    #[test]
+    fn a_number_of_tokens_refuses_nothing() {
+        let said = BatchOverrides { max_batch_tokens: Some(size(512)), ..BatchOverrides::default() };
+        let config = said.apply(BatchConfig::default());
+        assert_eq!((config.max_batch_tokens, config.oversized), (size(512), Oversized::Split));
+        let over = BatchOverrides { max_batch_tokens: Some(size(64)), ..BatchOverrides::default() }.over(&said);
+        assert_eq!(over.max_batch_tokens, Some(size(64)));
+        assert_eq!(BatchOverrides::default().over(&said).max_batch_tokens, Some(size(512)));
     }
 
     #[test]

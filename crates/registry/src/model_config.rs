@@ -284,6 +284,7 @@ fn read_batching(value: Value<'_>) -> Result<BatchOverrides, ModelConfigError> {
     table.only(&[
         "enabled",
         "max_batch_size",
+        "max_batch_tokens",
         "batch_timeout_micros",
         "max_enqueued_batches",
         "num_batch_threads",
@@ -297,6 +298,7 @@ fn read_batching(value: Value<'_>) -> Result<BatchOverrides, ModelConfigError> {
     let batching = BatchOverrides {
         enabled: table.get("enabled").map(Value::bool).transpose()?,
         max_batch_size: table.get("max_batch_size").map(Value::count).transpose()?,
+        max_batch_tokens: table.get("max_batch_tokens").map(Value::count).transpose()?,
         batch_timeout_micros: table.get("batch_timeout_micros").map(Value::u64).transpose()?,
         max_enqueued_batches: table.get("max_enqueued_batches").map(Value::count).transpose()?,
         num_batch_threads: table.get("num_batch_threads").map(Value::count).transpose()?,

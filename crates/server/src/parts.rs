@@ -41,11 +41,14 @@ pub(crate) fn built_in(choosing: Choosing) -> Parts {
     Parts { backends, pipelines: pipelines(), adapters: adapters(), text: text() }
 }
 
-/// In order of trust. ONNX Runtime is what everybody else compares with; the forests are exact where they run at all; tract
-/// runs more than it was tried with.
+/// In order of trust. candle reads the weights that an author published, which an ONNX file beside them was made from; ONNX
+/// Runtime is what everybody else compares ONNX files with; the forests are exact where they run at all; tract runs more
+/// than it was tried with.
 fn engines(config: &EnginesConfig) -> Vec<Arc<dyn Backend>> {
     let _ = config;
     vec![
+        #[cfg(feature = "candle")]
+        Arc::new(millrace_backend_candle::CandleBackend::default()),
         #[cfg(feature = "onnxruntime")]
         Arc::new(onnxruntime(config)),
         #[cfg(feature = "trees")]
@@ -126,6 +129,12 @@ pub(crate) fn pipelines() -> Vec<Arc<dyn PipelineFactory>> {
 }
 
 /// What recognises models that take text.
+#[cfg(feature = "text")]
+fn text() -> Option<Arc<dyn TextFactory>> {
+    Some(Arc::new(millrace_text::TextSupport))
+}
+
+#[cfg(not(feature = "text"))]
 fn text() -> Option<Arc<dyn TextFactory>> {
     None
 }

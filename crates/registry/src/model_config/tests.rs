@@ -34,6 +34,7 @@ fn every_key_is_read() {
         [batching]
         enabled = true
         max_batch_size = 32
+        max_batch_tokens = 4096
         max_enqueued_batches = 100
         num_batch_threads = 8
         allowed_batch_sizes = [8, 32]
@@ -58,6 +59,7 @@ fn every_key_is_read() {
     assert_eq!(config.versions, Some(VersionPolicy::Latest(size(2))));
     assert_eq!(config.aliases.values().copied().collect::<Vec<_>>(), [2, 1]);
     assert_eq!(config.batching.max_batch_size, Some(size(32)));
+    assert_eq!(config.batching.max_batch_tokens, Some(size(4096)));
     assert_eq!(config.batching.latency_goal, Some(Duration::from_millis(5)));
     assert_eq!(config.batching.enable_large_batch_splitting, Some(true));
     assert_eq!((config.warmup.enabled, config.warmup.runs), (false, size(3)));

@@ -141,6 +141,7 @@ section! {
     RawBatching {
         enabled: bool,
         max_batch_size: NonZeroUsize,
+        max_batch_tokens: NonZeroUsize,
         batch_timeout_micros: u64,
         max_enqueued_batches: NonZeroUsize,
         num_batch_threads: NonZeroUsize,

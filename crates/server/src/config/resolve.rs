@@ -267,6 +267,7 @@ fn batching(config: &mut ServerConfig, raw: RawBatching) -> Result<(), ConfigErr
     let overrides = BatchOverrides {
         enabled: raw.enabled,
         max_batch_size: raw.max_batch_size,
+        max_batch_tokens: raw.max_batch_tokens,
         batch_timeout_micros: raw.batch_timeout_micros,
         max_enqueued_batches: raw.max_enqueued_batches,
         num_batch_threads: raw.num_batch_threads,
