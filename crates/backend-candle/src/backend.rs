@@ -54,6 +54,9 @@ fn load(source: &ModelSource) -> Result<Arc<dyn Model>, LoadError> {
 }
 
 fn load_at(source: &ModelSource, options: &Options, place: Place) -> Result<Arc<dyn Model>, LoadError> {
+    if let Some(file) = gguf_file(source)? {
+        return text::load_gguf(source, file, options, &place);
+    }
     let config = source.files.read(CONFIG).map_err(|error| {
         LoadError::new(LoadErrorKind::Missing, format!("{CONFIG}: it cannot be read: {}", error.kind()))
             .with_cause(error)
@@ -63,8 +66,25 @@ fn load_at(source: &ModelSource, options: &Options, place: Place) -> Result<Arc<
     let weights = Weights::open(source, "", &place, options.precision)?;
     let loading = Loading { source, options: options.clone(), place, config, weights };
     match architecture {
-        Architecture::Bert | Architecture::DistilBert | Architecture::Roberta => text::load(architecture, &loading),
+        Architecture::Bert | Architecture::DistilBert | Architecture::Roberta => text::load(&loading),
         Architecture::Vit | Architecture::ResNet => image::load(architecture, &loading),
+    }
+}
+
+/// The GGUF file, where the folder is one of that kind: safetensors win where both lie there.
+fn gguf_file(source: &ModelSource) -> Result<Option<&str>, LoadError> {
+    let names = || source.files.list().iter().map(|(name, _)| name.as_str());
+    if names().any(|name| is_top(name, ".safetensors")) {
+        return Ok(None);
+    }
+    let found: Vec<&str> = names().filter(|name| is_top(name, ".gguf")).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [file] => Ok(Some(file)),
+        several => {
+            let text = format!("which model file? expected one .gguf file, got {}", several.join(", "));
+            Err(LoadError::new(LoadErrorKind::Invalid, text))
+        }
     }
 }
 

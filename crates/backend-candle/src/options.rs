@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millrace_core::{LoadError, OptionReader};
+use millrace_huggingface::PoolingMode;
 
 use crate::device::DeviceOptions;
 
@@ -11,6 +12,8 @@ use crate::device::DeviceOptions;
 pub(crate) struct Options {
     /// The precision that the model computes in; `None` leaves it to the place: FP32 on the CPU, the file's own elsewhere.
     pub(crate) precision: Option<Precision>,
+    /// How the vectors of tokens become one where the model's own files do not say it.
+    pub(crate) pooling: Option<PoolingMode>,
     /// Where it computes.
     pub(crate) device: DeviceOptions,
 }
@@ -51,8 +54,10 @@ impl Options {
         let precisions = [Precision::Fp32, Precision::Fp16, Precision::Bf16];
         let words = precisions.map(|precision| (precision.name(), Some(precision)));
         let precision = reader.word("precision", None, &words)?;
+        let poolings = PoolingMode::WORDS.map(|(word, mode)| (word, Some(mode)));
+        let pooling = reader.word("pooling", None, &poolings)?;
         let device = DeviceOptions::read(&mut reader)?;
         reader.finish()?;
-        Ok(Self { precision, device })
+        Ok(Self { precision, pooling, device })
     }
 }

@@ -143,7 +143,10 @@ impl Step for Avx512 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
-#[expect(unsafe_code, reason = "vector instructions; the safe form is vectorised by luck, and 40 times slower without it")]
+#[expect(
+    unsafe_code,
+    reason = "vector instructions; the safe form is vectorised by luck, and 40 times slower without it"
+)]
 fn tile_avx512<const ROWS: usize, const VECTORS: usize>(k: usize, a: &[f32], b: &[f32], tile: &mut [f32]) {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
     const LANES: usize = 16;
@@ -193,7 +196,10 @@ impl Step for Avx2 {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-#[expect(unsafe_code, reason = "vector instructions; the safe form is vectorised by luck, and 40 times slower without it")]
+#[expect(
+    unsafe_code,
+    reason = "vector instructions; the safe form is vectorised by luck, and 40 times slower without it"
+)]
 fn tile_avx2<const ROWS: usize, const VECTORS: usize>(k: usize, a: &[f32], b: &[f32], tile: &mut [f32]) {
     use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps};
     const LANES: usize = 8;

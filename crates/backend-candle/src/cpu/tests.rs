@@ -136,7 +136,9 @@ fn functions_are_near_the_exact_ones() {
     };
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     check(Activation::Gelu, 1.5e-7, &|x| x * normal(x));
-    check(Activation::GeluTanh, 6e-7, &|x| 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()));
+    check(Activation::GeluTanh, 6e-7, &|x| {
+        0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+    });
     check(Activation::QuickGelu, 6e-7, &|x| x * sigmoid(1.702 * x));
     check(Activation::Silu, 6e-7, &|x| x * sigmoid(x));
     check(Activation::Sigmoid, 3e-7, &sigmoid);
@@ -147,7 +149,8 @@ fn functions_are_near_the_exact_ones() {
 
 #[test]
 fn what_is_no_number_stays_none_and_the_largest_do_not_overflow() {
-    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Tanh, Activation::Sigmoid] {
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Tanh, Activation::Sigmoid]
+    {
         let mut numbers = vec![f32::NAN, 3e38, -3e38, f32::INFINITY];
         apply(activation, &mut numbers);
         assert!(numbers[0].is_nan(), "{activation:?}");

@@ -46,12 +46,7 @@ impl Ranges {
     ///
     /// # Errors
     /// candle's, where what it needs to know does not come to the device.
-    pub(crate) fn new(
-        lengths: &[usize],
-        kernels: Kernels,
-        grouping: Grouping,
-        staging: &mut Staging,
-    ) -> Result<Self> {
+    pub(crate) fn new(lengths: &[usize], kernels: Kernels, grouping: Grouping, staging: &mut Staging) -> Result<Self> {
         let mut end = 0;
         let row = |length: &usize| {
             end += length;

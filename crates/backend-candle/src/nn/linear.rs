@@ -132,8 +132,10 @@ impl Product {
 
     /// Several as one, unless some are quantised, which cannot be joined.
     fn side_by_side(products: &[Self]) -> Result<Option<Self>> {
-        let weights: Option<Vec<Tensor>> =
-            products.iter().map(|one| if let Weight::Plain(weight) = &one.weight { Some(weight.clone()) } else { None }).collect();
+        let weights: Option<Vec<Tensor>> = products
+            .iter()
+            .map(|one| if let Weight::Plain(weight) = &one.weight { Some(weight.clone()) } else { None })
+            .collect();
         let biases: Vec<&Tensor> = products.iter().filter_map(|one| one.bias.as_ref()).collect();
         let Some(weights) = weights else { return Ok(None) };
         if !biases.is_empty() && biases.len() != products.len() {

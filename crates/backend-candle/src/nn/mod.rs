@@ -14,10 +14,10 @@ mod tests;
 use candle_core::{CpuStorage, Result, Storage, Tensor};
 
 pub(crate) use activation::activate;
-pub(crate) use attention::{Ranges, attention};
+pub(crate) use attention::{Group, Ranges, attention};
 pub(crate) use linear::Linear;
 pub(crate) use norm::LayerNorm;
-pub(crate) use table::Table;
+pub(crate) use table::{Numbers, Table};
 
 use crate::weights::Weights;
 

@@ -32,11 +32,9 @@ impl LayerNorm {
         #[expect(clippy::cast_possible_truncation, reason = "a small number that is added to a variance in FP32")]
         let eps = eps as f32;
         Ok(Self(match kernels {
-            Kernels::Own => Form::Own(Norm {
-                weight: scope.floats(weight, &[width])?,
-                bias: scope.floats(bias, &[width])?,
-                eps,
-            }),
+            Kernels::Own => {
+                Form::Own(Norm { weight: scope.floats(weight, &[width])?, bias: scope.floats(bias, &[width])?, eps })
+            }
             Kernels::Candle => {
                 Form::Candle { weight: scope.tensor(weight, &[width])?, bias: scope.tensor(bias, &[width])?, eps }
             }

@@ -74,7 +74,10 @@ fn parse(file: &str, content: &Bytes) -> Result<(Tensors, Metadata), Fault> {
     }
     let version = reader.u32()?;
     if !(2..=3).contains(&version) {
-        return Err((LoadErrorKind::Unsupported, format!("GGUF version {version} does not load here; expected 2 or 3")));
+        return Err((
+            LoadErrorKind::Unsupported,
+            format!("GGUF version {version} does not load here; expected 2 or 3"),
+        ));
     }
     let (n_tensors, n_entries) = (reader.u64()?, reader.u64()?);
     if n_tensors > MOST_ENTRIES || n_entries > MOST_ENTRIES {
@@ -105,7 +108,12 @@ fn parse(file: &str, content: &Bytes) -> Result<(Tensors, Metadata), Fault> {
         let elements = elements.ok_or_else(overflow)?;
         let block = info.dtype.block_size();
         if !info.shape.last().copied().unwrap_or(1).is_multiple_of(block) {
-            let text = format!("tensor {}: rows of {:?} come in blocks of {block}, got shape {:?}", Quoted(&info.name), info.dtype, info.shape);
+            let text = format!(
+                "tensor {}: rows of {:?} come in blocks of {block}, got shape {:?}",
+                Quoted(&info.name),
+                info.dtype,
+                info.shape
+            );
             return Err(damaged(text));
         }
         let bytes = (elements / block).checked_mul(info.dtype.type_size()).ok_or_else(overflow)?;
@@ -142,7 +150,10 @@ impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
         let Some((head, tail)) = self.rest.split_at_checked(count) else {
             let at = self.total - self.rest.len();
-            return Err(damaged(format!("it ends at byte {}, where {count} more from byte {at} on were expected", self.total)));
+            return Err(damaged(format!(
+                "it ends at byte {}, where {count} more from byte {at} on were expected",
+                self.total
+            )));
         };
         self.rest = tail;
         Ok(head)
@@ -236,7 +247,8 @@ impl<'a> Reader<'a> {
         let number = self.u32()?;
         let dtype = dtype(number).ok_or_else(|| {
             let known = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K";
-            let text = format!("tensor {}: ggml's type {number} does not load here; those that do: {known}", Quoted(&name));
+            let text =
+                format!("tensor {}: ggml's type {number} does not load here; those that do: {known}", Quoted(&name));
             (LoadErrorKind::Unsupported, text)
         })?;
         Ok(Info { name, shape, dtype, offset: self.u64()? })

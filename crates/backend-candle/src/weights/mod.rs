@@ -223,8 +223,7 @@ impl<'a> Scope<'a> {
             LoadError::new(LoadErrorKind::Invalid, text)
         })?;
         if found.shape != shape {
-            let text =
-                format!("{}: tensor {quoted}: expected shape {shape:?}, got {:?}", found.file, found.shape);
+            let text = format!("{}: tensor {quoted}: expected shape {shape:?}, got {:?}", found.file, found.shape);
             return Err(LoadError::new(LoadErrorKind::Invalid, text));
         }
         let made = make(&found)
