@@ -14,6 +14,7 @@ use crate::platform::{SageMakerConfig, VertexConfig};
 /// | `body_timeout` | 30 s | a body may take this long plus what `min_body_rate` allows; after it 408 |
 /// | `min_body_rate` | 1024 | bytes per second that a body must keep up once `body_timeout` has passed |
 /// | `max_json_depth` | 64 | nesting of arrays and objects in JSON that no signature explains |
+/// | `max_client_batch_size` | 1024 | texts of one request to the routes of text models; above it 413 |
 /// | `request_timeout` | 30 s | from the end of the body to the answer; after it 504 |
 /// | `offload_bytes` | 128 KiB | larger bodies and answers are decoded and encoded on a compute thread |
 /// | `gzip_min_bytes` | 32 KiB | answers from this size on are gzipped for clients that accept it; `None` = never |
@@ -34,6 +35,8 @@ pub struct HttpConfig {
     pub min_body_rate: u64,
     /// The deepest nesting of JSON arrays and objects outside of tensors.
     pub max_json_depth: usize,
+    /// The most texts of one request to the routes of text models.
+    pub max_client_batch_size: usize,
     /// How long from the end of the body to the answer.
     pub request_timeout: Duration,
     /// Bodies and answers above this many bytes are decoded and encoded on a compute thread.
@@ -57,6 +60,7 @@ impl Default for HttpConfig {
             body_timeout: Duration::from_secs(30),
             min_body_rate: 1024,
             max_json_depth: 64,
+            max_client_batch_size: 1024,
             request_timeout: Duration::from_secs(30),
             offload_bytes: 128 << 10,
             // Most answers are a few numbers; below this size compressing costs more than sending.

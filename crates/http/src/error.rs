@@ -51,6 +51,12 @@ impl Failure {
         self
     }
 
+    /// The same with a status that no table has.
+    pub(crate) fn with_own_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
     /// The same with a header that says what would work.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some((name, value));

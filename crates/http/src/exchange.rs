@@ -171,6 +171,17 @@ impl Arrived {
         (Self { body: Received::from(Bytes::new()), at, context, deadline }, body)
     }
 
+    /// Waits for `work`, no longer than whoever asks.
+    ///
+    /// # Errors
+    /// `Late`, or that of `work`.
+    pub(crate) async fn before_deadline<T>(
+        &self,
+        work: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        before(self.deadline, self.context.received, work).await
+    }
+
     /// The same request with another body: a part of its own, for a route whose body says more than a codec reads.
     pub(crate) fn with_body(&self, body: Bytes) -> Self {
         Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline }
@@ -332,9 +343,7 @@ pub(crate) async fn infer<C: Codec>(
         Box::pin(before(deadline, context.received, encoding)).await
     };
     let mut answer = answer.map_err(C::failure)?;
-    if answer.body().len() >= SMALL_ANSWER && !answer.body_mut().hold(&shared.front.unsent) {
-        return Err(C::failure(no_room(shared)));
-    }
+    hold(shared, &mut answer).map_err(C::failure)?;
     let encoded = now();
     let times = Answered {
         decode: decoded.saturating_duration_since(arrived),
@@ -381,10 +390,17 @@ pub(crate) fn text_weight(tensor: &Tensor) -> usize {
     }
 }
 
-fn no_room(shared: &Shared) -> Refusal {
+/// Counts a large answer against the room that all have together.
+///
+/// # Errors
+/// `QueueFull` where there is none left.
+pub(crate) fn hold(shared: &Shared, answer: &mut Answer) -> Result<(), Refusal> {
+    if answer.body().len() < SMALL_ANSWER || answer.body_mut().hold(&shared.front.unsent) {
+        return Ok(());
+    }
     let limit = shared.front.unsent.total();
     let text = format!("answers that clients have not taken yet have reached their common limit of {limit} bytes");
-    Refusal::new(Reason::QueueFull, text)
+    Err(Refusal::new(Reason::QueueFull, text))
 }
 
 fn late(deadline: Instant, received: Instant) -> Refusal {

@@ -24,6 +24,7 @@ mod platform;
 mod response;
 mod route;
 mod service;
+mod text;
 mod tfs;
 mod torchserve;
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use millrace_protocol::front::Roles;
 use percent_encoding::percent_decode_str;
 
-use crate::{general, platform};
+use crate::{general, platform, text};
 
 /// Routes that are read and answered in one place.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(crate) enum Family<'a> {
     Management,
     /// The general endpoints.
     General(general::Route<'a>),
+    /// The routes of text models.
+    Text(text::Route<'a>),
     /// `/`.
     Root,
     /// `/openapi.json`.
@@ -51,7 +53,7 @@ pub(crate) fn family(path: &str, roles: Roles) -> Family<'_> {
     if roles.inference
         && let Some(rest) = strip(path, "/v1/")
     {
-        return Family::Tfs(rest);
+        return if rest.eq_ignore_ascii_case("embeddings") { Family::Text(text::OPENAI) } else { Family::Tfs(rest) };
     }
     if roles.management
         && let Some(rest) = strip(path, "/admin/")
@@ -88,7 +90,7 @@ fn by_first_name(path: &str, roles: Roles) -> Family<'_> {
         (Some("docs"), None) if roles.inference && path == "/docs" => Family::Docs,
         // What only TorchServe's management port has.
         (Some("" | "api-description" | "v1"), None) if roles.management => Family::Management,
-        _ => Family::Unknown,
+        _ => text::route(path).filter(|_| roles.inference).map_or(Family::Unknown, Family::Text),
     }
 }
 

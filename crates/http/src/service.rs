@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use millrace_core::{Catalog, Compute, Control, Resolver};
 use millrace_protocol::front::{ConnectionContext, Front, MetricsText, Readiness, Roles, Weight};
@@ -25,7 +25,7 @@ use crate::exchange::Asked;
 use crate::head::{Head, REQUEST_ID};
 use crate::response::{self, Answer, ResponseBody};
 use crate::route::{Family, family};
-use crate::{admin, general, health, oip, openapi, platform, tfs, torchserve};
+use crate::{admin, general, health, oip, openapi, platform, text, tfs, torchserve};
 
 /// What the service is made of.
 #[derive(Debug, Clone)]
@@ -93,6 +93,7 @@ impl HttpService {
             Family::TorchServe => Ok(Box::pin(torchserve::answer(shared, asked, body)).await),
             Family::Management => Ok(Box::pin(torchserve::manage(shared, asked, body)).await),
             Family::General(route) => Box::pin(general::answer(shared, asked, route, body)).await,
+            Family::Text(route) => Box::pin(text::answer(shared, asked, route, body)).await,
             other => Ok(shared.plain(&other, &asked)),
         };
         let mut answer = result.unwrap_or_else(|failure| shared.refuse(&failure, &asked));
@@ -142,6 +143,7 @@ impl Shared {
             | Family::TorchServe
             | Family::Management
             | Family::General(_)
+            | Family::Text(_)
             | Family::Unknown => torchserve::not_found(self, asked),
         }
     }
@@ -151,13 +153,17 @@ impl Shared {
     pub(crate) fn refuse(&self, failure: &Failure, asked: &Asked<'_>) -> Answer {
         let mut answer = failure.answer(asked.parts.version);
         let status = failure.status().as_u16();
-        let is_anonymous = asked.head.request_id.is_none() && failure.status().is_server_error();
+        // The one status of the client's that stands for what happens here: a model that failed, on the text routes.
+        let is_dependency = failure.status() == StatusCode::FAILED_DEPENDENCY;
+        let weight = if is_dependency { Weight::of(failure.code()) } else { Weight::of_http(status) };
+        let is_ours = failure.status().is_server_error() || is_dependency && weight == Weight::Fault;
+        let is_anonymous = asked.head.request_id.is_none() && is_ours;
         // In TorchServe's form, whatever the protocol: nobody else asks for one.
         let made = is_anonymous.then(|| torchserve::new_uuid(self));
         let id = made
             .as_deref()
             .map_or_else(|| asked.head.request_id.map_or(&b""[..], HeaderValue::as_bytes), str::as_bytes);
-        self.front.log.write(Weight::of_http(status), &status, failure.refusal(), id);
+        self.front.log.write(weight, &status, failure.refusal(), id);
         if let Some(id) = made.and_then(|id| HeaderValue::from_str(&id).ok()) {
             answer.headers_mut().insert(REQUEST_ID, id);
         }

@@ -156,6 +156,16 @@ pub fn encode_string(text: &mut Vec<u8>, value: &str) {
     write::string(text, value);
 }
 
+/// Appends `number` to `text` as elements of tensors are written.
+pub fn encode_float(text: &mut Vec<u8>, number: f32) {
+    write::float(text, number);
+}
+
+/// Appends `numbers` to `text` as one list.
+pub fn encode_floats(text: &mut Vec<u8>, numbers: &[f32]) {
+    write::floats(text, numbers);
+}
+
 /// Reads the body of a predict request.
 ///
 /// # Errors

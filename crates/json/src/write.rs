@@ -250,6 +250,19 @@ impl<'a> Column<'a> {
     }
 }
 
+/// Writes one number.
+pub(crate) fn float(text: &mut Vec<u8>, number: f32) {
+    number.write(text);
+}
+
+/// Writes numbers as one list.
+pub(crate) fn floats(text: &mut Vec<u8>, numbers: &[f32]) {
+    text.reserve(numbers.len().saturating_mul(12));
+    text.push(b'[');
+    list_of(text, numbers, |text, number| number.write(text));
+    text.push(b']');
+}
+
 fn numbers<T: Number>(text: &mut Vec<u8>, sizes: &[usize], elements: &[T]) {
     nest(text, sizes, 0, &mut |text, at, n| {
         list_of(text, &elements[at..at + n], |text, element| element.write(text));

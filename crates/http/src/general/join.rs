@@ -8,7 +8,7 @@ use std::task::Poll;
 const AT_ONCE: usize = 64;
 
 /// The outputs of all `futures`, in their order. Dropping the whole drops each.
-pub(super) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(crate) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut waiting = futures.enumerate();
     let mut is_drained = false;
     let mut working: Vec<(usize, Pin<Box<F>>)> = Vec::new();

@@ -23,7 +23,7 @@ mod view;
 
 use codec::GeneralCodec;
 pub(crate) use codec::predictions;
-use join::join_all;
+pub(crate) use join::join_all;
 use request::{KEYS, Malformed, Prediction};
 
 use crate::coding::Coding;
@@ -32,6 +32,7 @@ use crate::exchange::{Arrived, Asked, Done, conclude, infer, receive, unpack};
 use crate::response::{self, Answer};
 use crate::route::segment;
 use crate::service::Shared;
+use crate::text;
 use crate::torchserve::query;
 
 /// What a path asks for. Names are as they stand in the path.
@@ -93,9 +94,11 @@ where
     let named = model.map(|model| segment(model).unwrap_or_default().into_owned());
     let result = async {
         let (arrived, body) = arrive(shared, &asked, &mut record, body).await?;
-        let prediction =
-            on_thread(shared, body, move |body| Prediction::read(body, named.as_deref(), max_depth)).await?;
-        one(shared, &mut record, &arrived, prediction).await
+        let read = move |body: &Bytes| Prediction::read(body, named.as_deref(), max_depth);
+        match on_thread(shared, body.clone(), read).await? {
+            Some(prediction) => one(shared, &mut record, &arrived, prediction).await,
+            None => text::predict(shared, &asked, model, &mut record, (arrived, body)).await,
+        }
     }
     .await;
     conclude(record, result)

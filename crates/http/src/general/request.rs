@@ -57,13 +57,18 @@ impl fmt::Display for Malformed {
 }
 
 impl Prediction {
-    /// Reads a body; `named` is the model that the path names, if any.
+    /// Reads a body; `named` is the model that the path names, if any. Gives `None` for one in the form of the text routes,
+    /// which have a key that no prediction has.
     ///
     /// # Errors
     /// [`Malformed`], about the first key that is wrong.
-    pub(super) fn read(body: &Bytes, named: Option<&str>, max_depth: usize) -> Result<Self, Malformed> {
+    pub(super) fn read(body: &Bytes, named: Option<&str>, max_depth: usize) -> Result<Option<Self>, Malformed> {
         let members = object(body, max_depth).map_err(|error| Malformed::document(&error))?;
-        Self::of_members(body, &members, named)
+        let has = |wanted: &str| members.iter().any(|(key, _)| key == wanted);
+        if has("inputs") && !has("input_data") {
+            return Ok(None);
+        }
+        Self::of_members(body, &members, named).map(Some)
     }
 
     /// Reads the requests of a batch.
@@ -119,7 +124,8 @@ mod tests {
     use super::Prediction;
 
     fn read(text: &'static str, named: Option<&str>) -> Result<Prediction, String> {
-        Prediction::read(&Bytes::from_static(text.as_bytes()), named, 8).map_err(|error| error.to_string())
+        let read = Prediction::read(&Bytes::from_static(text.as_bytes()), named, 8).map_err(|error| error.to_string());
+        read.map(|prediction| prediction.expect("a prediction"))
     }
 
     #[test]
@@ -137,6 +143,14 @@ mod tests {
         assert_eq!(read(r#"{"input_data": [], "model_name": "m"}"#, Some("m")).unwrap().model, "m");
         let error = read(r#"{"input_data": [], "model_name": "n"}"#, Some("m")).unwrap_err();
         assert_eq!(error, "model_name: the path names `m`, the body `n`");
+    }
+
+    #[test]
+    fn the_key_of_the_text_routes_is_no_key_of_a_prediction() {
+        let read = |text: &'static [u8]| Prediction::read(&Bytes::from_static(text), None, 8).unwrap().is_some();
+        assert!(!read(br#"{"inputs": "text"}"#));
+        assert!(!read(br#"{"inputs": 5, "model_name": "m"}"#));
+        assert!(read(br#"{"inputs": 5, "model_name": "m", "input_data": [[1]]}"#));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 mod paths;
 mod schema;
+mod text;
 
 use paths::Paths;
 
@@ -27,9 +28,14 @@ pub(crate) fn document(shared: &Shared) -> Answer {
     paths::common(&mut paths);
     paths::plain(&mut paths);
     shared.parts.catalog.models().iter().for_each(|model| paths::model(&mut paths, model));
+    let has_text = text::add_routes(&mut paths, shared);
     paths::platforms(&mut paths, &shared.parts.config);
     let title = "millrace";
-    answer(&described(title, "Models over every protocol that their clients speak.", paths))
+    let mut document = described(title, "Models over every protocol that their clients speak.", paths);
+    if has_text {
+        text::add_schemas(&mut document["components"]);
+    }
+    answer(&document)
 }
 
 /// `GET /docs`: a page that shows the document and tries its routes.

@@ -11,21 +11,21 @@ pub(super) type Paths = Map<String, Value>;
 
 /// What an operation is: enough to write it down.
 #[derive(Default)]
-struct Operation<'a> {
-    tag: &'a str,
-    summary: String,
-    request: Option<Value>,
-    answer: Value,
+pub(super) struct Operation<'a> {
+    pub(super) tag: &'a str,
+    pub(super) summary: String,
+    pub(super) request: Option<Value>,
+    pub(super) answer: Value,
     /// The name of the schema of errors.
-    error: &'static str,
+    pub(super) error: &'static str,
     /// The parameters that the path names.
-    parameters: Vec<Value>,
+    pub(super) parameters: Vec<Value>,
     /// Whether the request may have no body.
-    may_be_empty: bool,
+    pub(super) may_be_empty: bool,
     /// Whether the answer is text and no JSON.
-    is_text: bool,
+    pub(super) is_text: bool,
     /// Whether the request may be a picture, or whatever bytes the model takes, in place of JSON.
-    takes_raw: bool,
+    pub(super) takes_raw: bool,
 }
 
 impl Operation<'_> {
@@ -60,15 +60,15 @@ impl Operation<'_> {
     }
 }
 
-fn in_path(name: &str) -> Value {
+pub(super) fn in_path(name: &str) -> Value {
     json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
 }
 
-fn in_query(name: &str, description: &str) -> Value {
+pub(super) fn in_query(name: &str, description: &str) -> Value {
     json!({"name": name, "in": "query", "required": false, "description": description, "schema": {"type": "string"}})
 }
 
-fn add(paths: &mut Paths, path: &str, method: &str, operation: Operation<'_>) {
+pub(super) fn add(paths: &mut Paths, path: &str, method: &str, operation: Operation<'_>) {
     let methods = paths.entry(path).or_insert_with(|| json!({}));
     methods[method] = operation.document();
 }

@@ -12,8 +12,8 @@ use http_body_util::{BodyExt, Full};
 use millrace_core::{
     Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, EngineChoice, InferFuture, InferRequest,
     InferResponse, Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered,
-    Registration, RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorList,
-    TensorSpec, Total, VersionChoice, VersionFailure, VersionState, VersionStatus,
+    Registration, RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, TENSORS, Tensor,
+    TensorList, TensorSpec, TextProcessor, Total, VersionChoice, VersionFailure, VersionState, VersionStatus,
 };
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
@@ -31,6 +31,7 @@ pub(crate) struct Version {
     model: ModelName,
     version: u64,
     signatures: Signatures,
+    text: Option<Arc<dyn TextProcessor>>,
     answer: Answerer,
 }
 
@@ -59,6 +60,10 @@ impl Servable for Version {
             Ok(_) => (self.answer)(request),
             Err(error) => InferFuture::refused(error.refusal(&self.model)),
         }
+    }
+
+    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
+        self.text.clone()
     }
 }
 
@@ -100,14 +105,37 @@ impl Models {
 
     /// A version that answers through `answer`.
     pub(crate) fn version(
-        mut self,
+        self,
         name: &str,
         version: u64,
         signature: Signature,
         answer: impl Fn(InferRequest) -> InferFuture + Send + Sync + 'static,
     ) -> Self {
+        self.serving(name, version, Signatures::single(signature), None, Arc::new(answer))
+    }
+
+    /// A version whose text `text` turns into the inputs of `network`, which answers through `answer`.
+    pub(crate) fn text(
+        self,
+        name: &str,
+        version: u64,
+        (text, network): (Arc<dyn TextProcessor>, Signature),
+        answer: impl Fn(InferRequest) -> InferFuture + Send + Sync + 'static,
+    ) -> Self {
+        let outputs = text.outputs().iter().map(|index| network.outputs()[*index].clone());
+        let form = signature(text.inputs().to_vec(), outputs.collect());
+        self.serving(name, version, Signatures::single(form).with(TENSORS, network), Some(text), Arc::new(answer))
+    }
+
+    fn serving(
+        mut self,
+        name: &str,
+        version: u64,
+        signatures: Signatures,
+        text: Option<Arc<dyn TextProcessor>>,
+        answer: Answerer,
+    ) -> Self {
         let model: ModelName = name.parse().unwrap();
-        let signatures = Signatures::single(signature);
         let status = self.status_of(&model);
         status.versions.push(VersionStatus {
             backend: Some(Arc::from("fake")),
@@ -116,7 +144,7 @@ impl Models {
             ..VersionStatus::new(version, VersionState::Available)
         });
         status.default_version = status.default_version.max(Some(version));
-        self.versions.push(Arc::new(Version { model, version, signatures, answer: Arc::new(answer) }));
+        self.versions.push(Arc::new(Version { model, version, signatures, text, answer }));
         self
     }
 

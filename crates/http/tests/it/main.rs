@@ -26,5 +26,6 @@ mod platform;
 mod predict;
 mod ragged;
 mod status;
+mod text;
 mod torchserve;
 mod torchserve_management;

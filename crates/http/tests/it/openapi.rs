@@ -232,6 +232,52 @@ async fn routes_that_need_no_schema_are_listed_and_those_of_platforms_where_they
 }
 
 #[tokio::test]
+async fn text_models_have_their_routes_and_what_is_said_of_them_is_true() {
+    let server = TestServer::new(crate::text::world());
+    let document = server.get("/openapi.json").await.json();
+    let sentences = json!({"source_sentence": "cat", "sentences": ["dog"]});
+    for (path, good, bad) in [
+        ("/v1/embeddings", json!({"input": "cat"}), json!({"input": 5})),
+        ("/embeddings", json!({"input": ["cat", [5]], "encoding_format": "base64"}), json!({"input": [true]})),
+        ("/embed", json!({"inputs": [5, 6], "normalize": false}), json!({"inputs": "cat", "normalize": "no"})),
+        ("/embed/vectors", json!({"inputs": ["cat"], "truncation_direction": "left"}), json!({"text": "cat"})),
+        ("/embed_all/vectors", json!({"inputs": "cat", "truncate": null}), json!({"inputs": {}})),
+        ("/similarity", json!({"inputs": sentences, "parameters": {"truncate": true}}), json!({"inputs": "cat"})),
+        ("/rerank/ranks", json!({"query": "cat", "texts": ["cat"], "return_text": true}), json!({"query": "cat"})),
+        ("/rerank", json!({"query": "cat", "texts": ["cat"]}), json!({"query": "cat", "texts": "cat"})),
+        ("/predict/labels", json!({"inputs": [["cat", "dog"]]}), json!({"inputs": [["cat", "dog", "mat"]]})),
+        ("/predict/ranks", json!({"inputs": ["cat", "dog"]}), json!({"inputs": 5})),
+        ("/predict", json!({"inputs": "cat"}), json!({"inputs": 5})),
+        ("/predict", json!({"model_name": "numbers", "input_data": [[1]]}), json!({"model_name": "numbers"})),
+        ("/tokenize/labels", json!({"inputs": "cat"}), json!({"inputs": 5})),
+        ("/decode/labels", json!({"ids": [[5]]}), json!({"ids": "cat"})),
+    ] {
+        let (request, answer) = schemas(&document, path);
+        assert!(fits(&good, request, &document), "{path} {good}");
+        assert!(!fits(&bad, request, &document), "{path} {bad}");
+        let answered = server.ask(Method::POST, path, &[], good.to_string()).await;
+        assert_eq!(answered.status, 200, "{path} {good}: {:?}", answered.body);
+        assert!(fits(&answered.json(), answer, &document), "{path}: {:?}", answered.body);
+        let refused = server.ask(Method::POST, path, &[], bad.to_string()).await;
+        assert!(refused.status.is_client_error(), "{path} {bad}: {}", refused.status);
+        if path != "/predict" {
+            let errors =
+                &document["paths"][path]["post"]["responses"]["default"]["content"]["application/json"]["schema"];
+            assert!(fits(&refused.json(), errors, &document), "{path}: {:?}", refused.body);
+        }
+    }
+    let info = &document["paths"]["/info/{model_name}"]["get"]["responses"]["200"]["content"]["application/json"];
+    assert!(fits(&server.get("/info/ranks").await.json(), &info["schema"], &document));
+    for path in ["/rerank/labels", "/embed/ranks", "/predict/vectors", "/tokenize/numbers"] {
+        assert!(document["paths"].get(path).is_none(), "{path} would be refused");
+    }
+    let plain = TestServer::new(models()).get("/openapi.json").await.json();
+    for path in ["/embed", "/info", "/v1/embeddings"] {
+        assert!(plain["paths"].get(path).is_none(), "{path}: no model takes text");
+    }
+}
+
+#[tokio::test]
 async fn without_models_there_is_a_document_all_the_same() {
     let document = TestServer::new(Models::new()).get("/openapi.json").await.json();
     assert!(document["paths"]["/predict"]["post"].is_object());

@@ -148,8 +148,8 @@ const fn is_grpc(protocol: Protocol) -> bool {
 }
 
 /// Every HTTP status that an inference request can end with; what is not among them counts as 0.
-const STATUSES: [u16; 20] =
-    [200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 422, 429, 499, 500, 501, 503, 504, 507, 0];
+const STATUSES: [u16; 21] =
+    [200, 400, 401, 403, 404, 405, 408, 409, 411, 413, 415, 422, 424, 429, 499, 500, 501, 503, 504, 507, 0];
 /// Codes of gRPC, OK included.
 const CODES: usize = 17;
 
@@ -236,7 +236,12 @@ impl Series {
                 let of = torchserve::Labels { model: &self.model, version: &self.version, hostname: &self.hostname };
                 self.torchserve.answered(of, answered);
             }
-            Protocol::Local | Protocol::OipRest | Protocol::OipGrpc | Protocol::General | Protocol::Platform => {}
+            Protocol::Local
+            | Protocol::OipRest
+            | Protocol::OipGrpc
+            | Protocol::General
+            | Protocol::Platform
+            | Protocol::Text => {}
         }
     }
 

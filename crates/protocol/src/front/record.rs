@@ -31,6 +31,11 @@ impl<'a> Record<'a> {
         self.received
     }
 
+    /// Its body shows that it is of this protocol, whatever its route is shared with.
+    pub fn is_of(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
     /// It is for this version.
     pub fn found(&mut self, servable: &dyn Servable) {
         self.series = Some(self.front.table.of(servable));
