@@ -1,0 +1,5 @@
+//! Every family against `transformers` in double precision: the models and cases of `fixtures/generate/make_huggingface.py`.
+
+mod support;
+mod text;
+mod vision;
