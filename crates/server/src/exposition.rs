@@ -4,46 +4,50 @@
 
 use std::fmt;
 use std::fs;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use millrace_http::MetricsText;
 use millrace_protocol::front;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use crate::histograms::{Histograms, Recording};
 use crate::names;
 
-/// How often recorded values are folded into histograms; until then they take memory.
-const UPKEEP: Duration = Duration::from_secs(1);
-
 /// The recorder is the process's: `metrics` has one for all.
-static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+static RECORDER: OnceLock<Option<Recorded>> = OnceLock::new();
+
+/// What was recorded.
+#[derive(Clone)]
+struct Recorded {
+    others: PrometheusHandle,
+    histograms: Arc<Histograms>,
+}
 
 /// The process's metrics page.
 #[derive(Clone)]
 pub(crate) struct Exposition {
-    handle: Option<PrometheusHandle>,
+    recorded: Option<Recorded>,
     started: Instant,
 }
 
 impl fmt::Debug for Exposition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exposition").field("recording", &self.handle.is_some()).finish_non_exhaustive()
+        f.debug_struct("Exposition").field("recording", &self.recorded.is_some()).finish_non_exhaustive()
     }
 }
 
 impl Exposition {
     /// Installs the recorder, once. Where the embedder has installed one already, the page says so instead.
     pub(crate) fn install() -> Self {
-        let handle = RECORDER.get_or_init(|| {
-            let handle = recorder();
-            if handle.is_none() {
+        let recorded = RECORDER.get_or_init(|| {
+            let recorded = record();
+            if recorded.is_none() {
                 tracing::warn!("another metrics recorder is installed in this process; the metrics page stays empty");
             }
-            handle
+            recorded
         });
-        Self { handle: handle.clone(), started: Instant::now() }
+        Self { recorded: recorded.clone(), started: Instant::now() }
     }
 
     pub(crate) fn text(&self) -> MetricsText {
@@ -51,19 +55,8 @@ impl Exposition {
         MetricsText::new(move || this.render())
     }
 
-    /// Keeps the recorder's memory bounded. Runs until dropped.
-    pub(crate) async fn keep_up(self) {
-        let Some(handle) = self.handle else { return };
-        let mut ticks = tokio::time::interval(UPKEEP);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            handle.run_upkeep();
-        }
-    }
-
     fn render(&self) -> String {
-        let Some(handle) = &self.handle else {
+        let Some(recorded) = &self.recorded else {
             return "# another metrics recorder is installed in this process\n".to_owned();
         };
         metrics::gauge!(names::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -74,18 +67,17 @@ impl Exposition {
         if let Some(count) = open_files() {
             metrics::gauge!(names::OPEN_FILES).set(count);
         }
-        handle.render()
+        let mut page = recorded.others.render();
+        recorded.histograms.render(&mut page);
+        page
     }
 }
 
-fn recorder() -> Option<PrometheusHandle> {
-    let mut builder = PrometheusBuilder::new();
-    for (name, bounds) in buckets() {
-        builder = builder
-            .set_buckets_for_metric(Matcher::Full(name.to_owned()), &bounds)
-            .expect("no list of buckets is empty");
-    }
-    let handle = builder.install_recorder().ok()?;
+fn record() -> Option<Recorded> {
+    let others = PrometheusBuilder::new().build_recorder();
+    let histograms = Arc::new(Histograms::new(buckets(), &seconds()));
+    let recorded = Recorded { others: others.handle(), histograms: Arc::clone(&histograms) };
+    metrics::set_global_recorder(Recording { others, histograms }).ok()?;
     front::metrics::describe_metrics();
     millrace_registry::describe_metrics();
     metrics::describe_gauge!(names::CONNECTIONS, "Open connections.");
@@ -95,20 +87,23 @@ fn recorder() -> Option<PrometheusHandle> {
     metrics::describe_gauge!(names::UPTIME, "Seconds since the server started.");
     metrics::describe_gauge!(names::RESIDENT, "Resident memory in bytes.");
     metrics::describe_gauge!(names::OPEN_FILES, "Open file descriptors.");
-    Some(handle)
+    Some(recorded)
 }
 
-/// The bucket limits of every histogram family. One without limits here would become a summary.
+/// 1 µs to 56 s, four limits to each factor of ten.
+fn seconds() -> Vec<f64> {
+    (0..32).map(|step| 1e-6 * 10_f64.powf(f64::from(step) / 4.0)).collect()
+}
+
+/// The bucket limits of every histogram family of ours.
 fn buckets() -> Vec<(&'static str, Vec<f64>)> {
     let mut families = front::metrics::histogram_buckets();
-    // 1 µs to 56 s, four limits to each factor of ten.
-    let seconds: Vec<f64> = (0..32).map(|step| 1e-6 * 10_f64.powf(f64::from(step) / 4.0)).collect();
     // 1 ms to 1000 s: loading reads files and compiles.
     let load_seconds: Vec<f64> = (0..25).map(|step| 1e-3 * 10_f64.powf(f64::from(step) / 4.0)).collect();
     let rows = (0..13).map(|power| 2_f64.powi(power)).collect();
     families.extend([
-        (millrace_batching::QUEUE_SECONDS, seconds.clone()),
-        (millrace_batching::COMPUTE_SECONDS, seconds),
+        (millrace_batching::QUEUE_SECONDS, seconds()),
+        (millrace_batching::COMPUTE_SECONDS, seconds()),
         (millrace_batching::BATCH_ROWS, rows),
         (millrace_registry::LOAD_SECONDS, load_seconds),
     ]);

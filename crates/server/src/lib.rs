@@ -20,6 +20,7 @@
 mod cli;
 mod config;
 mod exposition;
+mod histograms;
 mod log;
 mod machine;
 mod names;

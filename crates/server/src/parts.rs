@@ -50,12 +50,23 @@ fn engines(config: &EnginesConfig) -> Vec<Arc<dyn Backend>> {
         #[cfg(feature = "candle")]
         Arc::new(millrace_backend_candle::CandleBackend::default()),
         #[cfg(feature = "onnxruntime")]
-        Arc::new(onnxruntime(config)),
+        exported(onnxruntime(config)),
         #[cfg(feature = "trees")]
         Arc::new(millrace_backend_trees::TreesBackend::default()),
         #[cfg(feature = "tract")]
-        Arc::new(millrace_backend_tract::TractBackend::default()),
+        exported(millrace_backend_tract::TractBackend::default()),
     ]
+}
+
+/// An engine that runs networks as they were exported. Around it text models are as they are with any other engine.
+#[cfg(all(feature = "text", any(feature = "tract", feature = "onnxruntime")))]
+fn exported(engine: impl Backend) -> Arc<dyn Backend> {
+    Arc::new(millrace_text::TextBackend::over(Arc::new(engine)))
+}
+
+#[cfg(all(not(feature = "text"), any(feature = "tract", feature = "onnxruntime")))]
+fn exported(engine: impl Backend) -> Arc<dyn Backend> {
+    Arc::new(engine)
 }
 
 #[cfg(feature = "onnxruntime")]

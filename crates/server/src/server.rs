@@ -176,7 +176,7 @@ impl ServerBuilder {
         let (phases, open, late, accepting) = (Phases::default(), Open::default(), Open::default(), Open::default());
         let limits = Arc::new(config.connections.clone());
         let mut listening = Vec::new();
-        let mut tasks = vec![tokio::spawn(exposition.keep_up())];
+        let mut tasks = Vec::new();
         for (wish, listener) in bound {
             listening.push(Listening { address: listener.address().map_err(StartError::Address)?, roles: wish.roles });
             let acceptor = Acceptor {

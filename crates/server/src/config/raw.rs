@@ -94,6 +94,7 @@ section! {
         max_decompressed_bytes: Bytes,
         max_grpc_message_bytes: Bytes,
         max_json_depth: usize,
+        max_client_batch_size: NonZeroUsize,
         max_receiving_bytes: Bytes,
         max_answer_bytes: Bytes,
         max_unsent_bytes: Bytes,

@@ -236,6 +236,7 @@ fn limits(config: &mut ServerConfig, raw: &RawLimits) {
     set(&mut config.http.max_body_bytes, raw.max_body_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_decompressed_bytes, raw.max_decompressed_bytes.map(|bytes| bytes.0));
     set(&mut config.http.max_json_depth, raw.max_json_depth);
+    set(&mut config.http.max_client_batch_size, raw.max_client_batch_size.map(NonZeroUsize::get));
     set(&mut config.front.max_receiving_bytes, raw.max_receiving_bytes.map(|bytes| bytes.0));
     set(&mut config.front.max_unsent_bytes, raw.max_unsent_bytes.map(|bytes| bytes.0));
     set(&mut config.grpc.max_message_bytes, raw.max_grpc_message_bytes.map(|bytes| size(bytes.0)));

@@ -110,6 +110,12 @@ fn tritonclient_grpc_works_unchanged() {
     run("test_tritonclient_grpc.py");
 }
 
+#[cfg(all(feature = "candle", feature = "text"))]
+#[test]
+fn openai_and_hugging_face_clients_work_unchanged() {
+    run_beside("test_text.py", &["text-models"]);
+}
+
 #[test]
 fn kserve_inference_clients_work_unchanged() {
     run("test_kserve.py");

@@ -35,3 +35,5 @@ mod protocols;
 #[cfg(target_os = "linux")]
 mod robustness;
 mod support;
+#[cfg(all(feature = "candle", feature = "text"))]
+mod text;

@@ -86,21 +86,10 @@ fn every_case_gets_the_same_answer_by_every_protocol() {
         config.registry.batching.enabled = false;
         config.registry.batching.sizes = Sizes::Preferred(Vec::new());
     });
-    let mut asker = Asker { http: server.client(), grpc: Grpc::connect(server.address()) };
     let mut asked = BTreeMap::<&str, usize>::new();
     for case in Case::models() {
-        let what = format!("{} {}", case.model, case.version);
-        let mut bits: Option<(&str, Outputs)> = None;
-        for protocol in PROTOCOLS.iter().filter(|protocol| (protocol.carries)(&case)) {
-            let mut outputs = (protocol.ask)(&mut asker, &case);
-            outputs.sort_by(|(left, _), (right, _)| left.cmp(right));
-            assert_eq!(outputs.len(), case.outputs.len(), "{what} by {}", protocol.name);
-            case.check(outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)));
-            *asked.entry(protocol.name).or_default() += 1;
-            if protocol.is_exact {
-                let (first, same) = bits.get_or_insert_with(|| (protocol.name, outputs.clone()));
-                assert!(*same == outputs, "{what}: {} does not say what {first} says", protocol.name);
-            }
+        for protocol in ask_by_every_protocol(&server, &case) {
+            *asked.entry(protocol).or_default() += 1;
         }
     }
     for protocol in PROTOCOLS {
@@ -108,4 +97,24 @@ fn every_case_gets_the_same_answer_by_every_protocol() {
         let least = if protocol.name == "general endpoint" { 5 } else { 20 };
         assert!(count >= least, "{} was asked {count} times", protocol.name);
     }
+}
+
+/// Asks `case` by every protocol that has a form for it, checks the answers, and gives the protocols' names.
+pub(crate) fn ask_by_every_protocol(server: &TestServer, case: &Case) -> Vec<&'static str> {
+    let mut asker = Asker { http: server.client(), grpc: Grpc::connect(server.address()) };
+    let what = format!("{} {}", case.model, case.version);
+    let mut bits: Option<(&str, Outputs)> = None;
+    let mut asked = Vec::new();
+    for protocol in PROTOCOLS.iter().filter(|protocol| (protocol.carries)(case)) {
+        let mut outputs = (protocol.ask)(&mut asker, case);
+        outputs.sort_by(|(left, _), (right, _)| left.cmp(right));
+        assert_eq!(outputs.len(), case.outputs.len(), "{what} by {}", protocol.name);
+        case.check(outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+        asked.push(protocol.name);
+        if protocol.is_exact {
+            let (first, same) = bits.get_or_insert_with(|| (protocol.name, outputs.clone()));
+            assert!(*same == outputs, "{what}: {} does not say what {first} says", protocol.name);
+        }
+    }
+    asked
 }
