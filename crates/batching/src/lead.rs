@@ -334,9 +334,9 @@ impl Queue {
     fn count(&self, end: Result<Stages, Reason>, queued: Instant, rows: usize, now: Instant) {
         match end {
             Ok(stages) => {
-                let time = now.saturating_duration_since(stages.queued);
-                self.statistics.answered(rows, stages.queue(), time);
-                self.metrics.queue.record(stages.queue().as_secs_f64());
+                let (time, queue) = (now.saturating_duration_since(stages.queued), stages.queue());
+                self.statistics.answered(rows, queue, time);
+                self.metrics.queue.record(queue.as_secs_f64());
                 self.metrics.compute.record(stages.compute().as_secs_f64());
             }
             Err(reason) => {

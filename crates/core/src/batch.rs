@@ -153,14 +153,17 @@ impl Batch {
 }
 
 /// One part's share of the outputs, in the signature's order.
-pub type PartOutputs = SmallVec<[Option<Tensor>; 2]>;
+pub type PartOutputs = SmallVec<[Option<Tensor>; 1]>;
 
 /// Below this size a share is copied when it is less than a quarter of the buffer that it would pin.
 const SMALL: usize = 16 * 1024;
+/// A buffer of so few bytes may be pinned by any share: a copy would take about as much.
+const TINY: usize = 1024;
 
 fn share(whole: &Tensor, range: std::ops::Range<usize>) -> Tensor {
     let slice = whole.rows(range);
-    if slice.n_bytes() <= SMALL && slice.n_bytes() < whole.n_bytes() / 4 { slice.detached() } else { slice }
+    let pins = whole.n_bytes() > TINY && slice.n_bytes() < whole.n_bytes() / 4;
+    if pins && slice.n_bytes() <= SMALL { slice.detached() } else { slice }
 }
 
 /// What a run gave: one tensor per output of the signature, for the whole batch.

@@ -10,8 +10,9 @@ use smallvec::SmallVec;
 
 use crate::{DType, Element, Shape, ShapeError};
 
-/// The tensors of one request or answer, in the order of the signature.
-pub type TensorList = SmallVec<[Tensor; 2]>;
+/// The tensors of one request or answer, in the order of the signature. Lists are moved from layer to layer, so no more
+/// than the usual one tensor lies in them.
+pub type TensorList = SmallVec<[Tensor; 1]>;
 
 /// A row-major, little-endian tensor. The bytes are shared: a clone or a range of rows points into the same buffer.
 #[derive(Clone, PartialEq)]
@@ -24,7 +25,8 @@ pub struct Tensor {
 #[derive(Clone, PartialEq)]
 enum Data {
     Fixed(Bytes),
-    Strings(Strings),
+    /// In a box: with them in it every tensor would be twice as large.
+    Strings(Box<Strings>),
 }
 
 /// Why bytes are not a tensor, or a tensor is not what was asked for.
@@ -120,7 +122,7 @@ impl Tensor {
         if expected != got {
             return Err(TensorError::Length { shape, dtype: DType::Bytes, unit: "elements", expected, got });
         }
-        Ok(Self { dtype: DType::Bytes, shape, data: Data::Strings(strings) })
+        Ok(Self { dtype: DType::Bytes, shape, data: Data::Strings(Box::new(strings)) })
     }
 
     /// The element type.
@@ -190,7 +192,7 @@ impl Tensor {
                 let size = self.dtype.size().unwrap_or(1);
                 Data::Fixed(bytes.slice(elements.start * size..elements.end * size))
             }
-            Data::Strings(strings) => Data::Strings(strings.slice(elements)),
+            Data::Strings(strings) => Data::Strings(Box::new(strings.slice(elements))),
         };
         Self { dtype: self.dtype, shape, data }
     }
@@ -200,7 +202,7 @@ impl Tensor {
     pub fn detached(&self) -> Self {
         let data = match &self.data {
             Data::Fixed(bytes) => Data::Fixed(Bytes::copy_from_slice(bytes)),
-            Data::Strings(strings) => Data::Strings(strings.iter().collect()),
+            Data::Strings(strings) => Data::Strings(Box::new(strings.iter().collect())),
         };
         Self { dtype: self.dtype, shape: self.shape.clone(), data }
     }
@@ -233,7 +235,7 @@ impl Tensor {
         let rows = tensors.iter().filter_map(|tensor| tensor.shape.rows()).sum();
         let shape = first.shape.with_rows(rows)?;
         let data = if first.dtype == DType::Bytes {
-            Data::Strings(tensors.iter().filter_map(Self::strings).flat_map(Strings::iter).collect())
+            Data::Strings(Box::new(tensors.iter().filter_map(Self::strings).flat_map(Strings::iter).collect()))
         } else {
             let mut joined = Vec::with_capacity(tensors.iter().map(Self::n_bytes).sum());
             tensors.iter().filter_map(Self::bytes).for_each(|bytes| joined.extend_from_slice(bytes));
@@ -270,7 +272,7 @@ impl Tensor {
             }
             Data::Strings(strings) => {
                 let starts = (0..blocks).map(|index| index * block);
-                Data::Strings(starts.flat_map(|start| strings.iter().skip(start).take(keep)).collect())
+                Data::Strings(Box::new(starts.flat_map(|start| strings.iter().skip(start).take(keep)).collect()))
             }
         };
         Some(Self { dtype: self.dtype, shape, data })

@@ -40,8 +40,10 @@ pub(crate) struct Head<'a> {
     pub(crate) origin: Option<&'a HeaderValue>,
     /// What the body is, as it was sent.
     pub(crate) content_type: Option<&'a HeaderValue>,
-    /// Whether the body may be a document with tensors in binary form behind it.
-    pub(crate) has_header_length: bool,
+    /// How many bytes of the body are its document, as it was sent.
+    pub(crate) header_length: Option<&'a HeaderValue>,
+    /// Whether that was sent more than once.
+    pub(crate) has_two_lengths: bool,
     /// Whether the request may be a CloudEvent, so that it is worth a closer look.
     pub(crate) may_be_event: bool,
 }
@@ -68,7 +70,7 @@ impl<'a> Head<'a> {
             } else if name.as_str().starts_with("ce-") {
                 head.may_be_event = true;
             } else if *name == HEADER_LENGTH {
-                head.has_header_length = true;
+                head.has_two_lengths = head.header_length.replace(value).is_some();
             } else if *name == REQUEST_TIMEOUT {
                 head.timeout = Some(value);
             } else if *name == REQUEST_ID && value.len() <= LONGEST_ID {

@@ -17,8 +17,8 @@ use crate::error::error_body;
 /// A complete body of known length: a document, or a document and the tensors that follow it, each sent as it lies.
 #[derive(Debug, Default)]
 pub struct ResponseBody {
-    /// What is not yet sent, in order. None is empty.
-    segments: SmallVec<[Bytes; 2]>,
+    /// What is not yet sent, in order. None is empty. Small answers are one piece.
+    segments: SmallVec<[Bytes; 1]>,
     /// How many of them were taken from the front.
     taken: usize,
     length: usize,
@@ -32,7 +32,7 @@ impl ResponseBody {
 
     /// A body of several pieces, back to back.
     pub fn of_segments(segments: impl IntoIterator<Item = Bytes>) -> Self {
-        let segments: SmallVec<[Bytes; 2]> = segments.into_iter().filter(|bytes| !bytes.is_empty()).collect();
+        let segments: SmallVec<[Bytes; 1]> = segments.into_iter().filter(|bytes| !bytes.is_empty()).collect();
         let length = segments.iter().map(Bytes::len).sum();
         Self { segments, taken: 0, length }
     }

@@ -8,6 +8,7 @@ use millrace_core::{
     Alias, Code, EngineChoice, ModelName, ModelRef, ModelStatus, Quoted, Reason, Refusal, Servable, VersionChoice,
     VersionFailure, VersionState, VersionStatus,
 };
+use rapidhash::fast::RandomState;
 
 use crate::desired::Overrides;
 use crate::lease::Lease;
@@ -17,7 +18,7 @@ use crate::table::{Phase, Table, Version};
 /// Every model.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Snapshot {
-    models: HashMap<ModelName, Arc<ModelView>>,
+    models: HashMap<ModelName, Arc<ModelView>, RandomState>,
     /// Nothing is resolved any more.
     closed: bool,
 }

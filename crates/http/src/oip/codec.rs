@@ -48,7 +48,7 @@ impl OipCodec {
         let (packed, packs) = (head.content_encoding.is_some(), head.accept_encoding.is_some());
         Self {
             coding: if packed { encoding::of_body(headers) } else { Some(Coding::Identity) },
-            header_length: if head.has_header_length { header_length(headers) } else { HeaderLength::Absent },
+            header_length: header_length(head),
             accepts: if packs { encoding::of_answer(headers) } else { Coding::Identity },
             max_depth: config.max_json_depth,
             max_answer: config.max_answer_bytes,
@@ -124,10 +124,9 @@ impl Codec for OipCodec {
     }
 }
 
-fn header_length(headers: &HeaderMap) -> HeaderLength {
-    let mut values = headers.get_all(HEADER_LENGTH).iter();
-    let Some(value) = values.next() else { return HeaderLength::Absent };
-    if values.next().is_some() {
+fn header_length(head: &Head<'_>) -> HeaderLength {
+    let Some(value) = head.header_length else { return HeaderLength::Absent };
+    if head.has_two_lengths {
         return HeaderLength::Wrong(format!("{HEADER_LENGTH} stands twice").into());
     }
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -146,13 +145,13 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::{HeaderLength, header_length};
-    use crate::head::HEADER_LENGTH;
+    use crate::head::{HEADER_LENGTH, Head};
 
     #[test]
     fn a_header_length_is_a_plain_number_that_stands_once() {
-        let length =
-            |text: &str| header_length(&HeaderMap::from_iter([(HEADER_LENGTH, HeaderValue::from_str(text).unwrap())]));
-        assert_eq!(header_length(&HeaderMap::new()), HeaderLength::Absent);
+        let of = |headers: &HeaderMap| header_length(&Head::read(headers));
+        let length = |text: &str| of(&HeaderMap::from_iter([(HEADER_LENGTH, HeaderValue::from_str(text).unwrap())]));
+        assert_eq!(of(&HeaderMap::new()), HeaderLength::Absent);
         assert_eq!(length("0"), HeaderLength::Bytes(0));
         assert_eq!(length("152"), HeaderLength::Bytes(152));
         for bad in ["-1", "abc", "+10", "1.0", "", "1 2", &"9".repeat(40)] {
@@ -164,6 +163,6 @@ mod tests {
         let mut twice = HeaderMap::new();
         twice.append(HEADER_LENGTH, HeaderValue::from_static("10"));
         twice.append(HEADER_LENGTH, HeaderValue::from_static("10"));
-        assert!(matches!(header_length(&twice), HeaderLength::Wrong(_)));
+        assert!(matches!(of(&twice), HeaderLength::Wrong(_)));
     }
 }

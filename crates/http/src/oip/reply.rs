@@ -151,7 +151,7 @@ fn finish(mut text: Vec<u8>, blobs: &[&Tensor], limits: Limits) -> Result<Answer
     }
     if limits.packed != Coding::Identity {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(limits.packed.name()));
+        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     }
-    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     Ok(answer)
 }

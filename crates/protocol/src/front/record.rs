@@ -66,8 +66,9 @@ impl<'a> Record<'a> {
         self.series().refused(self.protocol, status, code, total, self.request_bytes);
     }
 
-    fn series(&self) -> Arc<Series> {
-        self.series.clone().unwrap_or_else(|| self.front.table.other())
+    /// Taken, for a request ends once.
+    fn series(&mut self) -> Arc<Series> {
+        self.series.take().unwrap_or_else(|| self.front.table.other())
     }
 }
 

@@ -18,7 +18,7 @@ use super::words;
 pub struct Inputs<'s> {
     model: &'s ModelName,
     signature: &'s Signature,
-    slots: SmallVec<[Option<Tensor>; 4]>,
+    slots: SmallVec<[Option<Tensor>; 1]>,
 }
 
 /// An input whose name, datatype and shape fit the signature, still without its elements.
