@@ -24,7 +24,9 @@ fn forming(c: &mut Criterion) {
         let former = || {
             let config = FormerConfig {
                 is_batched: true,
+                is_mixed: false,
                 max_rows: 1024,
+                max_work: 1024,
                 waiting: Waiting::Learned,
                 sizes: Sizes::Learned,
                 max_groups: 64,
@@ -43,6 +45,7 @@ fn forming(c: &mut Criterion) {
                     let arrival = Arrival {
                         group: &Group::default(),
                         rows: 1,
+                        work: 1,
                         bytes: 40,
                         caller: CallerId(item % 8),
                         priority: Priority::default(),

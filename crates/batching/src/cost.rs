@@ -32,6 +32,8 @@ pub(crate) struct Prediction {
     pub(crate) mean: f64,
     /// Seconds that few runs exceed.
     pub(crate) high: f64,
+    /// Seconds that most runs stay below.
+    pub(crate) likely: f64,
     /// Seconds when nothing disturbs: what the work itself is worth, where the mean holds what other threads took of the
     /// core meanwhile.
     pub(crate) least: f64,
@@ -107,14 +109,15 @@ impl CostModel {
         if let Some(sample) = self.sample(rows, is_prepared) {
             let mean = (sample.mean + line.b * (rows as f64 - sample.rows)).max(sample.mean / 2.0);
             let least = mean * sample.least / sample.mean.max(f64::MIN_POSITIVE);
-            return Some(Prediction { mean, high: mean * 1.1 + 3.0 * sample.spread, least });
+            let (high, likely) = (mean * 1.1 + 3.0 * sample.spread, mean + sample.spread);
+            return Some(Prediction { mean, high, likely, least });
         }
         let mut mean = (line.a + line.b * rows as f64).max(self.floor() * rows as f64);
         if is_prepared {
             mean *= HOPE;
         }
         // A size that never ran: the spread is anybody's guess, so half of the mean.
-        Some(Prediction { mean, high: mean * 1.5, least: mean })
+        Some(Prediction { mean, high: mean * 1.5, likely: mean * 1.1, least: mean })
     }
 
     /// The smallest row count beyond which more rows in one run do not pay; `usize::MAX` while nothing is known.
@@ -217,7 +220,8 @@ impl CostModel {
     fn find_best(&self) -> Best {
         let reach = self.reach();
         let powers = std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(|size| *size <= reach);
-        let guessed = powers.filter(|size| self.sample(*size, false).is_none());
+        // The largest that may be tried is among them: else a size that nothing larger was compared with stays the best.
+        let guessed = powers.chain([reach]).filter(|size| self.sample(*size, false).is_none());
         let guessed = guessed.filter_map(|size| Some((size, self.predict(size, false)?.mean / size as f64)));
         let seen = self.samples.iter().map(|sample| (whole(sample.rows.round()), sample.row_seconds()));
         let all = || seen.clone().chain(guessed.clone());
@@ -283,7 +287,7 @@ fn bucket(rows: usize) -> usize {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, as it should")]
-fn whole(value: f64) -> usize {
+pub(crate) fn whole(value: f64) -> usize {
     value as usize
 }
 

@@ -4,6 +4,7 @@
 //! It alone holds what was learned about run times. Who is next is kept by `order`; threads, clocks, tensors and answers
 //! are the driver's.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use millrace_core::{CallerId, Group, Prepared, Priority};
@@ -158,6 +159,8 @@ pub struct BatchFormer<T> {
     groups: Groups,
     /// After [`Decision::Ask`]: until when, and how much work of which lane group would end the waiting.
     asked: Option<Asked>,
+    /// When the runs under way should end, in the order in which they began. At most one for each worker.
+    ends: VecDeque<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -171,7 +174,7 @@ impl<T> BatchFormer<T> {
     /// An empty queue that knows nothing yet.
     pub fn new(config: FormerConfig) -> Self {
         let groups = Groups::new(config.max_groups);
-        Self { config, order: Order::default(), groups, asked: None }
+        Self { config, order: Order::default(), groups, asked: None, ends: VecDeque::new() }
     }
 
     /// How many runs go on at once from now on.
@@ -293,7 +296,12 @@ impl<T> BatchFormer<T> {
 
     /// Ends a batch: its group may be forgotten when nobody else uses it.
     pub fn complete(&mut self, key: GroupKey) {
-        if let Some(known) = self.groups.get_mut(key.0) {
+        self.ends.pop_front();
+        self.leave(key.0);
+    }
+
+    fn leave(&mut self, number: usize) {
+        if let Some(known) = self.groups.get_mut(number) {
             known.leave();
         }
     }
@@ -385,6 +393,28 @@ impl<T> BatchFormer<T> {
         self.shared(seconds / entries as f64 * in_turn as f64)
     }
 
+    /// How long an item that came now would wait for its run, and how long that would take with all that would ride along.
+    pub fn answer_in(&self, arrival: &Arrival<'_>, now: Instant) -> (Duration, Duration) {
+        let number = self.groups.find(arrival.group).unwrap_or(usize::MAX);
+        let cost = self.groups.cost(number);
+        let left = arrival.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let most = cost.best_rows().min(cost.reach());
+        let best = left.map_or(most, |left| self.groups.fitting(number, most, left / 2));
+        let group = 2 * number.min(usize::MAX / 4) + usize::from(arrival.is_alone);
+        let rides = (self.order.group_load(group).work + arrival.work).min(best.max(arrival.work));
+        let run = self.groups.predict(number, rides).map_or(Duration::ZERO, |run| duration(run.likely));
+        // Those that ride along are no reason to wait.
+        let along = self.shared(cost.row_seconds() * (rides - arrival.work) as f64);
+        let turn = self.wait_of(arrival.priority, arrival.caller).saturating_sub(along);
+        // What waits was reckoned at its cheapest, which batches of that size may not be.
+        let per_row = self.groups.predict(number, best).map_or(0.0, |run| run.mean / best as f64);
+        let dearer = if cost.row_seconds() > 0.0 { (per_row / cost.row_seconds()).clamp(1.0, 100.0) } else { 1.0 };
+        let is_busy = self.ends.len() >= self.config.workers;
+        let first_end = self.ends.iter().min().filter(|_| is_busy);
+        let busy = first_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        (busy + turn.mul_f64(dearer), run)
+    }
+
     /// How long a run of `rows` rows of `group` will take, where anything is known.
     pub fn predict(&self, group: &Group, rows: usize) -> Option<Duration> {
         let number = self.groups.find(group).unwrap_or(usize::MAX);
@@ -440,7 +470,7 @@ impl<T> BatchFormer<T> {
 
     fn drop_entry(&mut self, id: usize) -> Option<T> {
         let entry = self.order.remove(id)?;
-        self.complete(GroupKey(entry.group / 2));
+        self.leave(entry.group / 2);
         Some(entry.item)
     }
 
@@ -466,13 +496,18 @@ impl<T> BatchFormer<T> {
         let mut items = Vec::with_capacity(self.order.group_load(group).entries.min(plan.limit).max(1));
         let (mut rows, mut work, mut deadline) = (0, 0, None::<Instant>);
         let mut closed_by = if plan.limit == 0 { ClosedBy::Alone } else { ClosedBy::Drained };
-        let whole = self.groups.predict(number, plan.limit.max(1)).map(|run| duration(run.high));
+        let whole = self.groups.predict(number, plan.limit.max(1)).map(|run| duration(run.likely));
         while let Some(id) = self.order.next(group) {
             let Some(entry) = self.order.get(id) else { break };
             if is_gone(&entry.item) {
                 dropped.extend(self.drop_entry(id).map(Dropped::Gone));
                 continue;
             }
+            if items.is_empty() && self.is_hopeless(group, id, plan.limit, now) {
+                dropped.extend(self.drop_entry(id).map(Dropped::Late));
+                continue;
+            }
+            let Some(entry) = self.order.get(id) else { break };
             let (more_rows, total) = (rows + entry.rows, work + entry.work);
             let earliest = earlier(deadline, entry.deadline);
             if !items.is_empty() {
@@ -484,7 +519,7 @@ impl<T> BatchFormer<T> {
                 // The full batch's time is known already; only where that is too long is this one's own looked up.
                 if let (Some(left), Some(whole)) = (left, whole)
                     && whole > left
-                    && self.groups.predict(number, total).is_some_and(|run| duration(run.high) > left)
+                    && self.groups.predict(number, total).is_some_and(|run| duration(run.likely) > left)
                 {
                     closed_by = ClosedBy::Deadline;
                     break;
@@ -499,7 +534,7 @@ impl<T> BatchFormer<T> {
         }
         // The items leave as one user of the group.
         for _ in 1..items.len() {
-            self.complete(GroupKey(number));
+            self.leave(number);
         }
         if closed_by == ClosedBy::Drained && work >= plan.limit {
             closed_by = ClosedBy::Full;
@@ -512,6 +547,8 @@ impl<T> BatchFormer<T> {
         let padding = if rows <= run_rows && !is_mixed { self.padding(number, rows) } else { 0 };
         let predicted = self.predict_all(number, work, padding, run_rows);
         let key = GroupKey(number);
+        self.ends.truncate(self.config.workers.saturating_sub(1));
+        self.ends.push_back(now + predicted.unwrap_or_default());
         Decision::Run(Formed { items, rows, work, padding, run_rows, predicted, deadline, closed_by, key })
     }
 }

@@ -11,7 +11,7 @@ use rapidhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::Learned;
-use crate::cost::{CostModel, Prediction, duration};
+use crate::cost::{CostModel, Prediction, duration, whole};
 
 /// How long arrivals are counted before the rate is updated.
 const WINDOW: Duration = Duration::from_millis(10);
@@ -140,6 +140,19 @@ impl Groups {
     pub(crate) fn predict(&self, number: usize, rows: usize) -> Option<Prediction> {
         let is_prepared = self.get(number).is_some_and(|known| known.is_prepared(rows));
         self.cost(number).predict(rows, is_prepared)
+    }
+
+    /// The most rows, up to `most`, whose run should end within `time`; at least one.
+    pub(crate) fn fitting(&self, number: usize, most: usize, time: Duration) -> usize {
+        let (cost, time) = (self.cost(number), time.as_secs_f64());
+        let Some(line) = cost.line() else { return most };
+        let mut rows =
+            if line.a + line.b * most as f64 <= time { most } else { whole((time - line.a) / line.b).min(most) };
+        // The line is a guess where runs are not that regular.
+        while rows > 1 && self.predict(number, rows).is_some_and(|run| run.likely > time) {
+            rows -= rows.div_ceil(4);
+        }
+        rows.max(1)
     }
 
     /// Learns from a run. Returns a size that is worth preparing for, once per size.

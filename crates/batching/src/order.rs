@@ -41,6 +41,8 @@ pub(crate) struct Load {
     pub(crate) work: usize,
     pub(crate) bytes: usize,
     pub(crate) seconds: f64,
+    /// Seconds from the first arrival ever to each deadline.
+    due: f64,
 }
 
 /// Refers to a queued entry, also after it has left.
@@ -49,6 +51,9 @@ pub struct Ticket {
     id: usize,
     serial: u64,
 }
+
+/// Seconds that an entry without a deadline has left, where what is left is reckoned with.
+const NO_HURRY: f64 = 3600.0;
 
 /// Sorts by deadline (none is last), then arrival.
 type Rank = (bool, Instant, u64);
@@ -72,6 +77,8 @@ pub(crate) struct Order<T> {
     n_deadlines: usize,
     load: Load,
     serial: u64,
+    /// When the first entry came.
+    began: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -108,21 +115,23 @@ struct Class {
 }
 
 impl Load {
-    fn add<T>(&mut self, entry: &Entry<T>) {
+    fn add<T>(&mut self, entry: &Entry<T>, due: f64) {
         self.entries += 1;
         self.rows += entry.rows;
         self.work += entry.work;
         self.bytes += entry.bytes;
         self.seconds += entry.seconds;
+        self.due += due;
     }
 
-    fn subtract<T>(&mut self, entry: &Entry<T>) {
+    fn subtract<T>(&mut self, entry: &Entry<T>, due: f64) {
         self.entries -= 1;
         self.rows -= entry.rows;
         self.work -= entry.work;
         self.bytes -= entry.bytes;
         // Floating point does not subtract to zero by itself.
         self.seconds = if self.entries == 0 { 0.0 } else { (self.seconds - entry.seconds).max(0.0) };
+        self.due = if self.entries == 0 { 0.0 } else { self.due - due };
     }
 }
 
@@ -144,6 +153,7 @@ impl<T> Default for Order<T> {
             n_deadlines: 0,
             load: Load::default(),
             serial: 0,
+            began: None,
         }
     }
 }
@@ -155,6 +165,22 @@ impl<T> Order<T> {
 
     pub(crate) fn group_load(&self, group: usize) -> Load {
         self.group_loads.get(group).copied().unwrap_or_default()
+    }
+
+    /// How many seconds the entries of `group` have left, in the mean.
+    pub(crate) fn mean_left(&self, group: usize, now: Instant) -> f64 {
+        let load = self.group_load(group);
+        let gone = self.began.map_or(0.0, |began| now.saturating_duration_since(began).as_secs_f64());
+        load.due / load.entries.max(1) as f64 - gone
+    }
+
+    /// Seconds from the first arrival ever to the entry's deadline.
+    fn due(&self, entry: &Entry<T>) -> f64 {
+        let Some(began) = self.began else { return 0.0 };
+        match entry.deadline {
+            Some(deadline) => deadline.saturating_duration_since(began).as_secs_f64(),
+            None => entry.queued.saturating_duration_since(began).as_secs_f64() + NO_HURRY,
+        }
     }
 
     /// What is queued at `priority` or more urgent.
@@ -191,9 +217,11 @@ impl<T> Order<T> {
         let lane = self.lane(class, entry.caller, entry.group);
         let rank = (entry.deadline.is_none(), entry.deadline.unwrap_or(entry.queued), serial);
         let (group, deadline) = (entry.group, entry.deadline);
-        self.load.add(&entry);
-        self.group_loads[group].add(&entry);
-        self.classes[class].load.add(&entry);
+        self.began.get_or_insert(entry.queued);
+        let due = self.due(&entry);
+        self.load.add(&entry, due);
+        self.group_loads[group].add(&entry, due);
+        self.classes[class].load.add(&entry, due);
         let seat = Seat { entry: Some(entry), serial, lane };
         let id = place(&mut self.entries, &mut self.free_entries, seat);
         self.lanes[lane].live += 1;
@@ -254,10 +282,11 @@ impl<T> Order<T> {
         let entry = seat.entry.take()?;
         let lane = seat.lane;
         self.free_entries.push(id);
-        self.load.subtract(&entry);
-        self.group_loads[entry.group].subtract(&entry);
+        let due = self.due(&entry);
+        self.load.subtract(&entry, due);
+        self.group_loads[entry.group].subtract(&entry, due);
         let class = self.callers[self.lanes[lane].caller].class;
-        self.classes[class].load.subtract(&entry);
+        self.classes[class].load.subtract(&entry, due);
         self.n_deadlines -= usize::from(entry.deadline.is_some());
         self.lanes[lane].live -= 1;
         if self.lanes[lane].live == 0 {

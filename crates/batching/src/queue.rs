@@ -478,17 +478,23 @@ impl Queue {
             return Err(self.full(former, &message));
         }
         let Some(deadline) = request.context.deadline else { return Ok(()) };
-        let wait = former.wait_of(request.context.priority, request.context.caller);
-        if wait < SHORT_WAIT {
-            return Ok(());
-        }
-        let own = former.predict(&checked.group, checked.work).unwrap_or_default();
+        let arrival = Arrival {
+            group: &checked.group,
+            rows: checked.rows,
+            work: checked.work,
+            bytes: checked.bytes,
+            caller: request.context.caller,
+            priority: request.context.priority,
+            deadline: Some(deadline),
+            is_alone: false,
+        };
         let left = deadline.saturating_duration_since(checked.now);
-        if wait + own <= left {
+        let (wait, run) = former.answer_in(&arrival, checked.now);
+        if wait < SHORT_WAIT.min(left / 4) || wait + run <= left {
             return Ok(());
         }
         let message =
-            format!("the wait would be {} ms, the deadline is in {} ms", (wait + own).as_millis(), left.as_millis());
+            format!("the wait would be {} ms, the deadline is in {} ms", (wait + run).as_millis(), left.as_millis());
         Err(self.full(former, &message))
     }
 

@@ -333,3 +333,78 @@ fn the_wait_of_a_caller_is_that_of_its_turn_and_not_of_the_whole_queue() {
     assert!(greedy > ms(900), "{greedy:?}");
     assert!(modest < ms(50), "{modest:?}");
 }
+
+/// What a device costs whose runs are dear and whose rows are cheap: 4 ms and 0.1 ms a row.
+fn steep(rows: usize) -> Duration {
+    Duration::from_micros(4000 + 100 * rows as u64)
+}
+
+/// Pushes `count` items that have so much time left.
+fn push_within(former: &mut BatchFormer<usize>, count: usize, left: Duration, queued: Instant, now: Instant) {
+    let only = group(0);
+    for _ in 0..count {
+        former.push(0, Arrival { deadline: Some(now + left), ..arrival(&only, 1) }, queued);
+    }
+}
+
+#[test]
+fn where_all_cannot_be_in_time_those_go_that_would_make_the_others_late() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+    push_within(&mut former, 60, ms(5), start, start);
+    push_within(&mut former, 100, ms(25), start, start);
+    let mut dropped = Vec::new();
+    let Decision::Run(formed) = former.take(start, &mut |_| false, &mut dropped) else { panic!("nothing runs") };
+    assert!(formed.rows >= 30, "{} rows ride, {} were given up", formed.rows, dropped.len());
+    assert!((1..=60).contains(&dropped.len()) && dropped.iter().all(|item| matches!(item, Dropped::Late(_))));
+}
+
+#[test]
+fn one_in_a_hurry_is_served_before_those_who_have_time() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+    push_within(&mut former, 5, ms(7), start, start);
+    push_within(&mut former, 200, ms(10_000), start, start);
+    let mut dropped = Vec::new();
+    let Decision::Run(formed) = former.take(start, &mut |_| false, &mut dropped) else { panic!("nothing runs") };
+    assert!(dropped.is_empty());
+    assert_eq!(formed.deadline, Some(start + ms(7)));
+    assert!(formed.predicted.unwrap() <= ms(7), "{formed:?}");
+}
+
+#[test]
+fn a_lone_item_runs_though_it_may_be_late() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8], steep, start);
+    push_within(&mut former, 2, ms(1), start, start);
+    let mut dropped = Vec::new();
+    let decision = former.take(start, &mut |_| false, &mut dropped);
+    assert!(matches!(decision, Decision::Run(formed) if formed.rows == 1));
+    assert_eq!(dropped.len(), 1);
+}
+
+#[test]
+fn the_door_knows_what_an_answer_would_take() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    let only = group(0);
+    let newcomer = Arrival { deadline: Some(start + ms(30)), ..arrival(&only, 1) };
+    assert_eq!(former.answer_in(&newcomer, start), (Duration::ZERO, Duration::ZERO));
+    teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+    let (wait, alone) = former.answer_in(&newcomer, start);
+    assert_eq!(wait, Duration::ZERO);
+    assert!(alone >= ms(4) && alone < ms(6), "{alone:?}");
+    // Those who ride along make the run longer, those before them make one wait; so does a run under way.
+    push_within(&mut former, 50, ms(30), start, start);
+    let (wait, together) = former.answer_in(&newcomer, start);
+    assert!(wait < ms(1) && together > ms(8), "{wait:?} {together:?}");
+    push_within(&mut former, 400, ms(30), start, start);
+    assert!(former.answer_in(&newcomer, start).0 > ms(20));
+    let mut idle = BatchFormer::new(config(1024, Waiting::Learned));
+    teach(&mut idle, &[1, 8, 32, 64, 128], steep, start);
+    push_within(&mut idle, 50, ms(30), start, start);
+    let under_way = run(&mut idle, start);
+    let (wait, _) = idle.answer_in(&newcomer, start + ms(2));
+    assert!(wait > ms(5) && wait < ms(10), "{wait:?} for {under_way:?}");
+    idle.complete(under_way.key);
+    assert_eq!(idle.answer_in(&newcomer, start + ms(9)).0, Duration::ZERO);
+}
