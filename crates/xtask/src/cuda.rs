@@ -28,7 +28,7 @@ Builds target/cuda/millrace and target/cuda/candle_times, stripped, for NVIDIA c
 ";
 
 /// What is built: package and program.
-const PROGRAMS: &[(&str, &str)] = &[("millrace-server", "millrace"), ("benches", "candle_times")];
+const PROGRAMS: &[(&str, &str)] = &[("millrace-server", "millrace"), ("millrace-gpu-bench", "candle_times")];
 
 /// What the command line says.
 #[derive(Debug, Default, PartialEq)]
