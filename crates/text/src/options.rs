@@ -43,4 +43,5 @@ pub(crate) fn pooling(source: &ModelSource) -> Result<Option<PoolingMode>, LoadE
     reader.word(POOLING, None, &words)
 }
 
-const POOLING: &str = "pooling";
+/// The engines' option of that name.
+pub(crate) const POOLING: &str = "pooling";

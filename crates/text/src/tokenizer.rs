@@ -68,13 +68,15 @@ impl Tokenizer {
     /// The tokens of `text` with their places.
     pub(crate) fn tokens(&self, text: &str, special_tokens: bool) -> Result<Vec<Token>, LibraryError> {
         let encoding = guarded(|| self.library.encode(text, special_tokens))?;
-        let marks = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
-        let pieces = encoding.get_tokens().iter().zip(encoding.get_offsets());
-        let token = |((id, mark), (piece, span)): ((&u32, &u32), (&String, &(usize, usize)))| {
-            let is_special = *mark == 1;
-            Token { id: *id, text: piece.clone(), is_special, span: (!is_special).then_some(*span) }
+        let (ids, marks) = (encoding.get_ids(), encoding.get_special_tokens_mask());
+        let (pieces, spans) = (encoding.get_tokens(), encoding.get_offsets());
+        let token = |index: usize| {
+            let is_special = marks[index] == 1;
+            let span = (!is_special).then_some(spans[index]);
+            Token { id: ids[index], text: pieces[index].clone(), is_special, span }
         };
-        Ok(marks.zip(pieces).map(token).collect())
+        let n = ids.len().min(marks.len()).min(pieces.len()).min(spans.len());
+        Ok((0..n).map(token).collect())
     }
 
     /// The text of `ids`.
