@@ -23,10 +23,12 @@ Examples:
   millrace serve models                 serve every model below ./models on port 8080
   millrace check models                 load and warm them all, say what is wrong, exit
   millrace inspect models/fraud         show what a model takes and gives, and which engine is fastest
+  millrace inspect path/to/minilm       the same for a Hugging Face folder: task, labels, longest text
   echo '{\"instances\": [[1, 2]]}' | millrace predict models/fraud
 
 A repository is a folder of models, and a model a folder of numbered versions:
   models/fraud/1/model.onnx
+  models/minilm/1/{config.json, model.safetensors, tokenizer.json}
 
 Exit codes: 0 done; 1 the work failed (a model, a request, an address); 2 wrong flag, file or path.";
 
