@@ -29,7 +29,14 @@ const LEVELS: &[(&str, u8)] = &[
 ];
 
 /// Crates that help development: products may use them in tests only.
-const HELPERS: &[&str] = &["millrace-testkit", "millrace-examples", "millrace-benches", "millrace-simulation", "xtask"];
+const HELPERS: &[&str] = &[
+    "millrace-testkit",
+    "millrace-examples",
+    "millrace-benches",
+    "millrace-gpu-bench",
+    "millrace-simulation",
+    "xtask",
+];
 
 /// What a crate must never reach, however indirectly.
 const ABSENT: &[(&str, &[&str])] = &[

@@ -48,7 +48,7 @@ impl Pinned {
         }
         let device = self.device.clone();
         let stream = device.cuda_stream();
-        let staged = self.room(std::mem::size_of_val(values))?;
+        let staged = self.room(size_of_val(values))?;
         staged.copy_from_slice(bytemuck::cast_slice(values));
         // The buffer is aligned for any number, and so is each place in it.
         let staged: &[T] = bytemuck::cast_slice(staged);
@@ -80,7 +80,7 @@ impl Pinned {
         let source: &CudaSlice<T> = <T as CudaDType>::as_cuda_slice(storage)?;
         let start = layout.start_offset();
         let view = source.slice(start..start + layout.shape().elem_count());
-        let size = layout.shape().elem_count() * std::mem::size_of::<T>();
+        let size = layout.shape().elem_count() * size_of::<T>();
         let stream = self.device.cuda_stream();
         let mut block = self.block(size).w()?;
         let target: &mut [T] = bytemuck::cast_slice_mut(&mut block.0.as_mut_slice().w()?[..size]);
