@@ -29,7 +29,8 @@ use model::ImageModel;
 /// # Errors
 /// [`LoadError`] naming the file and what is wrong in it.
 pub(crate) fn load(architecture: Architecture, loading: &Loading<'_>) -> Result<Arc<dyn Model>, LoadError> {
-    Ok(Arc::new(ImageModel::new(loading, network(architecture, loading, Kernels::of(&loading.weights))?)?))
+    let network = network(architecture, loading, Kernels::of(&loading.weights))?;
+    Ok(Arc::new(ImageModel::new(loading, network)))
 }
 
 /// The network, with layers that compute by `kernels`.

@@ -13,6 +13,7 @@ use super::head::Network;
 use crate::backend::Loading;
 use crate::device::{Place, Staging};
 use crate::guard::guarded;
+use crate::options::Precision;
 
 /// The most numbers of one step for one picture: 1 GiB in FP32. What is larger would rather be a mistake.
 const MOST_NUMBERS: usize = 1 << 28;
@@ -35,22 +36,34 @@ struct Loaded {
 }
 
 impl ImageModel {
-    pub(super) fn new(loading: &Loading<'_>, network: Network) -> Result<Self, LoadError> {
-        let weights = &loading.weights;
-        let mut facts = ModelFacts {
-            weight_bytes: Some(weights.n_bytes()),
-            weight_types: weights.bytes_by_type(),
-            ..ModelFacts::default()
-        };
-        let properties = [
-            ("architecture", loading.config.architectures().join(", ")),
-            ("device", loading.place.name()),
-            ("precision", weights.precision().name().to_owned()),
-        ];
-        facts.properties.extend(properties.map(|(name, value)| (name.to_owned(), value)));
-        let precision = if loading.place.is_cpu() { candle_core::DType::F32 } else { weights.precision().dtype() };
+    pub(super) fn new(loading: &Loading<'_>, network: Network) -> Self {
+        let (place, weights) = (&loading.place, &loading.weights);
+        let precision = if place.is_cpu() { candle_core::DType::F32 } else { weights.precision().dtype() };
         let memory_bytes = weights.n_bytes();
-        Ok(Self(Arc::new(Loaded { network, place: loading.place.clone(), precision, memory_bytes, facts })))
+        Self(Arc::new(Loaded { facts: facts(loading), network, place: place.clone(), precision, memory_bytes }))
+    }
+}
+
+fn facts(loading: &Loading<'_>) -> ModelFacts {
+    let Loading { config, place, weights, .. } = loading;
+    let kept = weights.precision();
+    let precision = if place.is_cpu() && kept != Precision::Fp32 {
+        format!("{} weights, FP32 arithmetic", kept.name())
+    } else {
+        kept.name().to_owned()
+    };
+    let properties = [
+        ("architecture", config.architectures().join(", ")),
+        ("model type", config.model_type().to_owned()),
+        ("precision", precision),
+        ("device", place.name()),
+    ];
+    let stated = properties.into_iter().filter(|(_, value)| !value.is_empty());
+    ModelFacts {
+        weight_bytes: Some(weights.bytes_by_type().values().sum()),
+        weight_types: weights.bytes_by_type(),
+        properties: stated.map(|(name, value)| (name.to_owned(), value)).collect(),
+        ..ModelFacts::default()
     }
 }
 

@@ -79,6 +79,7 @@ fn weights_that_do_not_fit_the_sizes_are_refused_by_name() {
     check("vit_labels", "num_hidden_layers", json!(3), &["vit.encoder.layer.2.", "no tensor"]);
     check("vit_labels", "hidden_size", json!(64), &["classifier.weight", "[5, 64]", "[5, 32]"]);
     check("vit_labels", "image_size", json!(32), &["position_embeddings", "[1, 17, 32]", "[1, 10, 32]"]);
+    check("vit_labels", "image_size", json!(8000), &["1000000 patches", "16384"]);
     check("vit_labels", "id2label", json!({"0": "a", "1": "b"}), &["classifier", "[2", "[5"]);
     check("vit_labels", "qkv_bias", json!(false), &["qkv_bias", "biases"]);
     check("vit_features", "qkv_bias", json!(true), &["query.bias", "no tensor"]);

@@ -9,6 +9,9 @@ use crate::device::{Place, Staging};
 use crate::nn::{Kernels, LayerNorm, Linear, Ranges, attention, with_floats};
 use crate::weights::Scope;
 
+/// The most patches of a picture: attention takes the square of it in time.
+const MOST_PATCHES: usize = 1 << 14;
+
 /// The network without a head. Between its layers hidden states are `[rows · tokens, hidden_size]`.
 #[derive(Debug)]
 pub(super) struct Vit {
@@ -41,6 +44,13 @@ impl Vit {
     /// [`LoadError`] naming the tensor that is absent or of the wrong shape.
     pub(super) fn load(scope: &Scope<'_>, config: VitConfig, kernels: Kernels) -> std::result::Result<Self, LoadError> {
         let VitConfig { hidden_size, channels, patch_size: (tall, wide), .. } = config;
+        if config.n_patches() > MOST_PATCHES {
+            let n_patches = config.n_patches();
+            let text = format!(
+                "config.json: `image_size` gives {n_patches} patches of `patch_size`, at most {MOST_PATCHES} can be"
+            );
+            return Err(LoadError::new(LoadErrorKind::Unsupported, text));
+        }
         let weights = scope.weights();
         let embeddings = scope.at("embeddings");
         let projection = embeddings.at("patch_embeddings.projection");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_backend_candle::CandleBackend;
-use millrace_core::{Backend, Batch, Model, ModelSource, Part, RunContext, Tensor};
+use millrace_core::{Backend, Batch, MemoryFiles, Model, ModelSource, Part, RunContext, Tensor};
 use millrace_testkit::{Case, assert_close, conformance::Subject, fixture, fixture_source};
 
 /// The folders of models and of their cases.
@@ -24,6 +24,19 @@ impl Family {
         let cases: Vec<Case> = Case::folder(self.cases).into_iter().filter(|case| case.model == model).collect();
         assert!(!cases.is_empty(), "{model} has no case");
         cases
+    }
+
+    /// The same with its weights cut off at half, and with a header that says it is longer than the file.
+    pub(crate) fn damaged(&self, model: &str) -> [ModelSource; 2] {
+        let source = self.source(model);
+        let weights = source.files.read("model.safetensors").expect("the model has one file of weights");
+        let mut long = weights.to_vec();
+        long[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        [weights[..weights.len() / 2].to_vec(), long].map(|weights| {
+            let config = source.files.read("config.json").expect("the model has a configuration");
+            let files = MemoryFiles::default().with("config.json", config).with("model.safetensors", weights);
+            ModelSource { files: Arc::new(files), ..source.clone() }
+        })
     }
 
     /// The model with all its cases, for the conformance suite.

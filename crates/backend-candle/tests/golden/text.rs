@@ -5,9 +5,9 @@ use millrace_testkit::conformance;
 
 use crate::support::TEXT;
 
-/// What weights of 11 bits do to numbers of the size of 1 after two layers; of 8 bits, eight times as much.
-const FP16: f64 = 300.0;
-const BF16: f64 = 2400.0;
+/// What weights of 11 bits may do to the outputs; those of 8 bits, eight times as much.
+const FP16: f64 = 1000.0;
+const BF16: f64 = 8000.0;
 
 /// The models that have a test of their own below.
 const TESTED: &[&str] = &[
@@ -39,7 +39,9 @@ fn every_model_has_a_test() {
 #[test]
 fn every_model_conforms() {
     let subjects: Vec<_> = TESTED.iter().map(|model| TEXT.subject(model)).collect();
-    conformance::run(&CandleBackend::default(), &subjects, &[], &[]);
+    let bad: Vec<_> =
+        ["bert_mean", "distilbert_labels", "roberta_mean"].iter().flat_map(|model| TEXT.damaged(model)).collect();
+    conformance::run(&CandleBackend::default(), &subjects, &bad, &[]);
 }
 
 #[test]
