@@ -25,7 +25,7 @@ pub struct Tensor {
 #[derive(Clone, PartialEq)]
 enum Data {
     Fixed(Bytes),
-    /// In a box: with them in it every tensor would be twice as large.
+    /// In a box: they are rare, and by themselves twice as large as the bytes of any other.
     Strings(Box<Strings>),
 }
 
