@@ -10,7 +10,7 @@
 #   benches/gpu/run.sh --dry      the same on the CPU, to see that everything is in place
 #
 # 1. the programs start, with the driver and without it, and without it the server says so and serves on the CPU;
-# 2. answers of every fixture in FP32, FP16 and BF16 beside FP32 on the CPU;
+# 2. answers of every fixture in FP32, FP16 and BF16 beside the CPU's;
 # 3. the card's limits, and BERT-base in FP16 at 1 to 64 rows of 128 tokens, on one stream and on two;
 # 4. refusals of memory, and a card that is full;
 # 5. the same network in PyTorch, where there is one.

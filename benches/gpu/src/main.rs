@@ -6,7 +6,7 @@
 //!
 //! Sections, all of them unless some are named:
 //! - `limits`: what the device can do at most: a large FP16 matrix product, and a copy within its memory;
-//! - `answers`: every model of the fixtures' folders in FP32, FP16 and BF16 beside FP32 on the CPU;
+//! - `answers`: every model of the fixtures' folders in FP32, FP16 and BF16 beside the CPU's answers;
 //! - `speed`: a random network of the size of BERT-base in FP16, 1 to 64 rows of 128 tokens, on one stream and on two;
 //! - `memory`: refusals of a budget, and a card that is full.
 //!
