@@ -42,7 +42,7 @@ impl Dialect for Tei {
         let fault = problem.fault;
         let refusal = problem.refusal();
         match fault {
-            Fault::Syntax => bad(refusal).in_form(|failure| tei_body(failure, "Validation")),
+            Fault::Request => bad(refusal).in_form(|failure| tei_body(failure, "Validation")),
             Fault::Empty => bad(refusal).in_form(|failure| tei_body(failure, "Empty")),
             Fault::Value | Fault::TooMany => Self::failure(refusal),
         }

@@ -134,7 +134,7 @@ fn info(shared: &Shared, asked: &Asked<'_>, model: Option<&str>) -> Result<Answe
     let context =
         RequestContext { protocol: Protocol::Text, caller: asked.connection.caller, ..RequestContext::new(now()) };
     let chosen = named(asked, model, None).and_then(|named| choose(shared, named.as_deref(), Need::Any, &context));
-    let chosen = chosen.map_err(Tei::failure)?;
+    let chosen = chosen.map_err(unclear::<Tei>)?;
     let document = info::document(&chosen, shared.parts.config.max_client_batch_size);
     Ok(response::json(StatusCode::OK, document.to_string()))
 }
@@ -157,6 +157,14 @@ fn named(asked: &Asked<'_>, in_path: Option<&str>, in_body: Option<String>) -> R
             let pairs = query(asked.parts.uri.query()).map_err(|error| invalid(error.to_string()))?;
             Ok(pairs.into_iter().find(|(key, _)| key == "model").map(|(_, model)| model))
         }
+    }
+}
+
+/// A refusal about the model that a request is for.
+fn unclear<D: Dialect>(refusal: Refusal) -> Failure {
+    match refusal.reason() {
+        Reason::InvalidInput => D::problem(Problem::request(refusal.message().to_owned())),
+        _ => D::failure(refusal),
     }
 }
 
@@ -223,12 +231,12 @@ async fn obey<D: Dialect>(
         contained(read).map_err(D::failure)?
     };
     let (in_body, order) = read.map_err(D::problem)?;
-    let named = named(asked, in_path, in_body).map_err(D::failure)?;
+    let named = named(asked, in_path, in_body).map_err(unclear::<D>)?;
     let need = match &order {
         Order::Ask(ask) => ask.need(),
         Order::Tokenize(_) | Order::Decode(_) => Need::Any,
     };
-    let chosen = choose(shared, named.as_deref(), need, &arrived.context).map_err(D::failure)?;
+    let chosen = choose(shared, named.as_deref(), need, &arrived.context).map_err(unclear::<D>)?;
     record.found(&*chosen.servable);
     let (examples, text) = match order {
         Order::Ask(ask) => {

@@ -90,8 +90,8 @@ pub(super) struct Decode {
 /// In which way a body is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It is no JSON object.
-    Syntax,
+    /// The whole of it: it is no JSON object, or does not say which model it is for.
+    Request,
     /// A key is missing or has a wrong value.
     Value,
     /// There is nothing to do.
@@ -108,6 +108,10 @@ pub(super) struct Problem {
 }
 
 impl Problem {
+    pub(super) fn request(text: String) -> Self {
+        Self { fault: Fault::Request, text }
+    }
+
     fn value(key: &str, why: impl AsRef<str>) -> Self {
         Self { fault: Fault::Value, text: format!("{key}: {}", why.as_ref()) }
     }
@@ -129,7 +133,7 @@ impl Problem {
 
 impl From<JsonError> for Problem {
     fn from(error: JsonError) -> Self {
-        Self { fault: Fault::Syntax, text: error.to_string() }
+        Self::request(error.to_string())
     }
 }
 

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use millrace_core::{DType, Element, Reason, Strings, Tensor};
 
 use super::signature;
-use crate::{Form, JsonError, encode_predict, encode_predict_within};
+use crate::{Form, JsonError, encode_float, encode_floats, encode_predict, encode_predict_within};
 
 /// Writes outputs given as names and tensors.
 fn write(form: Form, outputs: &[(&str, Tensor)]) -> Result<String, String> {
@@ -28,6 +28,15 @@ fn tensor<T: Element + Clone>(sizes: &[usize], elements: &[T]) -> Tensor {
 
 fn strings(sizes: &[usize], elements: &[&[u8]]) -> Tensor {
     Tensor::from_strings(sizes, elements.iter().collect::<Strings>()).unwrap()
+}
+
+#[test]
+fn floats_are_written_as_elements_are() {
+    let mut text = Vec::new();
+    encode_floats(&mut text, &[0.1, 3.0, 0.0, -2.5]);
+    encode_float(&mut text, 0.25);
+    encode_floats(&mut text, &[]);
+    assert_eq!(text, b"[0.1,3.0,0.0,-2.5]0.25[]");
 }
 
 #[test]

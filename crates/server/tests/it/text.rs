@@ -168,7 +168,7 @@ fn a_ranking_model_that_is_the_only_one_need_not_be_named() {
         assert_eq!(rank["text"], texts[usize::try_from(rank["index"].as_u64().unwrap()).unwrap()]);
     }
     let several = client.post("/embed", json!({"inputs": "Rye flour is dark."}).to_string());
-    assert_eq!(several.status, 422, "{}", several.text());
+    assert_eq!(several.status, 400, "{}", several.text());
     assert!(several.text().contains("`bert_mean`") && several.text().contains("say which"), "{}", several.text());
 }
 

@@ -35,14 +35,14 @@ async fn where_several_fit_the_request_must_say_which() {
     let server = TestServer::new(two());
     let several = "`others`, `vectors`; say which, as `model` in the body or in the query, or at the end of the path";
     let answer = post(&server, "/embed", &json!({"inputs": "cat"})).await;
-    refuses(&answer, 422, "Validation", several);
+    refuses(&answer, 400, "Validation", several);
     let answer = post(&server, "/v1/embeddings", &json!({"input": "cat"})).await;
     refuses_openai(&answer, 400, "invalid_request_error", None, several);
     assert_eq!(answer.json()["error"]["param"], "model");
     for (path, body) in [("/tokenize", json!({"inputs": "cat"})), ("/decode", json!({"ids": [5]}))] {
-        refuses(&post(&server, path, &body).await, 422, "Validation", "`labels`, `others`, `ranks`, `vectors`");
+        refuses(&post(&server, path, &body).await, 400, "Validation", "`labels`, `others`, `ranks`, `vectors`");
     }
-    refuses(&server.get("/info").await, 422, "Validation", "`labels`, `others`, `ranks`, `vectors`");
+    refuses(&server.get("/info").await, 400, "Validation", "`labels`, `others`, `ranks`, `vectors`");
     for (path, body) in [
         ("/embed", json!({"inputs": "cat", "model": "vectors"})),
         ("/embed/vectors", json!({"inputs": "cat"})),
@@ -78,7 +78,7 @@ async fn a_version_or_an_alias_may_be_named() {
     let ask = async |model: &str| post(&server, "/embed", &json!({"inputs": "cat", "model": model})).await;
     refuses(&ask("others:9").await, 404, "Validation", "");
     refuses(&ask("others@canary").await, 404, "Validation", "");
-    refuses(&ask("others:x").await, 422, "Validation", "`x` is no version");
+    refuses(&ask("others:x").await, 400, "Validation", "`x` is no version");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn path_and_body_must_not_name_different_models() {
     let body = json!({"inputs": "cat", "model": "others"});
     refuses(
         &post(&server, "/embed/vectors", &body).await,
-        422,
+        400,
         "Validation",
         "the path names `vectors`, the body `others`",
     );
@@ -147,7 +147,7 @@ async fn a_ranking_model_is_asked_for_labels_where_no_model_has_more() {
     assert_eq!(answer[0]["label"], "LABEL_0");
     let two = with(with(Models::new(), "ranks", 1, ranking()), "more", 1, ranking());
     let answer = post(&TestServer::new(two), "/predict", &json!({"inputs": "cat"})).await;
-    refuses(&answer, 422, "Validation", "`more`, `ranks`");
+    refuses(&answer, 400, "Validation", "`more`, `ranks`");
 }
 
 #[tokio::test]
