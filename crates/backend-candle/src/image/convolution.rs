@@ -114,7 +114,7 @@ impl Convolution {
     ) -> Vec<f32> {
         let Shape { window, inputs: channels, outputs } = self.shape;
         let (down, across) = (window.places(height), window.places(width));
-        let (line, windows_of_line) = (across * outputs, across * matrix.inputs());
+        let (line, windows_of_line) = (across * outputs, across * window.n_pixels() * channels);
         let mut out = vec![0.0; rows * down * line];
         let lines = (NEAR / windows_of_line).clamp(1, down);
         let one = |row: usize, lines: Range<usize>, out: &mut [f32]| {
