@@ -35,7 +35,7 @@ mod protocols;
 #[cfg(target_os = "linux")]
 mod robustness;
 mod support;
-#[cfg(all(feature = "candle", feature = "text", feature = "tract"))]
-mod text_model;
 #[cfg(all(feature = "candle", feature = "text"))]
 mod text;
+#[cfg(all(feature = "candle", feature = "text", feature = "tract"))]
+mod text_model;
