@@ -18,7 +18,7 @@ pub enum PoolingMode {
     Mean,
     /// The sum over the root of the count.
     MeanSqrtLen,
-    /// The mean weighted by the place of each token, counted from 1.
+    /// The mean weighted by the place of each token, counted from 1 at the first.
     WeightedMean,
     /// The last token's vector.
     LastToken,

@@ -10,6 +10,7 @@ pub(crate) fn pool(hidden: &[f32], width: usize, mask: &[i64], pooling: &Pooling
         vectors.filter(|(_, (_, mask))| **mask == 1).map(|(place, (vector, _))| (place, vector))
     };
     let count = tokens().count().max(1);
+    let first = tokens().next().map_or(0, |(place, _)| place);
     for mode in &pooling.modes {
         let start = pooled.len();
         match mode {
@@ -34,7 +35,8 @@ pub(crate) fn pool(hidden: &[f32], width: usize, mask: &[i64], pooling: &Pooling
                 pooled.resize(start + width, 0.0);
                 let mut weights = 0.0;
                 for (place, vector) in tokens() {
-                    let weight = float(place + 1);
+                    // Counted from the first token, so that padding in front of it changes nothing.
+                    let weight = float(place + 1 - first);
                     weights += weight;
                     each(&mut pooled[start..], vector, |sum, number| sum + weight * number);
                 }
@@ -74,7 +76,7 @@ mod tests {
             (PoolingMode::Max, [5.0, 1.0]),
             (PoolingMode::Mean, [3.0, -1.0]),
             (PoolingMode::MeanSqrtLen, [9.0 / 3_f32.sqrt(), -3.0 / 3_f32.sqrt()]),
-            (PoolingMode::WeightedMean, [(2.0 + 9.0 + 20.0) / 9.0, (-8.0 + 4.0) / 9.0]),
+            (PoolingMode::WeightedMean, [(1.0 + 6.0 + 15.0) / 6.0, (-4.0 + 3.0) / 6.0]),
         ];
         let mut all = Pooling::of(PoolingMode::Mean);
         all.modes = cases.iter().map(|(mode, _)| *mode).collect();

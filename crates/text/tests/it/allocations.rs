@@ -17,13 +17,13 @@ fn allocations(model: &str, text: &str, rows: usize) -> usize {
     CountingAllocator::count() - before
 }
 
+/// Measured: 194, 159 and 186 for each further text of some ten tokens; of these six are this crate's.
 #[test]
-fn a_text_costs_a_bounded_number_of_allocations_per_token() {
-    for (model, per_token) in [("bert_mean", 0), ("roberta_mean", 0), ("xlm_roberta_mean", 0)] {
-        let text = "The mill stands by the river";
-        let one = allocations(model, text, 1);
-        let many = allocations(model, text, 65);
+fn a_text_costs_a_bounded_number_of_allocations() {
+    let text = "The mill stands by the river";
+    for (model, most) in [("bert_mean", 200), ("roberta_mean", 165), ("xlm_roberta_mean", 192)] {
+        let (one, many) = (allocations(model, text, 1), allocations(model, text, 65));
         let each = (many - one) / 64;
-        println!("{model}: {one} for one text, {each} for each further, {per_token}");
+        assert!(each <= most, "{model}: {each} allocations for each text; expected at most {most}");
     }
 }
