@@ -50,7 +50,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ),
     ("millrace-backend-trees", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "tract-onnx"]),
     ("millrace-huggingface", &["millrace-core", "tokio", "candle-core", "tokenizers"]),
-    ("millrace-backend-candle", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "tokenizers"]),
+    ("millrace-backend-candle", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching"]),
     ("millrace-text", &["tokio", "hyper", "tonic", "millrace-registry", "millrace-batching", "candle-core"]),
     ("millrace-protocol", &["hyper", "tonic", "prost", "serde_json"]),
     ("millrace-json", &["tokio", "hyper", "tonic", "serde_json"]),
