@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use millrace_backend_tract::TractBackend;
 use millrace_core::{
-    Backend, Batch, BatchOutputs, DType, LoadErrorKind, MemoryFiles, Model, ModelFiles, ModelSource, Part, RunContext,
-    RunError, Signature, Tensor, TensorList, TextTask, Wanted,
+    Backend, Batch, BatchOutputs, DType, LoadErrorKind, MemoryFiles, Model, ModelSource, Part, RunContext, RunError,
+    Signature, Tensor, TensorList, TextTask, Wanted,
 };
 use millrace_testkit::conformance::{self, Subject};
 use millrace_testkit::{Case, fixture_source};

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    EncodeOptions, Encoding, InputError, MemoryFiles, ModelFiles, ModelSource, Strings, Tensor, TextInput, TextTask,
-    Truncation,
+    EncodeOptions, Encoding, InputError, MemoryFiles, ModelSource, Strings, Tensor, TextInput, TextTask, Truncation,
 };
 
 use crate::tools::{Written, network, network_of, open, opened, processor, rows, source};
