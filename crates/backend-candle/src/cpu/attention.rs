@@ -127,13 +127,13 @@ fn one<S: Step>(
             }
         }
         let mut totals = [0.0_f32; 8];
-        for r in 0..count {
+        for (r, total) in totals.iter_mut().enumerate().take(count) {
             let scores = &mut scratch.scores[r * stride..r * stride + length];
             let most = max(scores);
             for score in &mut *scores {
                 *score = exp(*score - most);
             }
-            totals[r] = sum(scores, |x| x);
+            *total = sum(scores, |x| x);
             for (place, x) in scratch.shares[r..].iter_mut().step_by(count).zip(&*scores) {
                 *place = *x;
             }

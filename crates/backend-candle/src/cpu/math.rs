@@ -40,12 +40,25 @@ fn gelu(x: f32) -> f32 {
         -5.051_437_7e-6,
         2.501_139_7e-7,
     ];
-    let t = x.abs().min(8.0);
+    // Comparisons rather than `min` and `max`, which would hide what is no number.
+    let t = if x.abs() > 8.0 { 8.0 } else { x.abs() };
     let mut sum = LN_PHI[9];
     for factor in LN_PHI[..9].iter().rev() {
         sum = t.mul_add(sum, *factor);
     }
-    t.mul_add(-exp(sum), x.max(0.0))
+    t.mul_add(-exp(sum), relu(x))
+}
+
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// x·sigmoid(factor·x). Far below 0 it is 0, where the product of a huge and a tiny number would not be.
+#[inline(always)]
+fn swish(x: f32, factor: f32) -> f32 {
+    let x = if x < -50.0 { -50.0 } else { x };
+    x * sigmoid(factor * x)
 }
 
 #[inline(always)]
@@ -65,9 +78,8 @@ fn tanh(x: f32) -> f32 {
 /// √(2/π) and its product with 0.044715, of the approximation x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))).
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    let inner = x * (x * x).mul_add(0.035_677_407, 0.797_884_6);
     // 1 + tanh y = 2·sigmoid(2y)
-    x * sigmoid(2.0 * inner)
+    swish(x, 2.0 * (x * x).mul_add(0.035_677_407, 0.797_884_6))
 }
 
 /// Applies `activation` to all of `numbers`.
@@ -83,9 +95,9 @@ pub(super) fn activate(activation: Activation, numbers: &mut [f32]) {
         Activation::Identity => {}
         Activation::Gelu => each(numbers, gelu),
         Activation::GeluTanh => each(numbers, gelu_tanh),
-        Activation::QuickGelu => each(numbers, |x| x * sigmoid(1.702 * x)),
-        Activation::Relu => each(numbers, |x| x.max(0.0)),
-        Activation::Silu => each(numbers, |x| x * sigmoid(x)),
+        Activation::QuickGelu => each(numbers, |x| swish(x, 1.702)),
+        Activation::Relu => each(numbers, relu),
+        Activation::Silu => each(numbers, |x| swish(x, 1.0)),
         Activation::Tanh => each(numbers, tanh),
         Activation::Sigmoid => each(numbers, sigmoid),
     }

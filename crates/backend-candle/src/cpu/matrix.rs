@@ -46,11 +46,6 @@ impl Matrix {
         Self { inputs, outputs, weights, bias, isa }
     }
 
-    /// Numbers taken.
-    pub(crate) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
     /// Numbers given.
     pub(crate) fn outputs(&self) -> usize {
         self.outputs

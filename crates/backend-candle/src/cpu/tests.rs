@@ -180,3 +180,33 @@ fn rows_are_normalised() {
         close(&layer_norm(&norm, &x, Some(&added)), &want, 1e-5, &format!("width {width}"));
     }
 }
+
+/// Weights in blocks are widened as candle widens them, whole or as part of a larger matrix.
+#[test]
+fn quantised_numbers_multiply_as_the_numbers_that_they_stand_for() {
+    use candle_core::quantized::{GgmlDType, QTensor};
+    use candle_core::{Device, Tensor};
+    use std::borrow::Cow;
+    use std::sync::Arc;
+    let (inputs, outputs) = (512, 70);
+    let x = numbers(9 * inputs, 1);
+    for dtype in [GgmlDType::Q4_0, GgmlDType::Q5_1, GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K] {
+        let tensor = Tensor::from_vec(numbers(outputs * inputs, 2), (outputs, inputs), &Device::Cpu).unwrap();
+        let blocks = QTensor::quantize(&tensor, dtype).unwrap();
+        let plain: Vec<f32> = blocks.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let data = blocks.data().unwrap();
+        let store = || {
+            let blocks = dtype.from_data(Cow::Borrowed(&data));
+            Store::Blocks(Arc::new(super::Quantised::new(blocks, outputs, inputs).unwrap()))
+        };
+        assert!(super::Quantised::new(dtype.from_data(Cow::Borrowed(&data)), outputs + 1, inputs).is_none());
+        let product =
+            |outputs, store| Matrix::new(inputs, outputs, store, Vec::new()).multiply(&x, Activation::Identity);
+        assert_eq!(product(outputs, store()), product(outputs, Store::Fp32(plain.clone())), "{dtype:?}");
+        // Of another kind beside it, as files mix them.
+        let other = numbers(outputs * inputs, 3);
+        let joined = Store::joined(vec![store(), Store::Fp32(other.clone())], outputs * inputs);
+        let both = [plain, other].concat();
+        assert_eq!(product(2 * outputs, joined), product(2 * outputs, Store::Fp32(both)), "{dtype:?}");
+    }
+}

@@ -8,8 +8,6 @@ mod attention;
 mod linear;
 mod norm;
 mod table;
-#[cfg(test)]
-mod tests;
 
 use candle_core::{CpuStorage, Result, Storage, Tensor};
 

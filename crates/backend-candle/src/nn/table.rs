@@ -39,11 +39,6 @@ impl Table {
         Ok(Self { rows, width, form })
     }
 
-    /// How many vectors it has.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// Bytes that it takes.
     pub(crate) fn n_bytes(&self) -> usize {
         match &self.form {

@@ -64,7 +64,7 @@ impl Run<'_> {
     fn compute(&self, staging: &mut Staging) -> std::result::Result<(BatchOutputs, usize), RunError> {
         let failed = |error| self.loaded.place.failed(error);
         let network = &self.loaded.network;
-        let grouping = self.loaded.place.grouping();
+        let grouping = self.loaded.grouping;
         let ranges = Ranges::new(&self.packed.lengths, network.kernels, grouping, staging).map_err(failed)?;
         let _room = self.loaded.place.hold_run(self.bytes(&ranges))?;
         let vectors = self.vectors(&ranges, staging).map_err(|stopped| match stopped {
@@ -80,15 +80,15 @@ impl Run<'_> {
         if let Some(main) = answers.main.filter(|_| self.wants(Some(Outputs::MAIN))) {
             outputs[Outputs::MAIN] = Some(self.by_row(&main, staging)?);
         }
-        if let (Some(index), Some(pooled)) = (self.loaded.outputs.pooled, answers.pooled) {
-            if self.wants(Some(index)) {
-                outputs[index] = Some(self.by_row(&pooled, staging)?);
-            }
+        if let (Some(index), Some(pooled)) = (self.loaded.outputs.pooled, answers.pooled)
+            && self.wants(Some(index))
+        {
+            outputs[index] = Some(self.by_row(&pooled, staging)?);
         }
-        if let (Some(index), Vectors::All(hidden)) = (self.loaded.outputs.hidden, &vectors) {
-            if self.wants(Some(index)) {
-                outputs[index] = Some(self.by_token(hidden, staging)?);
-            }
+        if let (Some(index), Vectors::All(hidden)) = (self.loaded.outputs.hidden, &vectors)
+            && self.wants(Some(index))
+        {
+            outputs[index] = Some(self.by_token(hidden, staging)?);
         }
         Ok((BatchOutputs(outputs), ranges.computed()))
     }

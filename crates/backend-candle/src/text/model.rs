@@ -12,7 +12,7 @@ use super::encoder::Encoder;
 use super::head::Head;
 use super::instance::TextInstance;
 use super::packed::{INPUTS, Limits};
-use crate::device::Place;
+use crate::device::{Grouping, Place};
 use crate::nn::Kernels;
 use crate::options::Precision;
 use crate::weights::Weights;
@@ -39,6 +39,7 @@ pub(super) struct About {
 pub(super) struct Loaded {
     pub(super) network: Network,
     pub(super) place: Place,
+    pub(super) grouping: Grouping,
     pub(super) limits: Limits,
     pub(super) outputs: Outputs,
     /// Bytes of one number where candle computes.
@@ -66,6 +67,16 @@ pub(super) struct TextModel(Arc<Loaded>);
 
 impl TextModel {
     pub(super) fn new(network: Network, weights: &Weights, place: &Place) -> Result<Self, LoadError> {
+        Self::with(network, weights, place, place.grouping())
+    }
+
+    /// The same with rows grouped in another way than is best for the place.
+    pub(super) fn with(
+        network: Network,
+        weights: &Weights,
+        place: &Place,
+        grouping: Grouping,
+    ) -> Result<Self, LoadError> {
         let outputs = match network.head.task() {
             TextTask::Embedding if network.head.is_normalised() => {
                 Outputs { count: 3, pooled: Some(1), hidden: Some(2) }
@@ -80,6 +91,7 @@ impl TextModel {
         Ok(Self(Arc::new(Loaded {
             limits: Limits::of(&network.config),
             place: place.clone(),
+            grouping,
             outputs,
             number_bytes: weights.precision().dtype().size_in_bytes() as u64,
             signature,

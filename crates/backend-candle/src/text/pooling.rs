@@ -68,8 +68,10 @@ fn weights(mode: PoolingMode, row: &Range<usize>, columns: &[usize]) -> Vec<f32>
         PoolingMode::Mean | PoolingMode::Max => vec![1.0 / count as f32; count],
         PoolingMode::MeanSqrtLen => vec![1.0 / (count as f32).sqrt(); count],
         PoolingMode::WeightedMean => {
-            let total: usize = columns[row.clone()].iter().map(|column| column + 1).sum();
-            columns[row.clone()].iter().map(|column| (column + 1) as f32 / total as f32).collect()
+            // Counted from the first token, so that padding in front of it changes nothing.
+            let place = |column: &usize| column + 1 - columns[row.start];
+            let total: usize = columns[row.clone()].iter().map(place).sum();
+            columns[row.clone()].iter().map(|column| place(column) as f32 / total as f32).collect()
         }
         PoolingMode::Cls => (0..count).map(|index| if index == 0 { 1.0 } else { 0.0 }).collect(),
         PoolingMode::LastToken => (0..count).map(|index| if index + 1 == count { 1.0 } else { 0.0 }).collect(),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use candle_core::quantized::GgmlDType;
-use millrace_core::{LoadError, LoadErrorKind, Quoted};
+use millrace_core::Quoted;
 
 /// How a file writes the elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,26 +70,16 @@ impl Tensors {
     /// Adds a tensor.
     ///
     /// # Errors
-    /// [`LoadError`] where it reaches out of its file or its name is taken.
-    pub(super) fn place(&mut self, name: String, placed: Placed) -> Result<(), LoadError> {
-        let (file, content) = &self.files[placed.file];
+    /// What is wrong where it reaches out of its file or its name is taken.
+    pub(super) fn place(&mut self, name: String, placed: Placed) -> Result<(), String> {
+        let (_, content) = &self.files[placed.file];
         if content.get(placed.range.clone()).is_none() {
-            let text = format!(
-                "{file}: tensor {} would end at byte {}, the file at {}",
-                Quoted(&name),
-                placed.range.end,
-                content.len()
-            );
-            return Err(LoadError::new(LoadErrorKind::Invalid, text));
+            let (name, end) = (Quoted(&name), placed.range.end);
+            return Err(format!("tensor {name} would end at byte {end}, the file at {}", content.len()));
         }
-        let here = placed.file;
         match self.places.insert(name.clone(), placed) {
             None => Ok(()),
-            Some(other) => {
-                let (here, there) = (&self.files[here].0, &self.files[other.file].0);
-                let text = format!("{here}: tensor {} stands in {there} as well", Quoted(&name));
-                Err(LoadError::new(LoadErrorKind::Invalid, text))
-            }
+            Some(other) => Err(format!("tensor {} stands in {} as well", Quoted(&name), self.files[other.file].0)),
         }
     }
 
@@ -105,10 +95,6 @@ impl Tensors {
 
     pub(super) fn all(&self) -> impl Iterator<Item = Found<'_>> {
         self.places.values().filter_map(|placed| self.found(placed))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
     }
 
     pub(super) fn file_bytes(&self) -> u64 {

@@ -15,12 +15,11 @@ use super::found::{Kind, Placed, Tensors};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Metadata(BTreeMap<String, Value>);
 
-/// A single value. Lists are not kept.
+/// A single value; flags are 0 and 1. Lists are not kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Whole(i128),
     Float(f64),
-    Flag(bool),
     Text(String),
 }
 
@@ -127,7 +126,7 @@ fn parse(file: &str, content: &Bytes) -> Result<(Tensors, Metadata), Fault> {
             blocks => Kind::Blocks(blocks),
         };
         let placed = Placed { file: number, kind, shape: info.shape, range };
-        tensors.place(info.name, placed).map_err(|error| damaged(error.to_string()))?;
+        tensors.place(info.name, placed).map_err(damaged)?;
     }
     Ok((tensors, metadata))
 }
@@ -188,7 +187,7 @@ impl<'a> Reader<'a> {
             4 => Value::Whole(u32::from_le_bytes(self.bytes()?).into()),
             5 => Value::Whole(i32::from_le_bytes(self.bytes()?).into()),
             6 => Value::Float(f32::from_le_bytes(self.bytes()?).into()),
-            7 => Value::Flag(self.bytes::<1>()? != [0]),
+            7 => Value::Whole((self.bytes::<1>()? != [0]).into()),
             8 => Value::Text(self.text()?),
             9 => {
                 self.skip_list(depth)?;

@@ -111,11 +111,6 @@ impl Weights {
         self.tensors.bytes_by_kind()
     }
 
-    /// How many tensors the files hold.
-    pub(crate) fn n_tensors(&self) -> usize {
-        self.tensors.len()
-    }
-
     /// The tensors below no prefix.
     pub(crate) fn root(&self) -> Scope<'_> {
         Scope { weights: self, prefix: String::new() }
@@ -171,15 +166,8 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// [`LoadError`] where it is not there, has another shape, or is not of numbers that weights can be.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.tensor_as(name, shape, self.weights.precision)
-    }
-
-    /// The same in FP32, for what is always computed so.
-    ///
-    /// # Errors
-    /// As [`Scope::tensor`].
-    pub(crate) fn tensor_fp32(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.tensor_as(name, shape, Precision::Fp32)
+        let (precision, device) = (self.weights.precision, self.weights.place.device());
+        self.made(name, shape, |found| convert::tensor(found, precision, device))
     }
 
     /// The elements of tensor `name` in FP32, row-major, in the machine's own memory.
@@ -204,10 +192,6 @@ impl<'a> Scope<'a> {
     /// As [`Scope::tensor`].
     pub(crate) fn quantised(&self, name: &str, shape: &[usize]) -> Result<Option<QTensor>, LoadError> {
         self.made(name, shape, |found| convert::quantised(found, self.weights.place.device()).map(Some))
-    }
-
-    fn tensor_as(&self, name: &str, shape: &[usize], precision: Precision) -> Result<Tensor, LoadError> {
-        self.made(name, shape, |found| convert::tensor(found, precision, self.weights.place.device()))
     }
 
     fn made<T>(

@@ -39,12 +39,14 @@ fn add(tensors: &mut Tensors, file: String, content: Bytes) -> Result<(), LoadEr
             .with_cause(error)
     })?;
     let start = header + size_of::<u64>();
-    let number = tensors.file(file, content);
+    let number = tensors.file(file.clone(), content);
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };
         let (begin, end) = info.data_offsets;
         let range = start.saturating_add(begin)..start.saturating_add(end);
-        tensors.place(name, Placed { file: number, kind: kind(info.dtype), shape: info.shape.clone(), range })?;
+        let placed = Placed { file: number, kind: kind(info.dtype), shape: info.shape.clone(), range };
+        let refused = |detail| LoadError::new(LoadErrorKind::Invalid, format!("{file}: {detail}"));
+        tensors.place(name, placed).map_err(refused)?;
     }
     Ok(())
 }
