@@ -1,10 +1,9 @@
 //! Loads with one engine among several: its own options, a panic that stays its own, and what is told when none loads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelSource};
+use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelSource, own_options};
 
 use crate::Clock;
 use crate::runner::contained;
@@ -26,8 +25,11 @@ pub(crate) fn load(
     clock: &Clock,
 ) -> Result<Loaded, LoadError> {
     let start = clock.now();
-    let own =
-        ModelSource { memory_budget: memory, options: options(&source.options, engine.name(), all), ..source.clone() };
+    let own = ModelSource {
+        memory_budget: memory,
+        options: own_options(&source.options, engine.name(), all),
+        ..source.clone()
+    };
     match contained(|| engine.load(&own)) {
         Ok(model) => Ok(Loaded { name: engine.name(), model: model?, load_time: clock.since(start) }),
         Err(text) => {
@@ -35,19 +37,6 @@ pub(crate) fn load(
             Err(LoadError::new(LoadErrorKind::Engine, "the engine panicked while loading"))
         }
     }
-}
-
-/// The options for `engine`: those that begin with its name and a dot, without that, and those that begin with no engine's.
-pub(crate) fn options(
-    options: &BTreeMap<String, String>,
-    engine: &str,
-    all: &[&'static str],
-) -> BTreeMap<String, String> {
-    let own = |(key, value): (&String, &String)| {
-        let (owner, short) = key.split_once('.').filter(|(owner, _)| all.contains(owner)).unwrap_or((engine, key));
-        (owner == engine).then(|| (short.to_owned(), value.clone()))
-    };
-    options.iter().filter_map(own).collect()
 }
 
 /// The one error to tell where no engine loads. A single engine's is told as it is; whoever says that the files are not
@@ -73,16 +62,7 @@ pub(crate) fn none_loaded(mut failures: Vec<(&'static str, LoadError)>) -> LoadE
 mod tests {
     use millrace_core::{LoadError, LoadErrorKind};
 
-    use super::{none_loaded, options};
-
-    #[test]
-    fn an_engine_gets_its_own_options_and_those_for_all() {
-        let all = [("a", "1"), ("tract.b", "2"), ("trees.c", "3"), ("x.y", "4")];
-        let all = all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let keys = |engine: &str| options(&all, engine, &["trees", "tract"]).into_keys().collect::<Vec<_>>();
-        assert_eq!(keys("tract"), ["a", "b", "x.y"]);
-        assert_eq!(keys("trees"), ["a", "c", "x.y"]);
-    }
+    use super::none_loaded;
 
     #[test]
     fn the_error_tells_each_engine_s_reason_once() {

@@ -2,6 +2,8 @@
 //!
 //! None of this needs a card. Where there is one, and the engine is built with CUDA, `auto` is about it.
 
+#![cfg(test)]
+
 use millrace_backend_candle::CandleBackend;
 use millrace_core::{Backend, Batch, LoadError, LoadErrorKind, Model, ModelSource, Part, RunContext};
 use millrace_testkit::{Case, assert_close, fixture_source};

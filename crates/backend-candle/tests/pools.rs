@@ -1,6 +1,8 @@
 //! Runs use no threads but their own: rayon's global pool is never made. The only test of its process, since that pool is the
 //! process's.
 
+#![cfg(test)]
+
 use millrace_backend_candle::CandleBackend;
 use millrace_core::{Backend, Batch, Part, RunContext, TensorList};
 use millrace_testkit::{Case, fixture_source};

@@ -197,7 +197,8 @@ impl<T> BatchFormer<T> {
         let is_news = match self.asked {
             None => true,
             Some(asked) => {
-                let is_full = self.order.group_load(group).work >= asked.work;
+                let load = self.order.group_load(group);
+                let is_full = load.work >= asked.work || load.rows >= self.config.max_rows;
                 group != asked.group || is_full || deadline.is_some_and(|deadline| deadline <= asked.until)
             }
         };

@@ -49,7 +49,7 @@ pub use dtype::{DType, Element, UnknownDType};
 pub use future::{InferFuture, InferResult, InferStream, Leader, Slot};
 pub use name::{Alias, ModelName, ModelRef, ModelRefError, NameError, OwnedModelRef, VersionChoice};
 pub use offload::{contained, on_compute};
-pub use options::OptionReader;
+pub use options::{OptionReader, own_options};
 pub use pipeline::{PipelineFactory, PipelineSource};
 pub use quote::Quoted;
 pub use reason::{Code, Reason, Refusal};

@@ -9,6 +9,16 @@ use std::str::FromStr;
 
 use crate::{LoadError, LoadErrorKind, Quoted, nearest};
 
+/// The options for `engine`: those that begin with its name and a dot, without that, and those that begin with the name of
+/// none of the engines `all`.
+pub fn own_options(options: &BTreeMap<String, String>, engine: &str, all: &[&str]) -> BTreeMap<String, String> {
+    let own = |(key, value): (&String, &String)| {
+        let (owner, short) = key.split_once('.').filter(|(owner, _)| all.contains(owner)).unwrap_or((engine, key));
+        (owner == engine).then(|| (short.to_owned(), value.clone()))
+    };
+    options.iter().filter_map(own).collect()
+}
+
 /// Takes options one by one, and refuses those that nobody took: an option that does nothing would be taken for one that
 /// works.
 ///
@@ -161,7 +171,7 @@ fn in_range<T: FromStr + PartialOrd>(text: &str, range: &RangeInclusive<T>) -> O
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::OptionReader;
+    use super::{OptionReader, own_options};
     use crate::LoadError;
 
     fn options(said: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -170,6 +180,14 @@ mod tests {
 
     fn text(error: Result<impl Sized, LoadError>) -> String {
         error.map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_engine_gets_its_own_options_and_those_for_all() {
+        let all = options(&[("a", "1"), ("tract.b", "2"), ("trees.c", "3"), ("x.y", "4")]);
+        let keys = |engine: &str| own_options(&all, engine, &["trees", "tract"]).into_keys().collect::<Vec<_>>();
+        assert_eq!(keys("tract"), ["a", "b", "x.y"]);
+        assert_eq!(keys("trees"), ["a", "c", "x.y"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crossbeam_channel::Sender;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
     Backend, Code, EngineChoice, LoadError, LoadErrorKind, ModelFiles, ModelSource, Signatures, VersionFailure,
+    own_options,
 };
 
 use crate::adapted::{Adapted, Form, Turner};
@@ -159,7 +160,15 @@ impl Workshop {
             samples: warmup::samples(&order.config.warmup),
         };
         let backend = self.choose(order, &source)?;
-        let model = backend.load(&source)?;
+        let model = match &order.config.backend {
+            // Whoever chooses among engines hands each its own.
+            None => backend.load(&source)?,
+            Some(name) => {
+                let all: Vec<&str> = self.parts.backends.iter().map(|backend| backend.name()).collect();
+                let options = own_options(&source.options, name, &all);
+                backend.load(&ModelSource { options, ..source.clone() })?
+            }
+        };
         if let Some(declared) = &order.config.declared {
             declared.check(model.signature())?;
         }

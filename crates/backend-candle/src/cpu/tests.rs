@@ -80,7 +80,7 @@ proptest! {
             }
         }
         for isa in Isa::all() {
-            let got = super::attention::with(isa, &qkv, width, heads, &ranges);
+            let got = attention::with(isa, &qkv, width, heads, &ranges);
             close(&got, &want, 1e-5, &format!("{isa:?}"));
         }
     }

@@ -114,6 +114,10 @@ impl Model for TextModel {
         (self.0.network.encoder.n_bytes() + self.0.network.head.n_bytes()) as u64
     }
 
+    fn admit(&self, admission: &Admission) -> Result<(), InputError> {
+        self.0.limits.check_columns(admission.group.0.first().copied().unwrap_or(0))
+    }
+
     fn weigh(&self, inputs: &[Tensor], _admission: &Admission) -> Result<usize, InputError> {
         self.0.limits.visit(inputs, |_| {})
     }

@@ -34,6 +34,24 @@ impl Limits {
         }
     }
 
+    /// The most tokens of one row.
+    fn most_tokens(&self) -> usize {
+        self.positions.saturating_sub(self.skipped.map_or(0, |skipped| skipped.saturating_add(1)))
+    }
+
+    /// Checks how many columns a request has. Columns of padding are not computed, but vectors of tokens have a place for
+    /// each: a request of one token and a million columns must not ask for gigabytes.
+    ///
+    /// # Errors
+    /// [`InputError::Instance`] where there are more than the model has positions for.
+    pub(super) fn check_columns(&self, columns: usize) -> Result<(), InputError> {
+        let most = self.most_tokens();
+        if columns <= most {
+            return Ok(());
+        }
+        Err(fault(IDS, 0, format!("it has {columns} columns, padding included; expected at most {most}")))
+    }
+
     /// Goes through the tokens of one request whose mask is 1, row by row, and tells `each` of them. Gives their number.
     ///
     /// # Errors
@@ -86,7 +104,7 @@ impl Limits {
                     Some(skipped) => skipped + counted,
                 };
                 if position >= self.positions {
-                    let most = self.positions - self.skipped.map_or(0, |skipped| skipped + 1);
+                    let most = self.most_tokens();
                     return Err(fault(IDS, row, format!("it is longer than {most} tokens")));
                 }
                 let kind = match &types {

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use millrace_core::{Batch, InputError, Model, ModelSource, Part, RunContext, RunError, Tensor, TensorList, Wanted};
+use millrace_core::{
+    Admission, Batch, Group, InputError, Model, ModelSource, Part, RunContext, RunError, Tensor, TensorList, Wanted,
+};
 use millrace_huggingface::Config;
 use millrace_testkit::{Case, assert_close, fixture_source};
 
@@ -234,4 +236,15 @@ fn facts_say_what_was_loaded() {
     let half = load("bert_mean", Kernels::Own, Grouping::Equal, Precision::Fp16).memory_bytes();
     let full = own("bert_mean").memory_bytes();
     assert!(half < full * 6 / 10, "{half} of {full} bytes");
+}
+
+#[test]
+fn a_request_has_no_more_columns_than_the_model_has_positions() {
+    for (model, most) in [("bert_mean", 64), ("roberta_mean", 64)] {
+        let loaded = own(model);
+        let admit = |columns: usize| loaded.admit(&Admission { rows: 1, group: Group([columns].as_slice().into()) });
+        assert!(admit(most).is_ok(), "{model}");
+        let text = admit(1 << 20).unwrap_err().to_string();
+        assert!(text.contains("it has 1048576 columns, padding included; expected at most 6"), "{model}: {text}");
+    }
 }

@@ -71,15 +71,15 @@ impl Tensors {
     ///
     /// # Errors
     /// What is wrong where it reaches out of its file or its name is taken.
-    pub(super) fn place(&mut self, name: String, placed: Placed) -> Result<(), String> {
+    pub(super) fn place(&mut self, name: &str, placed: Placed) -> Result<(), String> {
         let (_, content) = &self.files[placed.file];
         if content.get(placed.range.clone()).is_none() {
-            let (name, end) = (Quoted(&name), placed.range.end);
+            let (name, end) = (Quoted(name), placed.range.end);
             return Err(format!("tensor {name} would end at byte {end}, the file at {}", content.len()));
         }
-        match self.places.insert(name.clone(), placed) {
+        match self.places.insert(name.to_owned(), placed) {
             None => Ok(()),
-            Some(other) => Err(format!("tensor {} stands in {} as well", Quoted(&name), self.files[other.file].0)),
+            Some(other) => Err(format!("tensor {} stands in {} as well", Quoted(name), self.files[other.file].0)),
         }
     }
 

@@ -126,7 +126,7 @@ fn parse(file: &str, content: &Bytes) -> Result<(Tensors, Metadata), Fault> {
             blocks => Kind::Blocks(blocks),
         };
         let placed = Placed { file: number, kind, shape: info.shape, range };
-        tensors.place(info.name, placed).map_err(damaged)?;
+        tensors.place(&info.name, placed).map_err(damaged)?;
     }
     Ok((tensors, metadata))
 }

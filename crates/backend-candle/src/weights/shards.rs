@@ -26,12 +26,12 @@ pub(super) fn read(source: &ModelSource, folder: &str) -> Result<Tensors, LoadEr
     let mut tensors = Tensors::default();
     for file in files {
         let content = content(&file, source)?;
-        add(&mut tensors, file, content)?;
+        add(&mut tensors, &file, content)?;
     }
     Ok(tensors)
 }
 
-fn add(tensors: &mut Tensors, file: String, content: Bytes) -> Result<(), LoadError> {
+fn add(tensors: &mut Tensors, file: &str, content: Bytes) -> Result<(), LoadError> {
     // Refuses headers that are no JSON, tensors that overlap, leave gaps or differ from their shape, and files that are
     // shorter or longer than their tensors.
     let (header, metadata) = SafeTensors::read_metadata(&content).map_err(|error| {
@@ -39,14 +39,14 @@ fn add(tensors: &mut Tensors, file: String, content: Bytes) -> Result<(), LoadEr
             .with_cause(error)
     })?;
     let start = header + size_of::<u64>();
-    let number = tensors.file(file.clone(), content);
+    let number = tensors.file(file.to_owned(), content);
     for name in metadata.offset_keys() {
         let Some(info) = metadata.info(&name) else { continue };
         let (begin, end) = info.data_offsets;
         let range = start.saturating_add(begin)..start.saturating_add(end);
         let placed = Placed { file: number, kind: kind(info.dtype), shape: info.shape.clone(), range };
         let refused = |detail| LoadError::new(LoadErrorKind::Invalid, format!("{file}: {detail}"));
-        tensors.place(name, placed).map_err(refused)?;
+        tensors.place(&name, placed).map_err(refused)?;
     }
     Ok(())
 }

@@ -64,7 +64,8 @@ impl<T> BatchFormer<T> {
             }
         };
         let rows = queued.min(limit);
-        let wait = if queued < limit { self.wait(group, rows, limit, now) } else { None };
+        let is_full = queued >= limit || self.order.group_load(group).rows >= self.config.max_rows;
+        let wait = if is_full { None } else { self.wait(group, rows, limit, now) };
         let has_waited = wait.is_some_and(|(until, _)| until <= now);
         let wait = wait.filter(|(until, _)| *until > now);
         let limit = match self.sizes() {

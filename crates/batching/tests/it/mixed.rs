@@ -174,6 +174,20 @@ fn rows_bound_a_batch_as_well() {
 }
 
 #[test]
+fn a_batch_with_all_its_rows_waits_for_nobody() {
+    let sums = Sums::new(Gate::opened());
+    let config = BatchConfig {
+        max_batch_size: NonZeroUsize::new(2).unwrap(),
+        waiting: Waiting::Fixed(Duration::from_secs(3600)),
+        ..BatchConfig::default()
+    };
+    let (_pool, queue) = queue(&sums, config);
+    let both = [queue.infer(request(&[&[1]])), queue.infer(request(&[&[1, 2]]))];
+    both.into_iter().for_each(|future| drop(wait(future).unwrap()));
+    assert_eq!(*sums.runs.lock(), [vec![[1, 1], [1, 2]]]);
+}
+
+#[test]
 fn a_request_of_many_tokens_is_cut_by_its_rows() {
     let sums = Sums::new(Gate::opened());
     let config = BatchConfig { max_batch_tokens: NonZeroUsize::new(600).unwrap(), ..BatchConfig::default() };

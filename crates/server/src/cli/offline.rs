@@ -16,6 +16,7 @@ use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig};
 use millrace_core::{
     Catalog, InferFuture, InferRequest, Model, ModelFiles, ModelName, ModelRef, ModelSource, ModelStatus, Reason,
     Refusal, RequestContext, Resolver, Servable, Signatures, TextProcessor, VersionState, VersionStatus, Wanted,
+    own_options,
 };
 
 use super::{Failure, together};
@@ -59,9 +60,14 @@ pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>)
     if backends.is_empty() {
         return Err(Failure::failed(crate::StartError::NoBackend));
     }
+    let mut own = source.clone();
     if let Some(wanted) = backend.or(config.backend.as_deref()) {
         let names: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
         let text = format!("there is no backend `{}`; expected one of {}", wanted.escape_debug(), names.join(", "));
+        // Whoever chooses among engines hands each its own.
+        if wanted != "auto" {
+            own.options = own_options(&source.options, wanted, &names);
+        }
         backends.retain(|backend| backend.name() == wanted);
         if backends.is_empty() {
             return Err(Failure::misused(text));
@@ -76,7 +82,7 @@ pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>)
             path.display()
         ))
     })?;
-    let model = backend.load(&source).map_err(|error| Failure::failed(error_chain(&error)))?;
+    let model = backend.load(&own).map_err(|error| Failure::failed(error_chain(&error)))?;
     let backend = model.facts().choice.map_or_else(|| backend.name().to_owned(), |choice| choice.names());
     let files = source.files.list().iter().map(|(_, size)| *size).sum();
     let (signatures, text) =

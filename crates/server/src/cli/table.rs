@@ -199,7 +199,7 @@ pub(super) fn problems(models: &[ModelStatus]) -> Vec<String> {
 fn remedy(failure: &VersionFailure) -> Option<&'static str> {
     match failure.code {
         // The text names the place and what is expected there.
-        _ if failure.message.starts_with("model.toml") => None,
+        _ if ["model.toml", "option ", "unknown option"].iter().any(|start| failure.message.starts_with(start)) => None,
         Code::FailedPrecondition => Some("export the model again, or copy it again if the copy was cut off"),
         Code::NotFound => Some("copy all of the model's files into its folder, and the models that a pipeline asks"),
         Code::Unimplemented => {

@@ -13,6 +13,9 @@ use super::rows::{Request, Vocabulary};
 use super::steps::Steps;
 use crate::export::{Export, Gives};
 
+/// The most columns of a request to a network whose files do not say how long texts may be.
+const MOST_COLUMNS: usize = 1 << 16;
+
 /// A text network in canonical form.
 #[derive(Debug)]
 pub(crate) struct TextModel(Arc<Shared>);
@@ -64,10 +67,15 @@ impl Model for TextModel {
     }
 
     fn admit(&self, admission: &Admission) -> Result<(), InputError> {
-        // A row's padding is not run, and a run may have one row: what cannot run is the longest row that the network knows.
         let width = admission.group.0.first().copied().unwrap_or(0);
-        let length = self.0.vocabulary.positions.map_or(width, |most| width.min(most));
-        self.0.admit(1, length)
+        // Columns of padding are not run, but vectors of tokens have a place for each.
+        let most = self.0.vocabulary.positions.unwrap_or(MOST_COLUMNS);
+        if width > most {
+            let detail = format!("expected at most {most} tokens in a row, padding included, got {width}");
+            return Err(InputError::Instance { input: Arc::from(crate::canonical::IDS), index: 0, detail });
+        }
+        // A run may have one row.
+        self.0.admit(1, width)
     }
 
     fn weigh(&self, inputs: &[Tensor], _: &Admission) -> Result<usize, InputError> {

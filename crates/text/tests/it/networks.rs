@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use millrace_backend_tract::TractBackend;
 use millrace_core::{
-    Backend, Batch, BatchOutputs, DType, LoadErrorKind, MemoryFiles, Model, ModelSource, Part, RunContext, RunError,
-    Signature, Tensor, TensorList, TextTask, Wanted,
+    Admission, Backend, Batch, BatchOutputs, DType, Group, LoadErrorKind, MemoryFiles, Model, ModelSource, Part,
+    RunContext, RunError, Signature, Tensor, TensorList, TextTask, Wanted,
 };
 use millrace_testkit::conformance::{self, Subject};
 use millrace_testkit::{Case, fixture_source};
@@ -267,6 +267,12 @@ fn requests_are_weighed_in_tokens_and_checked() {
         "input `token_type_ids`, instance 0: 2 is out of range; expected 0 to 1"
     );
     assert!(text(&[2; 65], &[1; 65], &[0; 65]).contains("expected at most 64 tokens, got 65"));
+    // Columns that only hold padding cost nothing to run, but vectors of tokens have a place for each.
+    let wide = |columns: usize| model.admit(&Admission { rows: 1, group: Group([columns].as_slice().into()) });
+    assert!(wide(64).is_ok());
+    assert!(
+        wide(65).unwrap_err().to_string().contains("expected at most 64 tokens in a row, padding included, got 65")
+    );
 }
 
 #[test]
