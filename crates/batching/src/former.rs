@@ -136,7 +136,7 @@ impl ClosedBy {
 /// An item that leaves without a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped<T> {
-    /// Its deadline has passed.
+    /// Its deadline has passed, or will before its answer could be there.
     Late(T),
     /// Its caller has gone.
     Gone(T),

@@ -29,6 +29,10 @@ use crate::{BatchConfig, ComputePool, Instances, Learned, Oversized, Sizes, cloc
 
 /// How often callers that have gone are looked for while the queue is full.
 const SWEEP: Duration = Duration::from_millis(1);
+/// The most bytes of an answer of a model that runs requests of different lengths together.
+const MOST_ANSWER_BYTES: usize = 1 << 30;
+/// The most pieces of a request that are weighed one by one.
+const WEIGHED_PIECES: usize = 16;
 /// Predictions are not so good that a request is refused for a wait shorter than this.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 /// A deadline this much earlier than the timer's next call is not worth another call: a flood of ever earlier deadlines
@@ -385,6 +389,7 @@ impl Queue {
             let message = format!("model `{}` has no output number {unknown}", self.name);
             return Err(Refusal::new(Reason::InvalidInput, message));
         }
+        self.check_answer(request, &admission)?;
         let (rows, most) = (admission.rows, self.config.max_batch_size.get());
         if rows > most && self.config.oversized == Oversized::Refuse {
             // TensorFlow Serving's words: its clients look for them.
@@ -392,6 +397,32 @@ impl Queue {
             return Err(Refusal::new(Reason::InvalidInput, message));
         }
         Ok(admission)
+    }
+
+    /// Refuses a request whose answer would not fit in memory: vectors of tokens are a thousand times as large as the tokens.
+    fn check_answer(&self, request: &InferRequest, admission: &Admission) -> Result<(), Refusal> {
+        if !self.is_mixed {
+            return Ok(());
+        }
+        let signature = self.model.signature();
+        let mut bytes = 0_usize;
+        for (index, spec) in signature.outputs().iter().enumerate() {
+            if !request.wanted.includes(index) {
+                continue;
+            }
+            let shape = signature.output_shape(spec, admission).map_err(|error| error.refusal(&self.name))?;
+            let width = spec.dtype.size().unwrap_or(1);
+            bytes = bytes.saturating_add(shape.map_or(0, |shape| shape.n_elements().saturating_mul(width)));
+        }
+        if bytes <= MOST_ANSWER_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "the answer of model `{}` would take {bytes} bytes, the limit is {MOST_ANSWER_BYTES}: ask for fewer outputs or in \
+             several requests",
+            self.name
+        );
+        Err(Refusal::new(Reason::TooLarge, message))
     }
 
     /// Asks the model about a request whose size is its own: every one, because no other speaks for it.
@@ -538,7 +569,13 @@ impl Queue {
             let range = index * piece..rows.min((index + 1) * piece);
             let inputs: TensorList = inputs.iter().map(|input| input.rows(range.clone())).collect();
             let bytes = inputs.iter().map(Tensor::n_bytes).sum();
-            let arrival = Arrival { rows: range.len(), work: self.work(&inputs, range.len()), bytes, ..arrival };
+            // The lock is held: many pieces are weighed as parts of the whole.
+            let piece_work = if count > WEIGHED_PIECES {
+                (work * range.len() / rows).max(1)
+            } else {
+                self.work(&inputs, range.len())
+            };
+            let arrival = Arrival { rows: range.len(), work: piece_work, bytes, ..arrival };
             let pending = Pending { rider: rider(reply, wanted.clone()), inputs };
             is_news |= state.former.push(pending, arrival, now).is_news;
         }
@@ -571,7 +608,7 @@ impl Queue {
     }
 
     pub(crate) fn late(&self) -> Refusal {
-        Refusal::new(Reason::Late, format!("model `{}`: the deadline passed before the request ran", self.name))
+        Refusal::new(Reason::Late, format!("model `{}`: the answer would come after the deadline", self.name))
     }
 
     /// Logs a failure, but not too often, and says what its callers are told.

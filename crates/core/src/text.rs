@@ -117,7 +117,7 @@ pub struct TextFacts {
     pub pooling: String,
     /// Numbers in one vector; 0 where there are none.
     pub dimension: usize,
-    /// The precision that the network computes in, where it is known: `FP32`, `FP16` or `BF16`.
+    /// The precision that the files say the weights were saved in: `FP32`, `FP16` or `BF16`; empty where they do not.
     pub precision: String,
     /// Texts to put before others, by name.
     pub prompts: BTreeMap<String, String>,

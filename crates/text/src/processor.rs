@@ -83,7 +83,7 @@ impl Processor {
                 let text = self.decoded(ids, true)?;
                 self.single(self.words(&format!("{prompt}{text}"), options)?, options)
             }
-            (TextInput::Pair(first, second), None) => self.pair(first, second, options),
+            (TextInput::Pair(first, second), None) => self.pair(&self.words(first, options)?, second, options),
             (TextInput::Pair(..), Some(_)) => Err("a prompt cannot be put before two texts".to_owned()),
         }
     }
@@ -101,18 +101,18 @@ impl Processor {
         filled(assembled(around, ids, None))
     }
 
-    fn pair(&self, first: &str, second: &str, options: &EncodeOptions<'_>) -> Result<Encoding, String> {
+    fn pair(&self, first: &[u32], second: &str, options: &EncodeOptions<'_>) -> Result<Encoding, String> {
         let bare = Around { types: (0, 1), ..Around::default() };
         let around = match &self.tokenizer.template.pair {
             _ if !options.special_tokens => &bare,
             Some(around) => around,
             None => return Err("this model's tokenizer does not take two texts".to_owned()),
         };
-        let (first, second) = (self.words(first, options)?, self.words(second, options)?);
+        let second = self.words(second, options)?;
         let room = self.room(first.len() + second.len(), around.n_tokens(), options)?;
         let (one, two) = shares(first.len(), second.len(), room);
         let second = kept(&second, two, options.truncation);
-        filled(assembled(around, kept(&first, one, options.truncation), Some(second)))
+        filled(assembled(around, kept(first, one, options.truncation), Some(second)))
     }
 
     /// How many of `own` tokens are kept beside `special` ones.
@@ -166,10 +166,22 @@ impl Processor {
         inputs: impl ExactSizeIterator<Item = Result<TextInput<'t>, String>>,
         options: &EncodeOptions<'_>,
     ) -> Result<Vec<Encoding>, Fault> {
-        let row = |(index, input): (usize, Result<TextInput<'t>, String>)| {
-            input.and_then(|input| self.row(input, options)).map_err(|detail| (index, detail))
+        // A query stands before each of many texts: it is cut once.
+        let mut query: Option<(&str, Vec<u32>)> = None;
+        let mut row = |input: TextInput<'t>| {
+            let (TextInput::Pair(first, second), None) = (input, options.prompt.filter(|prompt| !prompt.is_empty()))
+            else {
+                return self.row(input, options);
+            };
+            let ids = match query.take() {
+                Some((known, ids)) if known == first => ids,
+                _ => self.words(first, options)?,
+            };
+            let encoding = self.pair(&ids, second, options);
+            query = Some((first, ids));
+            encoding
         };
-        inputs.enumerate().map(row).collect()
+        inputs.enumerate().map(|(index, input)| input.and_then(&mut row).map_err(|detail| (index, detail))).collect()
     }
 
     /// The inputs of the network, row by row, filled up to the longest.
@@ -220,10 +232,12 @@ impl TextProcessor for Processor {
         let options = EncodeOptions {
             truncation: self.facts.truncation,
             special_tokens: true,
+            // Prompts tell what a vector is for; a label has none.
             prompt: self
                 .facts
                 .default_prompt
                 .as_ref()
+                .filter(|_| self.facts.task == TextTask::Embedding)
                 .and_then(|name| self.facts.prompts.get(name))
                 .map(String::as_str),
         };

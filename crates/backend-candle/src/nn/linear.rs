@@ -89,6 +89,14 @@ impl Linear {
         }
     }
 
+    /// Checks that each of `scopes` has a bias. A file in which one has another name would else answer, wrongly.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the tensor that is missing or has another shape.
+    pub(crate) fn need_bias(scopes: &[Scope<'_>], outputs: usize) -> std::result::Result<(), LoadError> {
+        scopes.iter().try_for_each(|scope| scope.floats("bias", &[outputs]).map(drop))
+    }
+
     /// `activation(x·Wᵀ + b)` for `x` of [rows, inputs].
     ///
     /// # Errors

@@ -131,6 +131,9 @@ impl Layer {
     ) -> std::result::Result<Self, LoadError> {
         let (width, inner, eps) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         let parts = [names.query, names.key, names.value].map(|name| scope.at(name));
+        Linear::need_bias(&parts, width)?;
+        Linear::need_bias(&[scope.at(names.mixed), scope.at(names.down)], width)?;
+        Linear::need_bias(&[scope.at(names.up)], inner)?;
         Ok(Self {
             qkv: Linear::joined(&parts, width, width, kernels)?,
             mixed: Linear::load(&scope.at(names.mixed), width, width, kernels)?,

@@ -87,6 +87,8 @@ impl Head {
             }
         };
         let width = config.hidden_size;
+        Linear::need_bias(std::slice::from_ref(&dense), width)?;
+        Linear::need_bias(std::slice::from_ref(&out), labels)?;
         Ok(Self::Labels {
             dense: Linear::load(&dense, width, width, kernels)?,
             activation,

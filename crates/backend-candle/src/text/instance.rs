@@ -15,6 +15,9 @@ use crate::device::Staging;
 use crate::guard::guarded;
 use crate::nn::{Kernels, Numbers, Ranges};
 
+/// The most numbers in the vectors of all tokens of a batch.
+const MOST_NUMBERS: usize = 1 << 28;
+
 pub(super) struct TextInstance {
     loaded: Arc<Loaded>,
     staging: Staging,
@@ -140,7 +143,13 @@ impl Run<'_> {
         let width = packed.dim(1).map_err(|error| self.loaded.place.failed(error))?;
         let numbers = self.numbers(packed, staging)?;
         let sequence = self.packed.sequence;
-        let mut out = vec![0.0_f32; self.rows * sequence * width];
+        let size = self.rows.saturating_mul(sequence).saturating_mul(width);
+        if size > MOST_NUMBERS {
+            // One by one they may fit: a batch that is refused is halved.
+            let text = format!("vectors of tokens take {size} numbers together; expected at most {MOST_NUMBERS}");
+            return Err(RunError::InvalidInput(text));
+        }
+        let mut out = vec![0.0_f32; size];
         let rows = self.packed.order.iter().zip(&self.packed.lengths);
         let places = rows.flat_map(|(row, length)| std::iter::repeat_n(row * sequence, *length));
         for ((vector, start), column) in numbers.chunks_exact(width).zip(places).zip(&self.packed.columns) {

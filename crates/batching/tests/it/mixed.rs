@@ -7,7 +7,7 @@ use std::time::Duration;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
     Admission, Batch, BatchOutputs, DType, Dim, InferRequest, InferResponse, InputError, Instance, LoadError, Model,
-    Reason, RequestContext, RunContext, RunError, Signature, Tensor, TensorSpec,
+    Reason, RequestContext, RunContext, RunError, Signature, Tensor, TensorSpec, Wanted,
 };
 use millrace_testkit::Gate;
 use parking_lot::Mutex;
@@ -213,6 +213,23 @@ fn values_that_the_model_refuses_never_reach_a_run() {
     assert!(wait(queue.infer(request(&[&[1, 2]]))).is_ok());
     assert!(wait(queue.infer(request(&[&[1, 1000]]))).is_err());
     assert_eq!(sums.runs.lock().len(), 1);
+}
+
+#[test]
+fn an_answer_that_would_not_fit_in_memory_is_refused_before_it_is_computed() {
+    let sums = Sums::new(Gate::opened());
+    let (_pool, queue) = queue(&sums, plain());
+    let row = ones(1 << 16);
+    let wide: Vec<&[i64]> = vec![&row; 2100];
+    let mut asked = request(&wide);
+    let refusal = wait(queue.infer(asked.clone())).unwrap_err();
+    assert_eq!(refusal.reason(), Reason::TooLarge);
+    assert!(refusal.message().contains("ask for fewer outputs"), "{refusal:?}");
+    assert!(sums.runs.lock().is_empty());
+    // The sums alone are small; what refuses them is the queue's limit of bytes.
+    asked.wanted = Wanted::Only([0].as_slice().into());
+    let refusal = wait(queue.infer(asked)).unwrap_err();
+    assert!(refusal.message().contains("does not fit its queue"), "{refusal:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! nothing where a key may be missing.
 
 use super::choice::Need;
+use super::prepare::MOST_POSITIONS;
 use bytes::Bytes;
 use millrace_core::{Quoted, Reason, Refusal, TextFacts, TextInput, Truncation};
 use millrace_json::{JsonError, Kind, Reader, Scalar, Value, list, object};
@@ -489,6 +490,10 @@ fn ids_of(key: &str, value: &Value<'_>, depth: usize) -> Result<Vec<u32>, Proble
             _ => None,
         };
         match id {
+            Some(Scalar::Int(_)) if ids.len() == MOST_POSITIONS => {
+                let text = format!("{key}: more token ids than the limit of {MOST_POSITIONS}; split the list");
+                return Err(Problem { fault: Fault::TooMany, text });
+            }
             Some(Scalar::Int(id)) => ids.push(u32::try_from(id).map_err(|_| wrong())?),
             _ => return Err(wrong()),
         }

@@ -280,7 +280,6 @@ fn of_two_forms_in_one_folder_the_faster_serves_and_either_can_be_named() {
         assert_eq!(names, ["candle", "tract"], "{shown}");
         for tried in tried {
             assert_ne!(tried["outcome"], "dropped", "{shown}");
-            assert!(!tried["times"].as_array().unwrap().is_empty(), "{shown}");
         }
         // Nothing is said where they do not differ.
         assert!(tried[1]["difference"]["largest"].as_f64().is_none_or(|largest| largest < 1e-4), "{shown}");

@@ -14,6 +14,9 @@ use super::model::Shared;
 use super::rows::Request;
 use crate::export::Gives;
 
+/// The most numbers in the vectors of all tokens of a batch.
+const MOST_NUMBERS: usize = 1 << 28;
+
 /// The mutable state of one worker.
 pub(super) struct TextInstance {
     shared: Arc<Shared>,
@@ -46,8 +49,9 @@ impl Instance for TextInstance {
         let rows = sorted(&requests);
         let lengths: Vec<usize> = rows.iter().map(|row| row.length).collect();
         let threads = usize::from(context.threads > 1);
-        let runs = cut::runs(&lengths, &self.shared.costs[threads].lock());
-        let mut answers = Answers::new(&self.shared, &requests, rows.len(), context.wanted);
+        let cost = self.shared.costs[threads].lock().clone();
+        let runs = cut::runs(&lengths, &cost);
+        let mut answers = Answers::new(&self.shared, &requests, rows.len(), context.wanted)?;
         let inner_wanted = answers.inner_wanted(&self.shared.export.gives);
         let inner_context = RunContext { wanted: &inner_wanted, ..*context };
         let mut runs: Vec<Range<usize>> = runs.into_iter().rev().collect();
@@ -148,26 +152,37 @@ impl Matrix {
 }
 
 impl Answers {
-    fn new(shared: &Shared, requests: &[Request<'_>], rows: usize, wanted: &Wanted) -> Self {
+    /// # Errors
+    /// [`RunError::InvalidInput`] where the vectors of tokens would take too much memory. One by one the requests may fit: a
+    /// batch that is refused is halved.
+    fn new(shared: &Shared, requests: &[Request<'_>], rows: usize, wanted: &Wanted) -> Result<Self, RunError> {
         let longest = requests.iter().map(|request| request.width).max().unwrap_or(0);
         let mut answers = Self { rows, vectors: None, before: None, tokens: None, longest };
         let wants = |index: usize| wanted.includes(index);
+        let of_tokens = |width: usize| {
+            let size = rows.saturating_mul(longest).saturating_mul(width);
+            if size > MOST_NUMBERS {
+                let text = format!("vectors of tokens take {size} numbers together; expected at most {MOST_NUMBERS}");
+                return Err(RunError::InvalidInput(text));
+            }
+            Ok(Matrix::new(rows, longest * width))
+        };
         match shared.export.gives {
             Gives::Logits { width, .. } => answers.vectors = wants(0).then(|| Matrix::new(rows, width)),
             Gives::Sentence { width, hidden, .. } => {
                 answers.vectors = wants(0).then(|| Matrix::new(rows, width));
                 let hidden = hidden.filter(|_| wants(1));
-                answers.tokens = hidden.map(|(_, width)| Matrix::new(rows, longest * width));
+                answers.tokens = hidden.map(|(_, width)| of_tokens(width)).transpose()?;
             }
             Gives::Hidden { width, .. } => {
                 let steps = &shared.steps;
                 let last = 1 + usize::from(steps.before.is_some());
                 answers.vectors = wants(0).then(|| Matrix::new(rows, steps.width));
                 answers.before = steps.before.filter(|_| wants(1)).map(|width| Matrix::new(rows, width));
-                answers.tokens = wants(last).then(|| Matrix::new(rows, longest * width));
+                answers.tokens = wants(last).then(|| of_tokens(width)).transpose()?;
             }
         }
-        answers
+        Ok(answers)
     }
 
     /// Which outputs of the inner network are needed.

@@ -54,6 +54,10 @@ impl<'t> Request<'t> {
 
     /// Checks every row, and counts the tokens of all.
     pub(crate) fn check(&self, vocabulary: &Vocabulary) -> Result<usize, InputError> {
+        if self.width == 0 {
+            let detail = "expected at least one token in a row".to_owned();
+            return Err(InputError::Instance { input: Arc::from(IDS), index: 0, detail });
+        }
         let mut tokens = 0;
         for index in 0..self.n_rows() {
             tokens += self.check_row(index, vocabulary).map_err(|(input, detail)| InputError::Instance {
