@@ -23,11 +23,11 @@ use millrace_text::TextBackend;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const TEXTS: usize = 128;
+const TEXTS: usize = 48;
 const AT_ONCE: usize = 16;
 const SHORTEST: usize = 8;
 const LONGEST: usize = 512;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// Any id that every vocabulary has.
 const IDS: usize = 100;
 
