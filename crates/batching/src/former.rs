@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use millrace_core::{CallerId, Group, Prepared, Priority};
+use millrace_core::{CallerId, ClosedBy, Group, Prepared, Priority};
 
 use self::plan::Plan;
 use crate::cost::duration;
@@ -101,37 +101,6 @@ pub struct Formed<T> {
 /// Names a group for as long as a batch of it is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupKey(usize);
-
-/// Why a batch closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ClosedBy {
-    /// More rows do not fit or do not pay.
-    Full,
-    /// Everything of the group that was queued is in it.
-    Drained,
-    /// The time to wait for more was over.
-    Timeout,
-    /// More rows would not be done by the earliest deadline.
-    Deadline,
-    /// Its item does not share a run.
-    Alone,
-}
-
-impl ClosedBy {
-    /// Every cause.
-    pub const ALL: [Self; 5] = [Self::Full, Self::Drained, Self::Timeout, Self::Deadline, Self::Alone];
-
-    /// A stable name for metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Drained => "drained",
-            Self::Timeout => "timeout",
-            Self::Deadline => "deadline",
-            Self::Alone => "alone",
-        }
-    }
-}
 
 /// An item that leaves without a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Group, Instance, Part, Reason, Refusal, RunContext, Stages, Wanted};
+use millrace_core::{ClosedBy, Group, Instance, Part, Reason, Refusal, RunContext, Stages, Wanted};
 use smallvec::SmallVec;
 
 use crate::clock;
@@ -46,6 +46,7 @@ struct Leading {
     is_guest: bool,
     /// How long it should take alone, where it may use idle cores.
     lent_against: Option<Duration>,
+    closed_by: ClosedBy,
 }
 
 impl Led for Queue {
@@ -197,6 +198,7 @@ impl Queue {
             formed: now,
             is_guest,
             lent_against,
+            closed_by,
         };
         self.run(&leading, parts, instance);
     }
@@ -235,6 +237,10 @@ impl Queue {
             started,
             finished: finished.unwrap_or(started),
             batch_rows: leading.rows,
+            padding: leading.padding,
+            requests: n_parts,
+            ahead: 0,
+            closed_by: Some(leading.closed_by),
         };
         self.account.charge(stages.finished.saturating_duration_since(leading.formed));
         let mut state = self.state.lock();
@@ -310,7 +316,7 @@ impl Queue {
         let mut has_reported = false;
         for (rider, result) in riders.into_iter().zip(results) {
             let piece = match result {
-                Ok(outputs) => Ok((outputs, Stages { queued: rider.queued, ..stages })),
+                Ok(outputs) => Ok((outputs, Stages { queued: rider.queued, ahead: rider.ahead, ..stages })),
                 Err(Failure::Cancelled) => {
                     self.metrics.skipped.increment(1);
                     Err(Failure::Cancelled.refusal(&self.name))

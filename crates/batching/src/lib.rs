@@ -36,7 +36,7 @@ mod statistics;
 mod timer;
 
 pub use config::{BatchConfig, Instances, Oversized, PoolConfig, Sizes, Waiting};
-pub use former::{Arrival, BatchFormer, ClosedBy, Decision, Dropped, Formed, FormerConfig, GroupKey, Pushed};
+pub use former::{Arrival, BatchFormer, Decision, Dropped, Formed, FormerConfig, GroupKey, Pushed};
 pub use learned::Learned;
 pub use metric::{
     BATCH_ROWS, BATCHES_TOTAL, COMPUTE_SECONDS, PADDING_TOKENS_TOTAL, QUEUE_SECONDS, REFUSED_TOTAL,

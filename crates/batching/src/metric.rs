@@ -5,9 +5,7 @@
 use std::sync::OnceLock;
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_histogram, histogram};
-use millrace_core::{ModelName, Reason};
-
-use crate::ClosedBy;
+use millrace_core::{ClosedBy, ModelName, Reason};
 
 /// Seconds from entering the queue to leaving it in a batch; one value per answered request.
 pub const QUEUE_SECONDS: &str = "millrace_batching_queue_seconds";

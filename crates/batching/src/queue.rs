@@ -119,6 +119,8 @@ pub(crate) struct Rider {
     pub(crate) queued: Instant,
     /// Rows of the whole request, where this is a piece.
     pub(crate) rows: usize,
+    /// Rows that waited already when the request came.
+    pub(crate) ahead: usize,
 }
 
 impl BatchQueue {
@@ -558,7 +560,8 @@ impl Queue {
             deadline: context.deadline,
             is_alone: state.poison.runs_alone(context.caller, now),
         };
-        let rider = |reply, wanted| Rider { reply, wanted, caller: context.caller, queued: now, rows };
+        let ahead = state.former.rows();
+        let rider = |reply, wanted| Rider { reply, wanted, caller: context.caller, queued: now, rows, ahead };
         if piece >= rows {
             let pending = Pending { rider: rider(Reply::Direct(slot), wanted), inputs };
             return state.former.push(pending, arrival, now).is_news;

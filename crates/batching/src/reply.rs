@@ -100,12 +100,13 @@ impl Joint {
         };
         state.stages = Some(match state.stages {
             None => stages,
+            // What is said of the batch is said of the largest.
             Some(other) => Stages {
                 queued: other.queued.min(stages.queued),
                 formed: other.formed.min(stages.formed),
                 started: other.started.min(stages.started),
                 finished: other.finished.max(stages.finished),
-                batch_rows: other.batch_rows.max(stages.batch_rows),
+                ..if other.batch_rows > stages.batch_rows { other } else { stages }
             },
         });
         state.pieces[index] = Some(outputs);

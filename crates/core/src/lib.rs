@@ -53,7 +53,9 @@ pub use options::{OptionReader, own_options};
 pub use pipeline::{PipelineFactory, PipelineSource};
 pub use quote::Quoted;
 pub use reason::{Code, Reason, Refusal};
-pub use request::{CallerId, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted};
+pub use request::{
+    CallerId, ClosedBy, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted,
+};
 pub use servable::{Resolver, Servable};
 pub use shape::{MAX_RANK, Shape, ShapeError};
 pub use signature::{

@@ -186,7 +186,39 @@ pub struct InferResponse {
     pub stages: Stages,
 }
 
-/// When a request passed each stage. Neighbouring stages share an instant, so the parts add up to the whole.
+/// Why a batch closed: why it was not larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClosedBy {
+    /// More rows do not fit or do not pay.
+    Full,
+    /// Everything of the group that was queued is in it.
+    Drained,
+    /// The time to wait for more was over.
+    Timeout,
+    /// More rows would not be done by the earliest deadline.
+    Deadline,
+    /// Its item does not share a run.
+    Alone,
+}
+
+impl ClosedBy {
+    /// Every cause.
+    pub const ALL: [Self; 5] = [Self::Full, Self::Drained, Self::Timeout, Self::Deadline, Self::Alone];
+
+    /// A stable name, for metrics and for those who ask about their request.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Drained => "drained",
+            Self::Timeout => "timeout",
+            Self::Deadline => "deadline",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+/// When a request passed each stage, and in what company. Neighbouring stages share an instant, so the parts add up to
+/// the whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Stages {
     /// Entered the queue.
@@ -199,12 +231,30 @@ pub struct Stages {
     pub finished: Instant,
     /// Rows in the batch it rode in, this request's own included.
     pub batch_rows: usize,
+    /// Rows of nobody that ran with them, to reach a size that the engine is prepared for.
+    pub padding: usize,
+    /// Requests in the batch, this one included; the pieces of a divided request count as one each.
+    pub requests: usize,
+    /// Rows that waited already when it was queued.
+    pub ahead: usize,
+    /// Why the batch was not larger; `None` where there was no batch.
+    pub closed_by: Option<ClosedBy>,
 }
 
 impl Stages {
     /// All stages at one instant: an answer that no queue and no backend was needed for.
     pub fn immediate(now: Instant) -> Self {
-        Self { queued: now, formed: now, started: now, finished: now, batch_rows: 1 }
+        Self {
+            queued: now,
+            formed: now,
+            started: now,
+            finished: now,
+            batch_rows: 1,
+            padding: 0,
+            requests: 1,
+            ahead: 0,
+            closed_by: None,
+        }
     }
 
     /// Time in the queue.

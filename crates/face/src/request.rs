@@ -124,7 +124,7 @@ impl Pictures {
         let outputs =
             self.common.compute(move || answer(done)).await?.map_err(|error| self.common.unexpected(&error))?;
         let (queued, finished) = (self.queued, clock::now());
-        let stages = Stages { queued, formed: started, started, finished, batch_rows: rows };
+        let stages = Stages { queued, formed: started, started, batch_rows: rows, ..Stages::immediate(finished) };
         Ok(InferResponse { outputs, stages })
     }
 

@@ -1,9 +1,9 @@
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use millrace_core::{CallerId, Group, Prepared, Priority};
+use millrace_core::{CallerId, ClosedBy, Group, Prepared, Priority};
 
-use super::{Arrival, BatchFormer, ClosedBy, Decision, Dropped, Formed, FormerConfig};
+use super::{Arrival, BatchFormer, Decision, Dropped, Formed, FormerConfig};
 use crate::{Sizes, Waiting, clock};
 
 mod plain;

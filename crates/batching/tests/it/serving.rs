@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use millrace_batching::{BatchConfig, Instances, Waiting};
-use millrace_core::{Compute, Priority, Reason, Wanted};
+use millrace_core::{ClosedBy, Compute, Priority, Reason, Wanted};
 use millrace_testkit::{FakeModel, Gate};
 
 use crate::harness::{Held, answer, ask, count, from_caller, pool, queue, request, wait, within};
@@ -17,7 +17,8 @@ fn a_request_is_answered_with_stages_that_follow_each_other() {
     assert_eq!(crate::harness::values(&response), [2.5, 3.0, 4.5]);
     let stages = response.stages;
     assert!(stages.queued <= stages.formed && stages.formed <= stages.started && stages.started <= stages.finished);
-    assert_eq!(stages.batch_rows, 3);
+    assert_eq!((stages.batch_rows, stages.padding, stages.requests, stages.ahead), (3, 0, 1, 0));
+    assert_eq!(stages.closed_by, Some(ClosedBy::Drained));
     let statistics = queue.statistics();
     assert_eq!((statistics.answered.count, statistics.refused, statistics.rows), (1, 0, 3));
     assert_eq!(statistics.all_runs().count, 1);
@@ -29,7 +30,12 @@ fn what_queued_up_while_the_worker_was_busy_rides_together() {
     let futures: Vec<_> = (0..32_u8).map(|x| held.queue.infer(request(&[f32::from(x)]))).collect();
     held.gate.open();
     for (x, future) in futures.into_iter().enumerate() {
-        assert_eq!(answer(future).unwrap(), [2.0 * x as f32]);
+        let response = wait(future).unwrap();
+        assert_eq!(crate::harness::values(&response), [2.0 * x as f32]);
+        // Each knows its batch and how many had come before it.
+        let stages = response.stages;
+        assert_eq!((stages.batch_rows, stages.requests, stages.ahead), (32, 32, x));
+        assert_eq!(stages.closed_by, Some(ClosedBy::Drained));
     }
     assert_eq!(held.first().unwrap(), [1.0]);
     assert_eq!(held.later_runs(), [32]);
