@@ -1,0 +1,124 @@
+//! Connections to the server, and what is sent over them.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::plan::Stream;
+
+/// HTTP/2: bytes that may be on their way to us, so that the generator is not what slows the server down.
+const WINDOW: u32 = 8 << 20;
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// A request that is asked again and again.
+#[derive(Debug)]
+pub(crate) struct Question {
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+    is_http2: bool,
+}
+
+impl Question {
+    /// # Errors
+    /// A body that cannot be read, or a path or header that cannot be sent.
+    pub(crate) fn new(address: SocketAddr, stream: &Stream) -> Result<Self, Box<dyn Error>> {
+        let path = stream.body.display();
+        let body = std::fs::read(&stream.body).map_err(|error| format!("{path}: {error}"))?;
+        let uri = if stream.http2.is_some() { format!("http://{address}{}", stream.path) } else { stream.path.clone() };
+        let mut headers = HeaderMap::new();
+        if stream.http2.is_none() {
+            headers.insert(HOST, HeaderValue::from_str(&address.to_string())?);
+        }
+        for (name, value) in &stream.headers {
+            headers.insert(name.parse::<HeaderName>()?, value.parse()?);
+        }
+        Ok(Self { uri: uri.parse()?, headers, body: Bytes::from(body), is_http2: stream.http2.is_some() })
+    }
+
+    fn request(&self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        *request.version_mut() = if self.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
+        request
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer {
+    /// Of HTTP, or what gRPC says where that is not 0.
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// An open connection, or one's share of it.
+pub(crate) enum Connection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    /// # Errors
+    /// There is no server, or it does not speak the protocol.
+    pub(crate) async fn open(address: SocketAddr, is_http2: bool) -> Result<Self, Box<dyn Error>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let io = TokioIo::new(stream);
+        if is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+            let (sender, connection) = builder.handshake(io).await?;
+            tokio::task::spawn_local(connection);
+            return Ok(Self::Http2(sender));
+        }
+        let (sender, connection) = http1::handshake(io).await?;
+        tokio::task::spawn_local(connection);
+        Ok(Self::Http1(sender))
+    }
+
+    /// Another share, where several can use the connection at once.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(sender) => Some(Self::Http2(sender.clone())),
+        }
+    }
+
+    /// # Errors
+    /// The connection broke.
+    pub(crate) async fn ask(&mut self, question: &Question) -> Result<Answer, hyper::Error> {
+        let response = match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(question.request()).await?
+            }
+            Self::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(question.request()).await?
+            }
+        };
+        let (parts, mut body) = response.into_parts();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(end) = frame?.into_trailers() {
+                trailers = end;
+            }
+        }
+        let number = |value: &HeaderValue| value.to_str().ok().and_then(|text| text.parse::<u16>().ok());
+        let grpc = trailers.get(GRPC_STATUS).or_else(|| parts.headers.get(GRPC_STATUS)).and_then(number);
+        let wait = parts.headers.get(RETRY_AFTER).and_then(number);
+        let status = grpc.filter(|code| *code > 0).unwrap_or_else(|| parts.status.as_u16());
+        Ok(Answer { status, retry_after: wait.map(|seconds| Duration::from_secs(seconds.into())) })
+    }
+}
