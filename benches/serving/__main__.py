@@ -1,0 +1,238 @@
+"""The server under loads that hurt: what the batching finds by itself against fixed settings, overload, priorities, greedy
+callers, many models, models that come and go, the start.
+
+  python3 benches/serving SCENARIO… --model NAME=FOLDER [--model …] [--json OUT]
+
+SCENARIO is one of: sweep overload priority fairness many loading start, or all. FOLDER is a model's folder as in a
+repository, with numbered versions. `cargo build --release --bin millrace` and `cargo build --release -p millrace-traffic`
+come first; $MILLRACE and $TRAFFIC name other binaries. The server has core 0, the traffic core 1. Everything talks
+to loopback and stops by itself. Repeat before you conclude: machines are noisy.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+import urllib.request
+
+import server as rig
+from server import p99, serving, table
+
+SIZES = (1, 4, 16, 64)
+TIMEOUTS = (0, 1000, 5000)
+LOADS = (1, 8, 64)
+GOAL_MS = 250.0
+
+
+def setting(size, timeout):
+    return {"MILLRACE_BATCHING__MAX_BATCH_SIZE": str(size), "MILLRACE_BATCHING__BATCH_TIMEOUT_MICROS": str(timeout)}
+
+
+def sweep(name, folder, options):
+    """Learned batching against fixed sizes and timeouts, at several numbers of callers."""
+    settings = {"auto": {}, "off": {"MILLRACE_BATCHING__ENABLED": "false"}}
+    settings |= {f"{size} rows, {timeout / 1000:g} ms": setting(size, timeout) for size in SIZES[1:] for timeout in TIMEOUTS}
+    rates = {(label, callers): [] for label in settings for callers in LOADS}
+    tails = {key: [] for key in rates}
+    for _ in range(options.rounds):
+        for label, environment in settings.items():
+            with serving({name: folder}, environment) as server:
+                question = server.question(name)
+                stream = {"name": "x", **question, "in_flight": max(LOADS), "deadline_ms": GOAL_MS}
+                pieces = [("learn", 1.5)] + [piece for load in LOADS for piece in ((f"settle {load}", 0.3), (str(load), options.seconds))]
+                callers = [64] + [load for load in LOADS for _ in range(2)]
+                parts = server.play(pieces, [{**stream, "load": {"callers": callers}}])["x"]
+            for load in LOADS:
+                part = parts[str(load)]
+                rates[label, load].append(part["good_per_second"])
+                tails[label, load].append(p99(part))
+    middle = {key: statistics.median(values) for key, values in rates.items()}
+    fixed = [label for label in settings if label != "auto"]
+    best = {load: max(fixed, key=lambda label: middle[label, load]) for load in LOADS}
+    rows = [[label] + [cell for load in LOADS for cell in (middle[label, load], statistics.median(tails[label, load]))] for label in settings]
+    rows.append(["auto to the best fixed"] + [cell for load in LOADS for cell in (middle["auto", load] / middle[best[load], load], best[load])])
+    columns = ["setting"] + [cell for load in LOADS for cell in (f"{load} callers: answers/s", "p99, ms")]
+    table(f"{name}: answers per second within {GOAL_MS:g} ms", columns, rows)
+    return {"rates": {f"{label} @ {load}": values for (label, load), values in rates.items()}, "best": best}
+
+
+def capacity(server, question, seconds, in_flight=64):
+    stream = {"name": "x", **question, "in_flight": in_flight, "load": {"callers": [in_flight, in_flight]}}
+    return server.play([("learn", 2.0), ("peak", seconds)], [stream])["x"]["peak"]["good_per_second"]
+
+
+def overload(name, folder, options):
+    """Open loop at several times what the server can do; clients wait so long and no longer, and obey Retry-After."""
+    deadline = options.deadline
+    rows, figures = [], {}
+    with serving({name: folder}) as server:
+        question = server.question(name)
+        peak = capacity(server, question, options.seconds)
+        impatient = {**question, "headers": {**question["headers"], "x-request-timeout-ms": str(int(deadline))}}
+        for times in (2, 5, 10):
+            stream = {"name": "x", **impatient, "in_flight": 2048, "deadline_ms": deadline, "obeys_retry_after": True}
+            pieces = [("before", 1.0), ("over", 4.0), ("after", 4.0)]
+            parts = server.play(pieces, [{**stream, "load": {"rates": [peak / 2, peak * times, peak / 2]}}])["x"]
+            over, after = parts["over"], parts["after"]
+            fine = [tenth for tenth, count in enumerate(after["timeline"]) if count >= 0.8 * peak / 2 / 10]
+            refused = over["refusal_us"] or {"p50": 0, "p99": 0}
+            retried = over["retried_good"] / over["retried"] if over["retried"] else float("nan")
+            rows.append([
+                f"{times}×", over["due"] / 4.0, over["good_per_second"] / peak, p99(over), over["late"] / max(over["due"], 1),
+                refused["p50"] / 1e3, refused["p99"] / 1e3, retried, (fine[0] + 1) / 10 if fine else float("nan"),
+                over["lag_us"]["p99"] / 1e3,
+            ])
+            figures[times] = parts
+    table(
+        f"{name}: overload; peak {peak:.0f} answers/s, clients wait {deadline:g} ms",
+        ["load", "asked/s", "goodput of peak", "p99 of answers, ms", "late", "refusals p50, ms", "p99, ms", "asked again and answered", "recovered within, s", "generator's lag p99, ms"],
+        rows,
+    )
+    return {"peak": peak, "parts": figures}
+
+
+def priority(name, folder, options):
+    """A rare request of the highest class, with and without bulk traffic of the lowest that saturates the server."""
+    with serving({name: folder}) as server:
+        high = {"name": "high", **server.question(name, parameters={"priority": 1}), "in_flight": 64}
+        bulk = {"name": "bulk", **server.question(name, parameters={"priority": 3}), "in_flight": 64}
+        rate = max(20.0, capacity(server, server.question(name), options.seconds) / 50)
+        pieces = [("learn", 2.0), ("alone", 5.0), ("with bulk", 5.0)]
+        parts = server.play(pieces, [{**high, "load": {"rates": [rate] * 3}}, {**bulk, "load": {"callers": [64, 0, 64]}}])
+    rows = [[piece, p99(parts["high"][piece]), parts["high"][piece]["latency_us"]["p50"] / 1e3, parts["bulk"][piece]["good_per_second"], p99(parts["bulk"][piece])] for piece in ("alone", "with bulk")]
+    table(f"{name}: {rate:.0f} requests/s of high priority", ["", "high p99, ms", "high p50, ms", "bulk answers/s", "bulk p99, ms"], rows)
+    return parts
+
+
+def fairness(name, folder, options):
+    """One caller with ten times the load of another, on a connection of its own."""
+    with serving({name: folder}) as server:
+        question = server.question(name)
+        peak = capacity(server, question, options.seconds)
+        modest = {"name": "modest", **question, "in_flight": 64, "http2": 1}
+        greedy = {"name": "greedy", **question, "in_flight": 1024, "http2": 1}
+        share = peak / 8
+        pieces = [("learn", 1.0), ("alone", 4.0), ("with the greedy", 4.0)]
+        parts = server.play(pieces, [{**modest, "load": {"rates": [share] * 3}}, {**greedy, "load": {"rates": [0, 0, share * 10]}}])
+    rows = [[piece, p99(parts["modest"][piece]), parts["modest"][piece]["latency_us"]["p50"] / 1e3, parts["greedy"][piece]["good_per_second"]] for piece in ("alone", "with the greedy")]
+    table(f"{name}: {share:.0f} requests/s of one caller, ten times as many of another", ["", "p99, ms", "p50, ms", "greedy answers/s"], rows)
+    return parts
+
+
+def many(name, folder, options):
+    """Fifty models, the n-th asked 1/n as often as the first, on two cores with the traffic beside them."""
+    count, callers = 50, 100
+    names = [f"{name}-{number:02}" for number in range(count)]
+    whole = sum(1 / (number + 1) for number in range(count))
+    shares = [max(1, round(callers / (number + 1) / whole)) for number in range(count)]
+    results = {"one": [], "fifty": []}
+    for _ in range(options.rounds):
+        for kind in results:
+            used = names[:1] if kind == "one" else names
+            with serving({each: folder for each in used}, core=None) as server:
+                streams = []
+                for each, share in zip(used, shares if kind == "fifty" else [sum(shares)]):
+                    streams.append({"name": each, **server.question(each), "in_flight": share, "load": {"callers": [share] * 2}})
+                parts = server.play([("learn", 4.0), ("run", 2 * options.seconds)], streams, core=None)
+            results[kind].append(sum(each["run"]["good_per_second"] for each in parts.values()))
+    one, fifty = (statistics.median(results[kind]) for kind in ("one", "fifty"))
+    table(f"{name}: {sum(shares)} callers on two cores", ["models", "answers/s", "of one model's"], [["1", one, 1.0], [str(count), fifty, fifty / one]])
+    return results
+
+
+def loading(name, folder, options):
+    """Half load and full load, while another model is loaded and unloaded all the time."""
+    other = options.other or folder
+    with serving({name: folder, "other": other}) as server:
+        question = server.question(name)
+        peak = capacity(server, question, options.seconds)
+        half = {"name": "half", **question, "in_flight": 256, "load": {"rates": [peak / 2]}}
+        full = {"name": "full", **question, "in_flight": 64, "load": {"callers": [64]}}
+        stop, times = threading.Event(), []
+
+        def churn():
+            while not stop.is_set():
+                server.order("/v2/repository/models/other/unload")
+                begun = time.monotonic()
+                server.order("/v2/repository/models/other/load")
+                times.append(time.monotonic() - begun)
+
+        def stirred(stream):
+            stop.clear()
+            times.clear()
+            thread = threading.Thread(target=churn)
+            thread.start()
+            part = server.play([("run", 6.0)], [stream])[stream["name"]]["run"]
+            stop.set()
+            thread.join()
+            return part, statistics.median(times), len(times)
+
+        begun = time.monotonic()
+        server.order("/v2/repository/models/other/unload")
+        server.order("/v2/repository/models/other/load")
+        quiet_load = time.monotonic() - begun
+        quiet = {stream["name"]: server.play([("run", 6.0)], [stream])[stream["name"]]["run"] for stream in (half, full)}
+        loud = {stream["name"]: stirred(stream) for stream in (half, full)}
+    rows = []
+    for kind in ("half", "full"):
+        part, load, count = loud[kind]
+        rows.append([kind, p99(quiet[kind]), p99(part), p99(part) / p99(quiet[kind]), quiet[kind]["good_per_second"], part["good_per_second"], part["good_per_second"] / quiet[kind]["good_per_second"], str(count), load, load / quiet_load])
+    table(
+        f"{name}: while another model comes and goes; quiet it loads in {quiet_load:.2f} s",
+        ["load", "p99 quiet, ms", "p99 while loading, ms", "ratio", "answers/s quiet", "while loading", "ratio", "loads", "a load takes, s", "of its quiet time"],
+        rows,
+    )
+    return {"quiet": quiet, "loud": {kind: part for kind, (part, _, _) in loud.items()}}
+
+
+def start(name, folder, options):
+    """From the start of the process to the first right answer; memory with one model loaded; the binary's size."""
+    answered, memory = [], []
+    for _ in range(7):
+        with serving({name: folder}) as server:
+            question = server.question(name)
+            with open(question["body"], "rb") as body:
+                request = urllib.request.Request(f"http://127.0.0.1:{server.port}{question['path']}", data=body.read(), headers=question["headers"])
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                answer.read()
+            answered.append(time.monotonic() - server.begun)
+            # Idle again: what the start needed is given back.
+            time.sleep(1.0)
+            memory.append(server.memory_mib())
+    size = os.path.getsize(rig.BINARY) / 1e6
+    rows = [[statistics.median(answered), statistics.median(memory), size]]
+    table(f"{name}: the start", ["to the first answer, s", "resident memory, MiB", "binary, MB"], rows)
+    return {"answered": answered, "memory": memory, "binary": size}
+
+
+SCENARIOS = {each.__name__: each for each in (sweep, overload, priority, fairness, many, loading, start)}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="benches/serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", nargs="+", choices=[*SCENARIOS, "all"])
+    parser.add_argument("--model", action="append", required=True, metavar="NAME=FOLDER", help="a model and its folder; may be given again")
+    parser.add_argument("--other", metavar="FOLDER", help="loading: the model that comes and goes (default: the same)")
+    parser.add_argument("--rounds", type=int, default=2, help="sweep and many: how often everything is measured")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    parser.add_argument("--deadline", type=float, default=250.0, help="overload: milliseconds that clients wait")
+    parser.add_argument("--json", metavar="OUT", help="also write all figures here")
+    options = parser.parse_args()
+    for binary in (rig.BINARY, rig.TRAFFIC):
+        if not os.path.exists(binary):
+            sys.exit(f"{binary} is not there; build it first (see --help)")
+    chosen = SCENARIOS if "all" in options.scenario else options.scenario
+    results = {}
+    for model in options.model:
+        name, folder = model.split("=", 1)
+        for scenario in chosen:
+            results[f"{scenario} {name}"] = SCENARIOS[scenario](name, folder, options)
+            if options.json:
+                with open(options.json, "w") as out:
+                    json.dump(results, out)
+
+
+main()

@@ -1,0 +1,164 @@
+"""The release binary under load: starts it on a copy of a model, asks it by plans of `millrace-traffic`, reads what it used."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BINARY = os.environ.get("MILLRACE", os.path.join(ROOT, "target/release/millrace"))
+TRAFFIC = os.environ.get("TRAFFIC", os.path.join(ROOT, "target/release/millrace-traffic"))
+TICK = os.sysconf("SC_CLK_TCK")
+FREE = 32  # the size of axes that a signature leaves free
+TEXT = "The mill race carries the water of the river to the wheel, and no more of it than the wheel can take."
+STRUCT = {"FP32": "f", "FP64": "d", "INT64": "q", "INT32": "i"}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A running server; `settings` are its environment's `MILLRACE_…` keys."""
+
+    def __init__(self, models, settings=None, core="0"):
+        self.port, self.admin, self.core = free_port(), free_port(), core
+        self.folder = tempfile.mkdtemp(prefix="millrace-serving-")
+        repository = os.path.join(self.folder, "models")
+        os.mkdir(repository)
+        for name, source in models.items():
+            # Links that lead out of a repository are refused.
+            shutil.copytree(source, os.path.join(repository, name))
+        command = [BINARY, "serve", repository, "--no-watch", "--log-level", "error"]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}"]
+        command += ["--state-dir", os.path.join(self.folder, "state")]
+        pin = ["taskset", "-c", core] if core else []
+        self.begun = time.monotonic()
+        environment = {**os.environ, **(settings or {})}
+        self.process = subprocess.Popen([*pin, *command], env=environment, stdout=subprocess.DEVNULL)
+        self.wait_ready()
+
+    def wait_ready(self):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                sys.exit(f"the server ended with {self.process.returncode}")
+            try:
+                if self.get("/v2/health/ready").status == 200:
+                    return
+            except OSError:
+                time.sleep(0.002)
+        self.stop()
+        sys.exit("the server was not ready within 120 s")
+
+    def get(self, path):
+        return urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10)
+
+    def order(self, path):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", data=b"{}", method="POST")
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def memory_mib(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            lines = dict(line.split(":", 1) for line in status)
+        return int(lines["VmRSS"].split()[0]) / 1024
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def question(self, model, rows=1, parameters=None, document=False):
+        """A stream's path, body and headers for one request to `model`, made from its metadata."""
+        with self.get(f"/v2/models/{model}") as answer:
+            inputs = json.load(answer)["inputs"]
+        path = os.path.join(self.folder, f"{model}-{rows}-{len(os.listdir(self.folder))}.body")
+        heads, raw = [], b""
+        for spec in inputs:
+            shape = [rows if axis == 0 and size == -1 else FREE if size == -1 else size for axis, size in enumerate(spec["shape"])]
+            count = 1
+            for size in shape:
+                count *= size
+            head = {"name": spec["name"], "datatype": spec["datatype"], "shape": shape}
+            if spec["datatype"] == "BYTES":
+                head["data"] = [TEXT] * count
+            else:
+                values = [1] * count if spec["datatype"].startswith("INT") else [(n % 29) / 16 - 0.9 for n in range(count)]
+                if document:
+                    head["data"] = values
+                else:
+                    data = struct.pack(f"<{count}{STRUCT[spec['datatype']]}", *values)
+                    head["parameters"] = {"binary_data_size": len(data)}
+                    raw += data
+            heads.append(head)
+        wanted = {} if document or not raw else {"binary_data_output": True}
+        body = {"inputs": heads, "parameters": {**wanted, **(parameters or {})}}
+        text = json.dumps(body).encode()
+        with open(path, "wb") as out:
+            out.write(text + raw)
+        headers = {"content-type": "application/json"}
+        if raw:
+            headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(text))}
+        return {"path": f"/v2/models/{model}/infer", "body": path, "headers": headers}
+
+    def play(self, pieces, streams, seed=1, core="1", grace=10):
+        """Traffic as told: pieces are (name, seconds), streams as the plan's. Gives what came of each stream's pieces by name."""
+        plan = {
+            "address": f"127.0.0.1:{self.port}",
+            "seed": seed,
+            "grace_seconds": grace,
+            "pieces": [{"name": name, "seconds": seconds} for name, seconds in pieces],
+            "streams": streams,
+        }
+        path = os.path.join(self.folder, "plan.json")
+        with open(path, "w") as out:
+            json.dump(plan, out)
+        pin = ["taskset", "-c", core] if core else []
+        text = subprocess.run([*pin, TRAFFIC, path], capture_output=True, text=True, check=True).stdout
+        streams = json.loads(text)["streams"]
+        return {name: {part["piece"]: part for part in parts} for name, parts in streams.items()}
+
+
+@contextmanager
+def serving(models, settings=None, core="0"):
+    server = Server(models, settings, core)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def p99(part):
+    """Milliseconds."""
+    return part["latency_us"]["p99"] / 1e3 if part["latency_us"] else float("nan")
+
+
+def table(title, columns, rows):
+    print(f"\n**{title}**\n")
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(cell if isinstance(cell, str) else f"{cell:.3g}" if abs(cell) < 1000 else f"{cell:.0f}" for cell in row) + " |")
+    sys.stdout.flush()
