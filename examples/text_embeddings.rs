@@ -67,7 +67,7 @@ impl Sentences {
         let model = CandleBackend::default().load(&source)?;
         // As `[text]` in a `model.toml` has them: longer sentences lose their end.
         let options = [("truncation".to_owned(), "right".to_owned())].into();
-        let text = TextSupport.open(&source, model.signature(), &options)?;
+        let text = TextSupport.open(&source, &*model, &options)?;
         let text = text.ok_or("the folder has no tokenizer.json")?;
         let pool = ComputePool::new(PoolConfig::default());
         let queue = BatchQueue::new(model, source.model, source.version, BatchConfig::default(), &pool)?;

@@ -63,7 +63,7 @@ fn load_at(source: &ModelSource, options: &Options, place: Place) -> Result<Arc<
     })?;
     let config = Config::parse(&config).map_err(|error| refused(&error))?;
     let architecture = Architecture::of(config.model_type())?;
-    let weights = Weights::open(source, "", &place, options.precision)?;
+    let weights = Weights::open(source, &place, options.precision)?;
     let loading = Loading { source, options: options.clone(), place, config, weights };
     match architecture {
         Architecture::Bert | Architecture::DistilBert | Architecture::Roberta => text::load(&loading),

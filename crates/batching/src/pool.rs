@@ -380,6 +380,10 @@ impl Compute for ComputePool {
         }
         Ok(())
     }
+
+    fn workers(&self) -> Option<usize> {
+        Some(self.threads())
+    }
 }
 
 impl fmt::Debug for ComputePool {

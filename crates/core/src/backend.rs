@@ -159,6 +159,11 @@ pub struct ModelFacts {
     pub choice: Option<Arc<EngineChoice>>,
 }
 
+impl ModelFacts {
+    /// The property that says how a text network's vectors of tokens become one: `mean`, `cls` and so on.
+    pub const POOLING: &'static str = "pooling";
+}
+
 /// Why a model did not load.
 #[derive(Debug)]
 pub struct LoadError {

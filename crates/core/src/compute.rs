@@ -14,4 +14,9 @@ pub trait Compute: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// A [`Refusal`] (`QueueFull` or `Draining`) when the pool will not take it; `job` is then dropped unrun.
     fn run(&self, job: Job) -> Result<(), Refusal>;
+
+    /// How many threads there are, where that can be told.
+    fn workers(&self) -> Option<usize> {
+        None
+    }
 }

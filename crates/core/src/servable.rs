@@ -37,6 +37,11 @@ pub trait Servable: fmt::Debug + Send + Sync {
         InferStream::once(self.infer(request))
     }
 
+    /// The most tokens in one run, where runs are bounded by tokens.
+    fn max_batch_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// What turns text into the token ids of its signature [`TENSORS`](crate::TENSORS), where it is a text model.
     fn text(&self) -> Option<Arc<dyn TextProcessor>> {
         None

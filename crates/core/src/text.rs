@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{InputError, LoadError, ModelSource, Signature, Tensor, TensorList, TensorSpec};
+use crate::{InputError, LoadError, Model, ModelSource, Tensor, TensorList, TensorSpec};
 
 /// Recognises versions that take text.
 pub trait TextFactory: fmt::Debug + Send + Sync + 'static {
@@ -19,7 +19,7 @@ pub trait TextFactory: fmt::Debug + Send + Sync + 'static {
     fn open(
         &self,
         source: &ModelSource,
-        network: &Signature,
+        network: &dyn Model,
         options: &BTreeMap<String, String>,
     ) -> Result<Option<Arc<dyn TextProcessor>>, LoadError>;
 }
@@ -113,7 +113,8 @@ pub struct TextFacts {
     pub labels: Vec<Arc<str>>,
     /// Whether each label is judged by itself (a sigmoid) or all compete (a softmax).
     pub is_multi_label: bool,
-    /// How the vectors of tokens become one: `mean`, `cls`, `max` and so on; empty where they do not.
+    /// How the vectors of tokens become one: `mean`, `cls`, `max` and so on; empty where they do not, and where the network does
+    /// it and nothing says how.
     pub pooling: String,
     /// Numbers in one vector; 0 where there are none.
     pub dimension: usize,

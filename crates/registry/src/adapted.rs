@@ -55,6 +55,11 @@ impl Adapted {
         self.turner.form().text()
     }
 
+    /// The most tokens in one run, where text is the form.
+    pub(crate) fn max_batch_tokens(&self) -> Option<usize> {
+        self.text().map(|_| self.turner.max_batch_tokens())
+    }
+
     /// The queue's counts, and those of requests that did not reach it.
     pub(crate) fn statistics(&self) -> VersionStatistics {
         let (mut sum, before) = (self.queue.statistics(), self.counts.read());

@@ -149,6 +149,13 @@ impl Servable for Lease {
         }
     }
 
+    fn max_batch_tokens(&self) -> Option<usize> {
+        match self.serving() {
+            Serving::Adapted(adapted) => adapted.max_batch_tokens(),
+            Serving::Queue(_) | Serving::Pipeline(_) => None,
+        }
+    }
+
     fn text(&self) -> Option<Arc<dyn TextProcessor>> {
         match self.serving() {
             Serving::Adapted(adapted) => adapted.text().cloned(),

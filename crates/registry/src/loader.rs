@@ -172,7 +172,7 @@ impl Workshop {
         if let Some(declared) = &order.config.declared {
             declared.check(model.signature())?;
         }
-        let form = Form::find(&self.parts, &source, model.signature(), &order.config)?;
+        let form = Form::find(&self.parts, &source, &*model, &order.config)?;
         let signatures = match &form {
             Some(form) => form.signatures(model.signature())?,
             None => Signatures::single(model.signature().clone()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    Backend, InputAdapterFactory, LoadError, ModelSource, PipelineFactory, Signature, Signatures, TextFactory,
+    Backend, InputAdapterFactory, LoadError, Model, ModelSource, PipelineFactory, Signatures, TextFactory,
     TextProcessor,
 };
 
@@ -26,8 +26,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// What a model takes and gives whose files are `source`, whose `model.toml` says `config` and whose network has the
-    /// signature `network`: where callers give something else than the network takes, that as `serving_default` and the
+    /// What a model takes and gives whose files are `source`, whose `model.toml` says `config` and whose network is
+    /// `network`: where callers give something else than the network takes, that as `serving_default` and the
     /// network's own as `tensors`. With it comes what turns text into tokens, where text it is.
     ///
     /// # Errors
@@ -36,12 +36,12 @@ impl Parts {
     pub fn signatures(
         &self,
         source: &ModelSource,
-        network: &Signature,
+        network: &dyn Model,
         config: &ModelConfig,
     ) -> Result<(Signatures, Option<Arc<dyn TextProcessor>>), LoadError> {
         Ok(match Form::find(self, source, network, config)? {
-            Some(form) => (form.signatures(network)?, form.text().cloned()),
-            None => (Signatures::single(network.clone()), None),
+            Some(form) => (form.signatures(network.signature())?, form.text().cloned()),
+            None => (Signatures::single(network.signature().clone()), None),
         })
     }
 }

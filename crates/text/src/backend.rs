@@ -16,7 +16,8 @@ use crate::wrapped::{Steps, TextModel, Vocabulary};
 /// A version is taken for a text model where its folder has a `tokenizer.json` and its network takes `input_ids`,
 /// `attention_mask` and perhaps `token_type_ids`, and gives `logits`, `sentence_embedding` or the vectors of tokens; every
 /// other is the inner engine's, untouched. The vectors of tokens are pooled as the folder's `modules.json` says, else as
-/// the option `pooling` (`"mean"`, `"cls"`, `"max"` and so on), else by their mean.
+/// the option `pooling` (`"mean"`, `"cls"`, `"max"` and so on), else by their mean. A network that also gives
+/// `sentence_embedding` is believed where neither is there.
 ///
 /// Requests of different lengths ride in one batch. Its rows are sorted by length and cut into runs, each padded to its
 /// longest row, so that the time is least by what earlier runs took.
@@ -49,15 +50,33 @@ impl Backend for TextBackend {
         let option = pooling(inner_source.options.remove(POOLING))?;
         let folder = Folder::read(source)?;
         let model = self.inner.load(&inner_source)?;
-        match Export::of(model.signature(), folder.config.as_ref()) {
+        let is_said = folder.modules.pooling.is_some() || option.is_some();
+        let export = Export::of(model.signature(), folder.config.as_ref(), is_said);
+        if option.is_some() {
+            may_choose(export.as_ref(), &folder)?;
+        }
+        match export {
             Some(export) => wrapped(model, export, source, &folder, option),
-            None if option.is_some() => {
-                let text = "option `pooling`: this network is no text network whose tokens' vectors could be pooled";
-                Err(LoadError::new(LoadErrorKind::Invalid, text))
-            }
             None => Ok(model),
         }
     }
+}
+
+/// Whether the option `pooling` decides anything: what would not be heeded is refused.
+fn may_choose(export: Option<&Export>, folder: &Folder) -> Result<(), LoadError> {
+    let why = match export.map(|export| &export.gives) {
+        Some(Gives::Hidden { .. }) => match &folder.modules.pooling {
+            None => return Ok(()),
+            Some(pooling) => format!("the model's own files say `{pooling}`"),
+        },
+        Some(Gives::Sentence { .. }) => {
+            "the network pools by itself and does not give `last_hidden_state`; expected it among the outputs, or no option"
+                .to_owned()
+        }
+        Some(Gives::Logits { .. }) => "the model classifies, and pools nothing".to_owned(),
+        None => "this network is no text network whose tokens' vectors could be pooled".to_owned(),
+    };
+    Err(LoadError::new(LoadErrorKind::Invalid, format!("option `pooling`: {why}")))
 }
 
 fn wrapped(

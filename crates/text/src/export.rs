@@ -36,9 +36,12 @@ pub(crate) enum Gives {
 
 impl Export {
     /// What `signature` is, or `None` where it is not that of a text network which can be given the canonical form.
-    pub(crate) fn of(signature: &Signature, config: Option<&Config>) -> Option<Self> {
+    ///
+    /// Exporters write networks that pool as well as give the vectors of tokens. Where it `is_said` outside of the network how
+    /// they are pooled, its own pooling is left alone: then the outputs are those that the folder has on every engine.
+    pub(crate) fn of(signature: &Signature, config: Option<&Config>, is_said: bool) -> Option<Self> {
         let inputs = takes(signature)?;
-        let gives = gives(signature, config)?;
+        let gives = gives(signature, config, is_said)?;
         Some(Self { inputs, gives })
     }
 
@@ -85,7 +88,7 @@ fn takes(signature: &Signature) -> Option<Vec<(usize, DType)>> {
     (has(0) && has(1)).then_some(inputs)
 }
 
-fn gives(signature: &Signature, config: Option<&Config>) -> Option<Gives> {
+fn gives(signature: &Signature, config: Option<&Config>, is_said: bool) -> Option<Gives> {
     let outputs = signature.outputs();
     let row = |name: &str| {
         let index = signature.output_index(name)?;
@@ -111,7 +114,10 @@ fn gives(signature: &Signature, config: Option<&Config>) -> Option<Gives> {
         return Some(Gives::Logits { output, width });
     }
     if let Some((output, width)) = row(EMBEDDING) {
-        return Some(Gives::Sentence { output, width, hidden });
+        return Some(match named {
+            Some((output, width)) if is_said => Gives::Hidden { output, width },
+            _ => Gives::Sentence { output, width, hidden },
+        });
     }
     hidden.map(|(output, width)| Gives::Hidden { output, width })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_core::{
-    LoadError, LoadErrorKind, ModelSource, Quoted, Signature, TextFactory, TextFacts, TextProcessor, TextTask,
+    LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Quoted, TextFactory, TextFacts, TextProcessor, TextTask,
 };
 use millrace_huggingface::ProblemType;
 
@@ -29,10 +29,10 @@ impl TextFactory for TextSupport {
     fn open(
         &self,
         source: &ModelSource,
-        network: &Signature,
+        model: &dyn Model,
         options: &BTreeMap<String, String>,
     ) -> Result<Option<Arc<dyn TextProcessor>>, LoadError> {
-        let (Some(bytes), Some(network)) = (size(&*source.files, TOKENIZER), Network::of(network)) else {
+        let (Some(bytes), Some(network)) = (size(&*source.files, TOKENIZER), Network::of(model.signature())) else {
             return Ok(None);
         };
         let options = Options::read(options)?;
@@ -45,7 +45,11 @@ impl TextFactory for TextSupport {
         let tokenizer = Tokenizer::load(&content, is_lower_cased, source.memory_budget)?;
         let table = folder.vocabulary()?;
         check_vocabulary(&tokenizer, table)?;
-        let facts = facts(source, &folder, network, &options)?;
+        let pooling = match network.task {
+            TextTask::Embedding => pooling(model, &folder),
+            TextTask::Classification | TextTask::Ranking => String::new(),
+        };
+        let facts = TextFacts { pooling, ..facts(&folder, network, &options)? };
         let around = match network.task {
             TextTask::Ranking => tokenizer.template.pair.as_ref().ok_or_else(|| {
                 invalid(format!("{TOKENIZER}: its post_processor does not say how two texts are put together"))
@@ -75,20 +79,18 @@ fn check_vocabulary(tokenizer: &Tokenizer, table: Option<usize>) -> Result<(), L
     }
 }
 
-fn facts(
-    source: &ModelSource,
-    folder: &Folder,
-    network: Network,
-    options: &Options<'_>,
-) -> Result<TextFacts, LoadError> {
+/// How the vectors of tokens become one: who does it knows, and else perhaps the folder.
+fn pooling(model: &dyn Model, folder: &Folder) -> String {
+    let own = model.facts().properties.remove(ModelFacts::POOLING);
+    own.or_else(|| folder.modules.pooling.as_ref().map(ToString::to_string)).unwrap_or_default()
+}
+
+/// All that the folder and the operator say; not the pooling.
+fn facts(folder: &Folder, network: Network, options: &Options<'_>) -> Result<TextFacts, LoadError> {
     let config = folder.config.as_ref();
     let (labels, dimension) = match network.task {
         TextTask::Embedding => (Vec::new(), network.width),
         TextTask::Classification | TextTask::Ranking => (labels(folder, network.width)?, 0),
-    };
-    let pooling = match network.task {
-        TextTask::Embedding => folder.modules.pooling_or(crate::options::pooling(source)?).to_string(),
-        TextTask::Classification | TextTask::Ranking => String::new(),
     };
     Ok(TextFacts {
         task: network.task,
@@ -97,7 +99,7 @@ fn facts(
         truncation: options.truncation,
         labels,
         is_multi_label: config.is_some_and(|config| config.problem_type() == Some(ProblemType::MultiLabel)),
-        pooling,
+        pooling: String::new(),
         dimension,
         precision: config.and_then(|config| config.precision()).map(|it| it.name().to_owned()).unwrap_or_default(),
         prompts: folder.prompts.texts.clone(),

@@ -8,8 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_core::{LoadError, ModelSource, OptionReader, Truncation};
-use millrace_huggingface::PoolingMode;
+use millrace_core::{LoadError, OptionReader, Truncation};
 
 /// What the operator said.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,16 +30,6 @@ impl<'a> Options<'a> {
         reader.finish()?;
         Ok(read)
     }
-}
-
-/// The pooling that the engines' options ask for, whichever engine it is that runs.
-pub(crate) fn pooling(source: &ModelSource) -> Result<Option<PoolingMode>, LoadError> {
-    let is_pooling = |name: &str| name == POOLING || name.strip_suffix(POOLING).is_some_and(|rest| rest.ends_with('.'));
-    let Some((_, word)) = source.options.iter().find(|(name, _)| is_pooling(name)) else { return Ok(None) };
-    let options = [(POOLING.to_owned(), word.clone())].into();
-    let mut reader = OptionReader::new(&options);
-    let words = PoolingMode::WORDS.map(|(word, mode)| (word, Some(mode)));
-    reader.word(POOLING, None, &words)
 }
 
 /// The engines' option of that name.

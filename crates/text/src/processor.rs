@@ -80,7 +80,7 @@ impl Processor {
                 self.single(ids.to_vec(), options)
             }
             (TextInput::Ids(ids), Some(prompt)) => {
-                let text = self.decoded(ids, true)?;
+                let text = self.decoded(self.few(ids, options.truncation)?, true)?;
                 self.single(self.words(&format!("{prompt}{text}"), options)?, options)
             }
             (TextInput::Pair(first, second), None) => self.pair(&self.words(first, options)?, second, options),
@@ -129,7 +129,7 @@ impl Processor {
 
     /// The tokens of a text.
     fn words(&self, text: &str, options: &EncodeOptions<'_>) -> Result<Vec<u32>, String> {
-        let most = self.facts.max_tokens.saturating_mul(CHARACTERS_PER_TOKEN);
+        let most = self.most_characters();
         let text = match options.truncation {
             _ if text.len() <= most => text,
             Truncation::Refuse => {
@@ -144,6 +144,21 @@ impl Processor {
         let ids = self.tokenizer.ids(text).map_err(|error| failed(&error))?;
         self.check(&ids)?;
         Ok(ids)
+    }
+
+    /// The most characters of a text that is looked at.
+    fn most_characters(&self) -> usize {
+        self.facts.max_tokens.saturating_mul(CHARACTERS_PER_TOKEN)
+    }
+
+    /// Those of `ids` that are made a text again: no more than a text may have characters.
+    fn few<'t>(&self, ids: &'t [u32], truncation: Truncation) -> Result<&'t [u32], String> {
+        let most = self.most_characters();
+        match truncation {
+            _ if ids.len() <= most => Ok(ids),
+            Truncation::Refuse => Err(format!("expected at most {most} token ids, got {}", ids.len())),
+            side @ (Truncation::Right | Truncation::Left) => Ok(kept(ids, most, side)),
+        }
     }
 
     fn check(&self, ids: &[u32]) -> Result<(), String> {
@@ -268,7 +283,7 @@ impl TextProcessor for Processor {
     }
 
     fn tokens(&self, text: &str, special_tokens: bool) -> Result<Vec<Token>, InputError> {
-        let most = self.facts.max_tokens.saturating_mul(CHARACTERS_PER_TOKEN);
+        let most = self.most_characters();
         let got = if text.len() > most { text.chars().count() } else { 0 };
         if got > most {
             return Err(self.fault((0, format!("expected at most {most} characters, got {got}"))));
@@ -277,7 +292,8 @@ impl TextProcessor for Processor {
     }
 
     fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, InputError> {
-        self.decoded(ids, skip_special_tokens).map_err(|detail| self.fault((0, detail)))
+        let ids = self.few(ids, Truncation::Refuse);
+        ids.and_then(|ids| self.decoded(ids, skip_special_tokens)).map_err(|detail| self.fault((0, detail)))
     }
 
     fn tensors(&self, encodings: &[Encoding]) -> Result<TensorList, InputError> {

@@ -5,9 +5,12 @@
 
 use std::sync::LazyLock;
 
-/// A kind of processor.
+/// A kind of processor that this machine is. Only this module makes values, and only of what the machine said it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Isa {
+pub(super) struct Isa(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -20,13 +23,13 @@ pub(super) static ISA: LazyLock<Isa> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx512;
+            return Isa(Kind::Avx512);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx2;
+            return Isa(Kind::Avx2);
         }
     }
-    Isa::Plain
+    Isa(Kind::Plain)
 });
 
 impl Isa {
@@ -34,24 +37,24 @@ impl Isa {
     #[cfg(test)]
     pub(super) fn all() -> Vec<Self> {
         #[cfg(target_arch = "x86_64")]
-        let faster = match *ISA {
-            Self::Avx512 => vec![Self::Avx512, Self::Avx2],
-            Self::Avx2 => vec![Self::Avx2],
-            Self::Plain => vec![],
+        let faster = match ISA.0 {
+            Kind::Avx512 => vec![Kind::Avx512, Kind::Avx2],
+            Kind::Avx2 => vec![Kind::Avx2],
+            Kind::Plain => vec![],
         };
         #[cfg(not(target_arch = "x86_64"))]
         let faster = vec![];
-        faster.into_iter().chain([Self::Plain]).collect()
+        faster.into_iter().chain([Kind::Plain]).map(Self).collect()
     }
 
     /// Columns of a panel of weights.
     pub(super) const fn width(self) -> usize {
-        match self {
+        match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::WIDTH,
+            Kind::Avx512 => Avx512::WIDTH,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => Avx2::WIDTH,
-            Self::Plain => Plain::WIDTH,
+            Kind::Avx2 => Avx2::WIDTH,
+            Kind::Plain => Plain::WIDTH,
         }
     }
 }
@@ -82,14 +85,14 @@ pub(super) trait Step: Copy {
 /// Does `work` with the best instructions that `isa` has.
 #[expect(unsafe_code, reason = "code for instructions that the processor was asked about")]
 pub(super) fn on<W: Work>(isa: Isa, work: W) -> W::Output {
-    match isa {
-        // SAFETY: `ISA`, the only source of this value, is it only where the processor has these instructions.
+    match isa.0 {
+        // SAFETY: an `Isa` of this kind is made only where the processor has these instructions.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { on_avx512(work) },
-        // SAFETY: as above.
+        Kind::Avx512 => unsafe { on_avx512(work) },
+        // SAFETY: as above; and who has those of `Avx512` was asked about these too.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { on_avx2(work) },
-        Isa::Plain => work.run::<Plain>(),
+        Kind::Avx2 => unsafe { on_avx2(work) },
+        Kind::Plain => work.run::<Plain>(),
     }
 }
 
@@ -118,7 +121,7 @@ macro_rules! by_rows {
 /// Vectors of 16; 8 × 3 of them in registers.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx512;
+struct Avx512;
 
 #[cfg(target_arch = "x86_64")]
 impl Step for Avx512 {
@@ -129,7 +132,7 @@ impl Step for Avx512 {
     #[inline(always)]
     #[expect(unsafe_code, reason = "this type is used only by `on_avx512`")]
     fn tile(k: usize, rows: usize, width: usize, a: &[f32], b: &[f32], tile: &mut [f32]) {
-        // SAFETY: only `on_avx512` runs work with this type, and it has the instructions.
+        // SAFETY: no other module can name this type, and here only `on_avx512` does, which has the instructions.
         unsafe {
             if width == Self::WIDTH {
                 by_rows!(rows, tile_avx512, 3, (k, a, b, tile), [1 2 3 4 5 6 7 8]);
@@ -177,7 +180,7 @@ fn tile_avx512<const ROWS: usize, const VECTORS: usize>(k: usize, a: &[f32], b: 
 /// Vectors of 8; 6 × 2 of them in registers.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub(super) struct Avx2;
+struct Avx2;
 
 #[cfg(target_arch = "x86_64")]
 impl Step for Avx2 {
@@ -188,7 +191,7 @@ impl Step for Avx2 {
     #[inline(always)]
     #[expect(unsafe_code, reason = "this type is used only by `on_avx2`")]
     fn tile(k: usize, rows: usize, _width: usize, a: &[f32], b: &[f32], tile: &mut [f32]) {
-        // SAFETY: only `on_avx2` runs work with this type, and it has the instructions.
+        // SAFETY: no other module can name this type, and here only `on_avx2` does, which has the instructions.
         unsafe { by_rows!(rows, tile_avx2, 2, (k, a, b, tile), [1 2 3 4 5 6]) }
     }
 }
@@ -229,7 +232,7 @@ fn tile_avx2<const ROWS: usize, const VECTORS: usize>(k: usize, a: &[f32], b: &[
 
 /// No instruction by name: for processors without the others, and to check these against.
 #[derive(Clone, Copy)]
-pub(super) struct Plain;
+struct Plain;
 
 impl Step for Plain {
     const ROWS: usize = 4;

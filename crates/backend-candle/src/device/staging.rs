@@ -31,9 +31,9 @@ impl Staging {
     /// when this returns.
     ///
     /// # Errors
-    /// candle's, for a type of numbers that no output has and for a card that fails.
+    /// candle's, for a type of numbers that no output has and for a card that fails or gives fewer.
     pub(crate) fn download(&mut self, tensor: &Tensor) -> candle_core::Result<Bytes> {
-        match self {
+        let bytes = match self {
             Self::Cpu => match tensor.dtype() {
                 DType::F32 => copied::<f32>(tensor),
                 DType::F16 => copied::<f16>(tensor),
@@ -41,8 +41,18 @@ impl Staging {
                 other => candle_core::bail!("no output is of {other:?}"),
             },
             Self::Card(pinned) => pinned.download(tensor),
-        }
+        };
+        whole(bytes?, tensor)
     }
+}
+
+/// `bytes`, if they are all of `tensor`.
+fn whole(bytes: Bytes, tensor: &Tensor) -> candle_core::Result<Bytes> {
+    let expected = tensor.elem_count() * tensor.dtype().size_in_bytes();
+    if bytes.len() != expected {
+        candle_core::bail!("expected {expected} bytes of an output, got {}", bytes.len());
+    }
+    Ok(bytes)
 }
 
 /// The one copy out of candle's storage, as bytes.
@@ -58,7 +68,19 @@ fn copied<T: WithDType + bytemuck::Pod>(tensor: &Tensor) -> candle_core::Result<
 
 #[cfg(test)]
 mod tests {
-    use super::Staging;
+    use super::{Staging, whole};
+
+    #[test]
+    fn part_of_an_output_is_none() {
+        let tensor = Staging::Cpu.upload(&[1_f32, 2.0], &[2]).unwrap();
+        let bytes = Staging::Cpu.download(&tensor).unwrap();
+        assert_eq!(whole(bytes.clone(), &tensor).unwrap(), bytes);
+        for short in [bytes.slice(..4), bytes.slice(..7), bytes::Bytes::new()] {
+            let got = short.len();
+            let error = whole(short, &tensor).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("expected 8 bytes of an output, got {got}")), "{error}");
+        }
+    }
 
     #[test]
     fn what_goes_up_comes_down_in_rows_even_if_turned_between() {

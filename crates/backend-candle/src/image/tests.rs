@@ -23,7 +23,7 @@ fn source(model: &str) -> ModelSource {
 
 fn loading(source: &ModelSource) -> Loading<'_> {
     let place = Place::cpu();
-    let weights = Weights::open(source, "", &place, None).unwrap();
+    let weights = Weights::open(source, &place, None).unwrap();
     let config = Config::parse(&source.files.read("config.json").unwrap()).unwrap();
     Loading { source, options: Options::read(&source.options).unwrap(), place, config, weights }
 }

@@ -47,7 +47,7 @@ impl Head {
         pooling: Pooling,
         hidden: usize,
         (kernels, precision): (Kernels, Precision),
-        open: impl Fn(&str) -> std::result::Result<Weights, LoadError>,
+        mut open: impl FnMut(&str) -> std::result::Result<Weights, LoadError>,
     ) -> std::result::Result<Self, LoadError> {
         let dimension = modules.dimension(&pooling, hidden).map_err(|error| refused(&error))?;
         let mut steps = Vec::new();

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_core::{LoadError, LoadErrorKind, Model, ModelSource};
-use millrace_huggingface::{SentenceModules, TextConfig};
+use millrace_huggingface::{Pooling, SentenceModules, TextConfig};
 
 use crate::backend::{Loading, refused};
 use crate::device::Place;
@@ -50,16 +50,17 @@ pub(crate) fn load_gguf(
     options: &Options,
     place: &Place,
 ) -> Result<Arc<dyn Model>, LoadError> {
-    let (weights, metadata) = Weights::open_gguf(source, file, place, options.precision)?;
+    const TABLES: &[&str] = &[names::GGUF.words, names::GGUF.positions, names::GGUF.types];
+    let (weights, metadata) = Weights::open_gguf(source, file, place, options.precision, TABLES)?;
     let kernels = Kernels::of(&weights);
-    let (config, pooling) = gguf::config(file, &weights, &metadata)?;
-    let modules = modules(source)?;
-    let pooling = modules.pooling.clone().unwrap_or_else(|| modules.pooling_or(options.pooling.or(pooling)));
-    let encoder = Encoder::load(&weights.root(), &names::GGUF, &config, kernels)?;
-    let precision = weights.precision();
-    let open = |folder: &str| Weights::open(source, folder, place, Some(precision));
-    let head = Head::embedding(&modules, pooling, config.hidden_size, (kernels, precision), open)?;
-    let about = About { class: "GGUF bert".to_owned(), model_type: "bert".to_owned() };
+    let (config, said) = gguf::config(file, &weights, &metadata)?;
+    let mut modules = modules(source)?;
+    modules.pooling = modules.pooling.or(said.map(Pooling::of));
+    let root = weights.root();
+    let encoder = Encoder::load(&root, &names::GGUF, &config, kernels)?;
+    let head = embedding((source, options), &modules, &weights, config.hidden_size, kernels)?;
+    let unused = unused_layers(&root, &names::GGUF, &config, source);
+    let about = About { class: "GGUF bert".to_owned(), model_type: "bert".to_owned(), unused };
     Ok(Arc::new(TextModel::new(Network { config, encoder, head, kernels, about }, &weights, place)?))
 }
 
@@ -84,30 +85,59 @@ fn folder(loading: &Loading<'_>, kernels: Kernels) -> Result<Network, LoadError>
             }
             Head::labels(&root, &scope, &sizes, config.labels().len(), kernels)?
         }
-        _ => embedding(loading, &sizes, kernels)?,
+        _ => {
+            let modules = modules(loading.source)?;
+            if !modules.transformer.is_empty() {
+                let text = format!(
+                    "modules.json: the network lies in the folder `{}`; expected it beside modules.json",
+                    modules.transformer
+                );
+                return Err(LoadError::new(LoadErrorKind::Unsupported, text));
+            }
+            embedding((loading.source, &loading.options), &modules, weights, sizes.hidden_size, kernels)?
+        }
     };
     let class = config.architectures().join(", ");
-    let about = About { class, model_type: config.model_type().to_owned() };
+    let unused = unused_layers(&scope, &names, &sizes, loading.source);
+    let about = About { class, model_type: config.model_type().to_owned(), unused };
     Ok(Network { config: sizes, encoder, head, kernels, about })
 }
 
-fn embedding(loading: &Loading<'_>, config: &TextConfig, kernels: Kernels) -> Result<Head, LoadError> {
-    let modules = modules(loading.source)?;
-    if !modules.transformer.is_empty() {
-        let text = format!(
-            "modules.json: the network lies in the folder `{}`; expected it beside modules.json",
-            modules.transformer
-        );
-        return Err(LoadError::new(LoadErrorKind::Unsupported, text));
-    }
-    if let (Some(pooling), Some(_)) = (&modules.pooling, loading.options.pooling) {
+/// A head that pools as the model's own files say, else as the operator does, else by the mean.
+fn embedding(
+    (source, options): (&ModelSource, &Options),
+    modules: &SentenceModules,
+    weights: &Weights,
+    width: usize,
+    kernels: Kernels,
+) -> Result<Head, LoadError> {
+    if let (Some(pooling), Some(_)) = (&modules.pooling, options.pooling) {
         let text = format!("option `pooling`: the model's own files say `{pooling}`");
         return Err(LoadError::new(LoadErrorKind::Invalid, text));
     }
-    let pooling = modules.pooling_or(loading.options.pooling);
-    let precision = loading.weights.precision();
-    let open = |folder: &str| Weights::open(loading.source, folder, &loading.place, Some(precision));
-    Head::embedding(&modules, pooling, config.hidden_size, (kernels, precision), open)
+    let pooling = modules.pooling_or(options.pooling);
+    // Each layer's weights stay when the next one's come.
+    let mut held = 0;
+    let open = |folder: &str| {
+        let dense = weights.open_beside(source, folder, held)?;
+        held += dense.n_bytes();
+        Ok(dense)
+    };
+    Head::embedding(modules, pooling, width, (kernels, weights.precision()), open)
+}
+
+/// How many layers the weights have beyond those that the configuration names. It is a usual way to shorten a network, and
+/// `transformers` loads it with a warning; so does this.
+fn unused_layers(scope: &Scope<'_>, names: &Names, config: &TextConfig, source: &ModelSource) -> usize {
+    let all = scope.last_of(names.layer).map_or(0, |last| last.saturating_add(1));
+    let unused = all.saturating_sub(config.layers);
+    if unused > 0 {
+        tracing::warn!(
+            model = %source.model, version = source.version, used = config.layers, all,
+            "the weights have more layers than the configuration names; the last ones are not used"
+        );
+    }
+    unused
 }
 
 /// What the files of `sentence-transformers` say, if there are any.

@@ -32,6 +32,8 @@ pub(super) struct Network {
 pub(super) struct About {
     pub(super) class: String,
     pub(super) model_type: String,
+    /// Layers that the files have beyond those that are used.
+    pub(super) unused: usize,
 }
 
 /// Everything about a model that does not change.
@@ -159,18 +161,20 @@ fn facts(network: &Network, weights: &Weights, place: &Place) -> ModelFacts {
         Kernels::Own if kept != Precision::Fp32 => format!("{} weights, FP32 arithmetic", kept.name()),
         Kernels::Own | Kernels::Candle => kept.name().to_owned(),
     };
+    let (layers, unused) = (network.config.layers, network.about.unused);
+    let more = if unused > 0 { format!(", the first of {}", layers.saturating_add(unused)) } else { String::new() };
     let mut properties = vec![
         ("architecture", network.about.class.clone()),
         ("model type", network.about.model_type.clone()),
         ("task", network.head.task().name().to_owned()),
         ("precision", precision),
         ("device", place.name()),
-        ("layers", network.config.layers.to_string()),
+        ("layers", format!("{layers}{more}")),
         ("hidden size", network.config.hidden_size.to_string()),
         ("most tokens", network.config.max_tokens().to_string()),
     ];
     if let Head::Embedding { pooling, .. } = &network.head {
-        properties.push(("pooling", pooling.to_string()));
+        properties.push((ModelFacts::POOLING, pooling.to_string()));
     }
     properties.retain(|(_, value)| !value.is_empty());
     ModelFacts {

@@ -25,7 +25,7 @@ fn load(model: &str, kernels: Kernels, grouping: Grouping, precision: Precision)
     let place = Place::cpu();
     let options = Options::read(&source.options).unwrap();
     let config = Config::parse(&source.files.read("config.json").unwrap()).unwrap();
-    let weights = Weights::open(&source, "", &place, Some(precision)).unwrap();
+    let weights = Weights::open(&source, &place, Some(precision)).unwrap();
     let loading = Loading { source: &source, options, place, config, weights };
     let network = folder(&loading, kernels).unwrap();
     Arc::new(TextModel::with(network, &loading.weights, &loading.place, grouping).unwrap())

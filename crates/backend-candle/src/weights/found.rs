@@ -93,8 +93,9 @@ impl Tensors {
         Some(Found { file, kind: &placed.kind, shape: &placed.shape, data })
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = Found<'_>> {
-        self.places.values().filter_map(|placed| self.found(placed))
+    /// All of them with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, Found<'_>)> {
+        self.places.iter().filter_map(|(name, placed)| Some((name.as_str(), self.found(placed)?)))
     }
 
     pub(super) fn file_bytes(&self) -> u64 {
@@ -103,7 +104,7 @@ impl Tensors {
 
     pub(super) fn bytes_by_kind(&self) -> BTreeMap<String, u64> {
         let mut kinds = BTreeMap::new();
-        for found in self.all() {
+        for (_, found) in self.all() {
             *kinds.entry(found.kind.name()).or_insert(0) += found.data.len() as u64;
         }
         kinds

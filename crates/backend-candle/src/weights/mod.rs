@@ -29,25 +29,37 @@ pub(crate) struct Weights {
     tensors: Tensors,
     place: Place,
     precision: Precision,
+    /// Bytes that all tensors take as they are kept.
+    kept: u64,
 }
 
+/// The names of tables whose rows are looked up.
+type Tables = &'static [&'static str];
+
 impl Weights {
-    /// Reads the headers of the safetensors files in `folder`, which is empty or ends in `/`. Without a `precision`, that is
-    /// FP32 on the CPU and elsewhere the one that most of the files' bytes have.
+    /// Reads the headers of the safetensors files in the version's folder. Without a `precision`, that is FP32 on the CPU and
+    /// elsewhere the one that most of the files' bytes have.
     ///
     /// # Errors
     /// [`LoadError`] for files that are absent, damaged or, together with the tensors made from them, larger than the memory
     /// budget.
-    pub(crate) fn open(
-        source: &ModelSource,
-        folder: &str,
-        place: &Place,
-        precision: Option<Precision>,
-    ) -> Result<Self, LoadError> {
-        Self::of(shards::read(source, folder)?, source, place, precision)
+    pub(crate) fn open(source: &ModelSource, place: &Place, precision: Option<Precision>) -> Result<Self, LoadError> {
+        let tensors = shards::read(source, "")?;
+        let precision = precision.unwrap_or_else(|| default_precision(place, &tensors.bytes_by_kind()));
+        Self::of(tensors, source, place, precision, (&[], 0))
     }
 
-    /// Reads the header of the GGUF file `file`, which says about the model what `config.json` says in a folder.
+    /// Those of `folder`, which ends in `/`, in the same precision and place, while these and `more` bytes are held.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub(crate) fn open_beside(&self, source: &ModelSource, folder: &str, more: u64) -> Result<Self, LoadError> {
+        let taken = self.needed().saturating_add(more);
+        Self::of(shards::read(source, folder)?, source, &self.place, self.precision, (&[], taken))
+    }
+
+    /// Reads the header of the GGUF file `file`, which says about the model what `config.json` says in a folder. Blocks of
+    /// the tables called `tables` are kept as plain numbers on a card, where no row can be looked up in blocks.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -56,31 +68,44 @@ impl Weights {
         file: &str,
         place: &Place,
         precision: Option<Precision>,
+        tables: Tables,
     ) -> Result<(Self, Metadata), LoadError> {
         let (tensors, metadata) = gguf::read(source, file)?;
-        Ok((Self::of(tensors, source, place, precision)?, metadata))
+        let precision = precision.unwrap_or_else(|| default_precision(place, &tensors.bytes_by_kind()));
+        Ok((Self::of(tensors, source, place, precision, (tables, 0))?, metadata))
     }
 
+    /// `taken` are bytes that other weights of the model need meanwhile.
     fn of(
         tensors: Tensors,
         source: &ModelSource,
         place: &Place,
-        precision: Option<Precision>,
+        precision: Precision,
+        (tables, taken): (Tables, u64),
     ) -> Result<Self, LoadError> {
-        let precision = precision.unwrap_or_else(|| default_precision(place, &tensors.bytes_by_kind()));
-        let weights = Self { tensors, place: place.clone(), precision };
-        let (files, held) = (weights.tensors.file_bytes(), weights.n_bytes());
-        let need = files.saturating_add(held);
+        let is_widened =
+            |name: &str, found: &Found<'_>| found.shape.len() < 2 || (!place.is_cpu() && tables.contains(&name));
+        let bytes = |(name, found): (&str, Found<'_>)| kept(&found, precision, is_widened(name, &found)) as u64;
+        let kept = tensors.all().map(bytes).fold(0, u64::saturating_add);
+        let weights = Self { tensors, place: place.clone(), precision, kept };
+        let need = weights.needed().saturating_add(taken);
         if need > source.memory_budget {
+            let beside =
+                if taken > 0 { format!(", {taken} of them for the model's other weights") } else { String::new() };
             let text = format!(
-                "the weights take {held} bytes in {}, and {need} while they load; the memory budget is {}",
+                "the weights take {kept} bytes in {}, and {need} while they load{beside}; the memory budget is {}",
                 precision.name(),
                 source.memory_budget
             );
             return Err(LoadError::new(LoadErrorKind::TooLarge, text));
         }
-        place.hold_weights(held)?;
+        place.hold_weights(kept)?;
         Ok(weights)
+    }
+
+    /// Bytes while they load: the files' and those of all tensors.
+    fn needed(&self) -> u64 {
+        self.tensors.file_bytes().saturating_add(self.kept)
     }
 
     /// The precision that tensors come in.
@@ -95,15 +120,7 @@ impl Weights {
 
     /// Bytes that all tensors take as they are kept.
     pub(crate) fn n_bytes(&self) -> u64 {
-        let size = self.precision.dtype().size_in_bytes();
-        let bytes = |found: Found<'_>| match found.kind {
-            Kind::Blocks(_) => found.data.len(),
-            Kind::Fp64 => found.data.len() / 8 * size,
-            Kind::Fp32 => found.data.len() / 4 * size,
-            Kind::Fp16 | Kind::Bf16 => found.data.len() / 2 * size,
-            Kind::Other(_) => 0,
-        };
-        self.tensors.all().map(|found| bytes(found) as u64).fold(0, u64::saturating_add)
+        self.kept
     }
 
     /// Bytes of tensors in the files by element type, as [`ModelFacts`](millrace_core::ModelFacts) has them.
@@ -114,6 +131,19 @@ impl Weights {
     /// The tensors below no prefix.
     pub(crate) fn root(&self) -> Scope<'_> {
         Scope { weights: self, prefix: String::new() }
+    }
+}
+
+/// Bytes that a tensor takes as it is kept: blocks as they are, unless they are made plain numbers.
+fn kept(found: &Found<'_>, precision: Precision, is_widened: bool) -> usize {
+    let (bytes, size) = (found.data.len(), precision.dtype().size_in_bytes());
+    match found.kind {
+        Kind::Blocks(dtype) if is_widened => bytes / dtype.type_size() * dtype.block_size() * size,
+        Kind::Blocks(_) => bytes,
+        Kind::Fp64 => bytes / 8 * size,
+        Kind::Fp32 => bytes / 4 * size,
+        Kind::Fp16 | Kind::Bf16 => bytes / 2 * size,
+        Kind::Other(_) => 0,
     }
 }
 
@@ -154,6 +184,13 @@ impl<'a> Scope<'a> {
     /// The first of `names` that there is, or else the first.
     pub(crate) fn either<'n>(&self, names: &[&'n str]) -> &'n str {
         names.iter().copied().find(|name| self.has(name)).unwrap_or(names[0])
+    }
+
+    /// The first whole number behind `part.` in the names of tensors, at its largest: that of the last of several layers.
+    pub(crate) fn last_of(&self, part: &str) -> Option<usize> {
+        let prefix = format!("{}{part}.", self.prefix);
+        let number = |name: &str| name.strip_prefix(&prefix)?.split('.').next()?.parse().ok();
+        self.weights.tensors.all().filter_map(|(name, _)| number(name)).max()
     }
 
     /// The shape of tensor `name`, where there is one.

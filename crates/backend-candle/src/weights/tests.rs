@@ -18,7 +18,7 @@ fn source(name: &str, content: Vec<u8>) -> ModelSource {
 }
 
 fn open(content: Vec<u8>) -> Result<Weights, LoadError> {
-    Weights::open(&source("model.safetensors", content), "", &Place::cpu(), None)
+    Weights::open(&source("model.safetensors", content), &Place::cpu(), None)
 }
 
 fn refused(content: Vec<u8>) -> String {
@@ -46,8 +46,7 @@ fn tensors_are_found_by_name_and_shape_in_the_precision_asked_for() {
     assert_eq!(weights.n_bytes(), 16);
     let kinds = weights.bytes_by_type();
     assert_eq!((kinds["FP32"], kinds["FP16"]), (8, 4));
-    let half =
-        Weights::open(&source("model.safetensors", file(TWO, &data())), "", &Place::cpu(), Some(Precision::Fp16));
+    let half = Weights::open(&source("model.safetensors", file(TWO, &data())), &Place::cpu(), Some(Precision::Fp16));
     let half = half.unwrap();
     assert_eq!(half.root().tensor("a", &[2]).unwrap().to_vec1::<f16>().unwrap(), [1.5, -2.0].map(f16::from_f32));
     assert_eq!(half.n_bytes(), 8);
@@ -100,14 +99,14 @@ fn files_and_tensors_beyond_the_budget_are_refused_before_they_are_read() {
     let mut source = source("model.safetensors", file(TWO, &data()));
     let size = source.files.list()[0].1;
     source.memory_budget = size - 1;
-    let error = Weights::open(&source, "", &Place::cpu(), None).unwrap_err();
+    let error = Weights::open(&source, &Place::cpu(), None).unwrap_err();
     assert_eq!(error.kind(), LoadErrorKind::TooLarge, "{error}");
     source.memory_budget = size + 15;
-    let error = Weights::open(&source, "", &Place::cpu(), None).unwrap_err();
+    let error = Weights::open(&source, &Place::cpu(), None).unwrap_err();
     assert_eq!(error.kind(), LoadErrorKind::TooLarge, "{error}");
     assert!(error.to_string().contains("the weights take 16 bytes in FP32"), "{error}");
     source.memory_budget = size + 16;
-    Weights::open(&source, "", &Place::cpu(), None).unwrap();
+    Weights::open(&source, &Place::cpu(), None).unwrap();
 }
 
 #[test]
@@ -121,7 +120,7 @@ fn several_files_need_an_index_and_hold_each_tensor_once() {
         if let Some(index) = index {
             files = files.with("model.safetensors.index.json", index);
         }
-        Weights::open(&ModelSource::new("m".parse().unwrap(), 1, Arc::new(files)), "", &Place::cpu(), None)
+        Weights::open(&ModelSource::new("m".parse().unwrap(), 1, Arc::new(files)), &Place::cpu(), None)
     };
     let both = || Some(index(r#"{"a":"x-1.safetensors","b":"x-2.safetensors"}"#));
     let weights = open(both(), &b).unwrap();
@@ -154,7 +153,7 @@ fn gguf(version: u32, entry: &[u8], axes: &[u64], kind: u32, offset: u64, data: 
 }
 
 fn open_gguf(content: Vec<u8>) -> Result<(Weights, super::Metadata), LoadError> {
-    Weights::open_gguf(&source("m.gguf", content), "m.gguf", &Place::cpu(), None)
+    Weights::open_gguf(&source("m.gguf", content), "m.gguf", &Place::cpu(), None, &["t"])
 }
 
 #[test]
@@ -164,6 +163,9 @@ fn a_gguf_file_is_read_or_refused_for_what_is_wrong() {
     assert_eq!(metadata.size("k"), Some(7));
     assert_eq!(weights.root().shape_of("t"), Some([2, 32].as_slice()));
     assert_eq!(weights.bytes_by_type()["Q8_0"], 68);
+    assert_eq!(weights.n_bytes(), 68);
+    // What is no matrix is made plain numbers.
+    assert_eq!(open_gguf(gguf(3, &seven, &[32], 8, 0, 34)).unwrap().0.n_bytes(), 128);
     let refused = |content: Vec<u8>, part: &str| {
         let error = open_gguf(content).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
@@ -183,6 +185,19 @@ fn a_gguf_file_is_read_or_refused_for_what_is_wrong() {
     let mut nested = 9_u32.to_le_bytes().to_vec();
     (0..40).for_each(|_| nested.extend([&9_u32.to_le_bytes()[..], &1_u64.to_le_bytes()].concat()));
     refused(gguf(3, &nested, &[32, 2], 8, 0, 68), "nested");
+}
+
+#[test]
+fn blocks_count_as_numbers_where_they_become_numbers() {
+    use candle_core::quantized::GgmlDType;
+    let (data, shape) = ([0; 4 * 34], [4, 32]);
+    let of = |kind: &super::Kind, precision, is_widened| {
+        super::kept(&super::Found { file: "", kind, shape: &shape, data: &data }, precision, is_widened)
+    };
+    let blocks = super::Kind::Blocks(GgmlDType::Q8_0);
+    assert_eq!(of(&blocks, Precision::Fp16, false), 136);
+    assert_eq!((of(&blocks, Precision::Fp16, true), of(&blocks, Precision::Fp32, true)), (256, 512));
+    assert_eq!(of(&super::Kind::Fp32, Precision::Fp16, true), 68);
 }
 
 proptest! {

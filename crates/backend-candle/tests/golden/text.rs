@@ -23,6 +23,7 @@ const TESTED: &[&str] = &[
     "bert_pooled",
     "bert_sharded",
     "bert_two_forms",
+    "bert_two_forms_pooled",
     "distilbert_labels",
     "distilbert_mean",
     "roberta_labels",
@@ -83,6 +84,7 @@ fn bert_in_several_files() {
 #[test]
 fn bert_beside_its_onnx_form() {
     TEXT.check("bert_two_forms");
+    TEXT.check("bert_two_forms_pooled");
     TEXT.check("bert_labels_two_forms");
 }
 

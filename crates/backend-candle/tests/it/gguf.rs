@@ -39,6 +39,27 @@ fn blocks_stay_blocks_in_memory() {
 }
 
 #[test]
+fn the_pooling_is_the_files_and_the_operators_where_they_say_none() {
+    let load = |source: &ModelSource| CandleBackend::default().load(source);
+    let mut said = source("bert_q4_mixed");
+    said.options = [("pooling".to_owned(), "max".to_owned())].into();
+    let error = load(&said).unwrap_err();
+    assert_eq!(error.kind(), LoadErrorKind::Invalid);
+    assert_eq!(error.to_string(), "option `pooling`: the model's own files say `cls`");
+
+    // Under another key it is nobody's word.
+    let mut content = said.files.read("model.gguf").unwrap().to_vec();
+    let key = b"bert.pooling_type";
+    let at = content.windows(key.len()).position(|bytes| bytes == key).unwrap();
+    content[at..at + key.len()].copy_from_slice(b"bert.pooling_typo");
+    let mut silent =
+        ModelSource::new("m".parse().unwrap(), 1, Arc::new(MemoryFiles::default().with("m.gguf", content)));
+    assert_eq!(load(&silent).unwrap().facts().properties["pooling"], "mean");
+    silent.options = said.options;
+    assert_eq!(load(&silent).unwrap().facts().properties["pooling"], "max");
+}
+
+#[test]
 fn several_files_and_other_architectures_are_refused() {
     let content = std::fs::read(fixture("gguf-models/bert_q8_0/1/model.gguf")).unwrap();
     let load = |files: MemoryFiles| {

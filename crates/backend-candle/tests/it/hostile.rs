@@ -157,6 +157,39 @@ fn a_budget_that_is_too_small_is_an_answer() {
     CandleBackend::default().load(&source).unwrap();
 }
 
+/// Bytes that the safetensors file `name` of `source` needs while it loads, where its numbers are in FP32: those of the file, and
+/// of the tensors made from it.
+fn needed(source: &ModelSource, name: &str) -> u64 {
+    let content = source.files.read(name).unwrap();
+    let header = u64::from_le_bytes(content[..8].try_into().unwrap());
+    2 * content.len() as u64 - 8 - header
+}
+
+#[test]
+fn the_weights_of_all_modules_count_together() {
+    let mut source = fixture_source("text-models/bert_dense/1");
+    let all = needed(&source, "model.safetensors") + needed(&source, "2_Dense/model.safetensors");
+    source.memory_budget = all - 1;
+    let error = refused(&source);
+    assert_eq!(error.kind(), LoadErrorKind::TooLarge);
+    assert!(error.to_string().contains(&format!("{all} while they load, ")), "{error}");
+    assert!(error.to_string().contains("for the model's other weights"), "{error}");
+    source.memory_budget = all;
+    CandleBackend::default().load(&source).unwrap();
+}
+
+#[test]
+fn layers_beyond_those_of_the_configuration_are_left_out_and_told() {
+    let load = |count: &str| {
+        CandleBackend::default().load(&source(&[("config.json", Some(config("num_hidden_layers", count)))]))
+    };
+    let (whole, short) = (load("2").unwrap(), load("1").unwrap());
+    assert_eq!(whole.facts().properties["layers"], "2");
+    assert_eq!(short.facts().properties["layers"], "1, the first of 2");
+    assert!(short.memory_bytes() < whole.memory_bytes());
+    assert!(load("3").unwrap_err().to_string().contains("encoder.layer.2."));
+}
+
 #[test]
 fn a_file_that_ends_early_is_refused_wherever_it_ends() {
     let whole = fixture_source(FOLDER).files.read("model.safetensors").unwrap();

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::answer::label;
 use super::choice::Chosen;
 
-/// The document.
-pub(super) fn document(chosen: &Chosen, max_client_batch_size: usize) -> Value {
+/// The document. `workers` are the threads that cut texts into tokens, where their number is known.
+pub(super) fn document(chosen: &Chosen, max_client_batch_size: usize, workers: Option<usize>) -> Value {
     let (servable, facts) = (&chosen.servable, chosen.text.facts());
     let name = servable.model().as_str();
-    json!({
+    let mut document = json!({
         "model_id": name,
         // What tells one state of a model from another: there a commit, here a version.
         "model_sha": servable.version().to_string(),
@@ -27,7 +27,13 @@ pub(super) fn document(chosen: &Chosen, max_client_batch_size: usize) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "sha": null,
         "docker_label": null,
-    })
+    });
+    for (key, known) in [("max_batch_tokens", servable.max_batch_tokens()), ("tokenization_workers", workers)] {
+        if let Some(known) = known {
+            document[key] = json!(known);
+        }
+    }
+    document
 }
 
 fn kind(facts: &TextFacts) -> Value {
@@ -38,6 +44,7 @@ fn kind(facts: &TextFacts) -> Value {
         json!({"id2label": names, "label2id": ids})
     };
     match facts.task {
+        TextTask::Embedding if facts.pooling.is_empty() => json!({"embedding": {}}),
         TextTask::Embedding => json!({"embedding": {"pooling": facts.pooling}}),
         TextTask::Classification => json!({"classifier": labels()}),
         TextTask::Ranking => json!({"reranker": labels()}),

@@ -135,7 +135,8 @@ fn info(shared: &Shared, asked: &Asked<'_>, model: Option<&str>) -> Result<Answe
         RequestContext { protocol: Protocol::Text, caller: asked.connection.caller, ..RequestContext::new(now()) };
     let chosen = named(asked, model, None).and_then(|named| choose(shared, named.as_deref(), Need::Any, &context));
     let chosen = chosen.map_err(unclear::<Tei>)?;
-    let document = info::document(&chosen, shared.parts.config.max_client_batch_size);
+    let parts = &shared.parts;
+    let document = info::document(&chosen, parts.config.max_client_batch_size, parts.compute.workers());
     Ok(response::json(StatusCode::OK, document.to_string()))
 }
 

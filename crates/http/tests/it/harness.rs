@@ -62,6 +62,10 @@ impl Servable for Version {
         }
     }
 
+    fn max_batch_tokens(&self) -> Option<usize> {
+        self.text.as_ref().map(|_| 512)
+    }
+
     fn text(&self) -> Option<Arc<dyn TextProcessor>> {
         self.text.clone()
     }
@@ -384,6 +388,10 @@ impl Compute for InlineCompute {
         self.jobs.fetch_add(1, Ordering::SeqCst);
         job();
         Ok(())
+    }
+
+    fn workers(&self) -> Option<usize> {
+        Some(2)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    Dim, LoadError, LoadErrorKind, ModelSource, Signature, Signatures, TENSORS, TensorSpec, TextFactory, TextProcessor,
-    Wanted,
+    Dim, LoadError, LoadErrorKind, Model, ModelSource, Signature, Signatures, TENSORS, TensorSpec, TextFactory,
+    TextProcessor, Wanted,
 };
 
 use super::Adapters;
@@ -31,10 +31,10 @@ impl Form {
     pub(crate) fn find(
         parts: &Parts,
         source: &ModelSource,
-        network: &Signature,
+        network: &dyn Model,
         config: &ModelConfig,
     ) -> Result<Option<Self>, LoadError> {
-        let adapters = adapters(network, &config.inputs, &parts.adapters)?;
+        let adapters = adapters(network.signature(), &config.inputs, &parts.adapters)?;
         if adapters.iter().any(Option::is_some) {
             return Ok(Some(Self::Inputs(adapters)));
         }
@@ -98,7 +98,7 @@ impl Form {
 fn text(
     factory: Option<&Arc<dyn TextFactory>>,
     source: &ModelSource,
-    network: &Signature,
+    network: &dyn Model,
     config: &TextConfig,
 ) -> Result<Option<Arc<dyn TextProcessor>>, LoadError> {
     if config.enabled == Some(false) {

@@ -28,6 +28,8 @@ pub(crate) struct Turner {
     model: ModelName,
     /// The most rows of a request, where larger ones are refused.
     most_rows: Option<usize>,
+    /// The most tokens of one run.
+    max_batch_tokens: usize,
     /// The most bytes that turned inputs may have which are not in the queue yet: as many as the queue takes.
     most_bytes: usize,
     bytes: AtomicUsize,
@@ -47,7 +49,12 @@ impl Turner {
     pub(crate) fn new(form: Form, compute: Arc<dyn Compute>, model: ModelName, config: &BatchConfig) -> Self {
         let most_rows = (config.oversized == Oversized::Refuse).then_some(config.max_batch_size.get());
         let bytes = AtomicUsize::new(0);
-        Self { form, compute, model, most_rows, most_bytes: config.max_queue_bytes, bytes }
+        let max_batch_tokens = config.max_batch_tokens.get();
+        Self { form, compute, model, most_rows, max_batch_tokens, most_bytes: config.max_queue_bytes, bytes }
+    }
+
+    pub(crate) fn max_batch_tokens(&self) -> usize {
+        self.max_batch_tokens
     }
 
     pub(crate) fn form(&self) -> &Form {

@@ -113,7 +113,7 @@ impl TextFactory for Alphabet {
     fn open(
         &self,
         source: &ModelSource,
-        _network: &Signature,
+        _network: &dyn Model,
         options: &BTreeMap<String, String>,
     ) -> Result<Option<Arc<dyn TextProcessor>>, LoadError> {
         if !source.files.list().iter().any(|(name, _)| name == "alphabet") {

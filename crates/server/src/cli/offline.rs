@@ -86,7 +86,7 @@ pub(super) fn load_with(path: &Path, choosing: &Choosing, backend: Option<&str>)
     let backend = model.facts().choice.map_or_else(|| backend.name().to_owned(), |choice| choice.names());
     let files = source.files.list().iter().map(|(_, size)| *size).sum();
     let (signatures, text) =
-        parts.signatures(&source, model.signature(), &config).map_err(|error| Failure::failed(error_chain(&error)))?;
+        parts.signatures(&source, &*model, &config).map_err(|error| Failure::failed(error_chain(&error)))?;
     Ok(Loaded { files, name: source.model, version: source.version, backend, model, signatures, text })
 }
 

@@ -97,7 +97,10 @@ impl Model for TextModel {
     fn facts(&self) -> ModelFacts {
         let mut facts = self.0.inner.facts();
         let text = match self.0.export.gives {
-            Gives::Hidden { .. } => format!("vectors of tokens, pooled here: {}", self.0.steps.pooling()),
+            Gives::Hidden { .. } => {
+                facts.properties.insert(ModelFacts::POOLING.to_owned(), self.0.steps.pooling());
+                "vectors of tokens, pooled here".to_owned()
+            }
             Gives::Sentence { .. } => "vectors of texts, pooled by the network".to_owned(),
             Gives::Logits { .. } => "a classification".to_owned(),
         };

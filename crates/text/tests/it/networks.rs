@@ -78,7 +78,12 @@ fn conforms_over_tract() {
         no_config = no_config.with(name, content);
     }
     let bad = [damaged, no_config].map(|files| ModelSource::new("bad".parse().unwrap(), 1, Arc::new(files)));
-    conformance::run(&tract(), &[subject("bert_two_forms"), subject("bert_labels_two_forms")], &bad, &[]);
+    conformance::run(
+        &tract(),
+        &["bert_two_forms", "bert_two_forms_pooled", "bert_labels_two_forms"].map(subject),
+        &bad,
+        &[],
+    );
 }
 
 #[test]
@@ -95,12 +100,15 @@ fn exported_networks_get_the_form_of_all_text_models() {
     let outputs =
         ["sentence_embedding FP32[batch,32]", "pooled FP32[batch,32]", "last_hidden_state FP32[batch,sequence,32]"];
     assert_eq!((&specs[..3], &specs[3..], is_mixed), (&tokens[..], &outputs.map(str::to_owned)[..], true));
+    assert_eq!(text("bert_two_forms_pooled").0, specs, "whatever the network itself makes of the tokens' vectors");
     assert_eq!(text("bert_labels_two_forms").0[3..], ["logits FP32[batch,3]"]);
     for (model, task) in [("bert_two_forms", TextTask::Embedding), ("bert_labels_two_forms", TextTask::Classification)]
     {
         let source = source(model);
         let network = backend.load(&source).unwrap().signature().clone();
         assert_eq!(open(&source, &network, &[]).unwrap().unwrap().facts().task, task);
+        let said = backend.load(&source).unwrap().facts().properties.remove("pooling");
+        assert_eq!(said.as_deref(), (task == TextTask::Embedding).then_some("mean"));
     }
 }
 
@@ -143,26 +151,71 @@ fn exporters_names_and_types_make_no_difference() {
         vec![("attention_mask", DType::Int32), ("token_type_ids", DType::Int32), ("input_ids", DType::Int32)];
     replay.outputs = vec!["pooler_output", "odd_hidden_name"];
     answers(&*replayed(&replay, &source), &cases("bert_mean"));
+}
 
-    // Who pools in the network is believed: here the first token.
+/// The fixture `model` with no files but these.
+fn only(model: &str, names: &[&str]) -> ModelSource {
+    let own = source(model);
+    let with = |files: MemoryFiles, name: &&str| files.with(*name, own.files.read(name).unwrap());
+    let files = names.iter().fold(MemoryFiles::default(), with);
+    ModelSource::new(own.model, 1, Arc::new(files))
+}
+
+fn outputs(model: &dyn Model) -> Vec<String> {
+    model.signature().outputs().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_network_that_pools_is_believed_where_nothing_else_says_how() {
+    let mut replay = Replay::of("bert_mean");
+    // It takes the first token.
     replay.outputs = vec!["token_embeddings", "sentence_embedding"];
-    let model = replayed(&replay, &source);
-    let names: Vec<String> = model.signature().outputs().iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["sentence_embedding FP32[batch,32]", "last_hidden_state FP32[batch,sequence,32]"]);
+    let mut bare = only("bert_mean", &["config.json", "tokenizer.json"]);
+    let model = replayed(&replay, &bare);
+    let (sentence, tokens) = ("sentence_embedding FP32[batch,32]", "last_hidden_state FP32[batch,sequence,32]");
+    assert_eq!(outputs(&*model), [sentence, tokens]);
     let case = &cases("bert_mean")[0];
-    let (_, outputs, _) = ask(&*model, vec![part(model.signature(), &case.inputs)]).unwrap();
-    let (embedding, hidden) = (outputs.0[0].clone().unwrap(), outputs.0[1].clone().unwrap());
+    let (_, given, _) = ask(&*model, vec![part(model.signature(), &case.inputs)]).unwrap();
+    let (embedding, hidden) = (given.0[0].clone().unwrap(), given.0[1].clone().unwrap());
     assert_eq!(embedding.elements::<f32>().unwrap()[..], hidden.elements::<f32>().unwrap()[..32]);
+
+    // The folder says the mean, and length 1: what other engines give for it.
+    let model = replayed(&replay, &source("bert_mean"));
+    assert_eq!(outputs(&*model), [sentence, "pooled FP32[batch,32]", tokens]);
+    answers(&*model, &cases("bert_mean"));
+    // So does the option, without the length.
+    bare.options = [("pooling".to_owned(), "mean".to_owned())].into();
+    let model = replayed(&replay, &bare);
+    assert_eq!(outputs(&*model), [sentence, tokens]);
+    let (_, given, _) = ask(&*model, vec![part(model.signature(), &case.inputs)]).unwrap();
+    let pooled = &case.outputs.iter().find(|(name, _)| name == "pooled").unwrap().1;
+    let (got, want) = (given.0[0].clone().unwrap(), pooled.elements::<f32>().unwrap());
+    for (got, want) in got.elements::<f32>().unwrap().iter().zip(want.iter()) {
+        assert!((got - want).abs() < 1e-5, "{got} for {want}");
+    }
+}
+
+#[test]
+fn an_option_that_would_not_be_heeded_is_refused() {
+    let mut replay = Replay::of("bert_mean");
+    let refused = |replay: &Replay, mut source: ModelSource| {
+        source.options = [("pooling".to_owned(), "cls".to_owned())].into();
+        let error = TextBackend::over(Arc::new(replay.clone())).load(&source).unwrap_err();
+        assert_eq!(error.kind(), LoadErrorKind::Invalid);
+        error.to_string()
+    };
+    assert_eq!(refused(&replay, source("bert_mean")), "option `pooling`: the model's own files say `mean`");
+    replay.outputs = vec!["sentence_embedding"];
+    let alone = refused(&replay, only("bert_mean", &["config.json", "tokenizer.json"]));
+    assert!(alone.starts_with("option `pooling`: the network pools by itself"), "{alone}");
+    replay.outputs = vec!["logits"];
+    let labels = refused(&replay, only("bert_labels", &["config.json", "tokenizer.json"]));
+    assert_eq!(labels, "option `pooling`: the model classifies, and pools nothing");
 }
 
 #[test]
 fn the_option_decides_where_the_folder_does_not() {
-    let own = source("bert_cls");
-    let mut files = MemoryFiles::default();
-    for name in ["config.json", "tokenizer.json"] {
-        files = files.with(name, own.files.read(name).unwrap());
-    }
-    let mut bare = ModelSource::new(own.model, 1, Arc::new(files));
+    let mut bare = only("bert_cls", &["config.json", "tokenizer.json"]);
     bare.options = [("pooling".to_owned(), "cls".to_owned())].into();
     let replay = Replay::of("bert_cls");
     answers(&*replayed(&replay, &bare), &cases("bert_cls"));

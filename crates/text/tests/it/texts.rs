@@ -1,12 +1,15 @@
 //! Texts are cut into the ids that `transformers` gives, whatever the tokenizer's kind, and what is too long or wrong is said.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_core::{
-    EncodeOptions, Encoding, InputError, MemoryFiles, ModelSource, Strings, Tensor, TextInput, TextTask, Truncation,
+    EncodeOptions, Encoding, InputError, MemoryFiles, ModelSource, Strings, Tensor, TextFactory, TextInput, TextTask,
+    Truncation,
 };
+use millrace_text::TextSupport;
 
-use crate::tools::{Written, network, network_of, open, opened, processor, rows, source};
+use crate::tools::{Silent, Written, network, network_of, open, opened, processor, rows, source};
 
 const PLAIN: EncodeOptions<'static> =
     EncodeOptions { truncation: Truncation::Refuse, special_tokens: true, prompt: None };
@@ -239,6 +242,36 @@ fn absurdly_long_texts_cost_little() {
         assert_eq!((rows[0].ids.len(), rows[0].ids[5]), (64, 87));
     }
     assert!(processor.tokens(&text, true).is_err());
+
+    // Ids that become text again likewise.
+    let ids = vec![87; 1 << 20];
+    let many = "0: expected at most 16000 token ids, got 1048576";
+    assert_eq!(detail(processor.decode(&ids, true).unwrap_err()), many);
+    let prompted = EncodeOptions { prompt: Some("bread "), ..PLAIN };
+    assert_eq!(detail(processor.encode(&[TextInput::Ids(&ids)], &prompted).unwrap_err()), many);
+    for truncation in [Truncation::Left, Truncation::Right] {
+        let rows = processor.encode(&[TextInput::Ids(&ids)], &EncodeOptions { truncation, ..prompted }).unwrap();
+        assert_eq!((rows[0].ids.len(), rows[0].ids[5]), (64, 87));
+    }
+}
+
+#[test]
+fn the_pooling_is_told_by_who_pools() {
+    let of_gguf = millrace_testkit::fixture_source("gguf-models/bert_q4_mixed/1");
+    let tokenizer = source("bert_mean").files.read("tokenizer.json").unwrap();
+    let files = MemoryFiles::default()
+        .with("model.gguf", of_gguf.files.read("model.gguf").unwrap())
+        .with("tokenizer.json", tokenizer);
+    let gguf = ModelSource::new(of_gguf.model, 1, Arc::new(files));
+    let network = network_of("bert_mean");
+    let pooling = |own: Option<&str>, source: &ModelSource| {
+        let model = Silent { signature: network.clone(), pooling: own.map(str::to_owned) };
+        let processor = TextSupport.open(source, &model, &BTreeMap::default()).unwrap().unwrap();
+        processor.facts().pooling.clone()
+    };
+    assert_eq!(pooling(Some("cls"), &gguf), "cls");
+    assert_eq!(pooling(None, &gguf), "", "a network that pools and does not say how");
+    assert_eq!(pooling(None, &source("bert_mean")), "mean");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::fs;
 use std::sync::Arc;
 
 use millrace_core::{
-    DType, Dim, LoadError, ModelSource, Signature, Tensor, TensorSpec, TextFactory, TextInput, TextProcessor,
+    DType, Dim, Instance, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Signature, Tensor, TensorSpec,
+    TextFactory, TextInput, TextProcessor,
 };
 use millrace_testkit::{fixture, fixture_source};
 use millrace_text::TextSupport;
@@ -46,6 +47,29 @@ pub(crate) fn opened(model: &str, options: &[(&str, &str)]) -> Result<Option<Arc
     open(&source(model), &network_of(model), options)
 }
 
+/// A network of which only the signature is known.
+#[derive(Debug)]
+pub(crate) struct Silent {
+    pub(crate) signature: Signature,
+    /// What it says about its pooling.
+    pub(crate) pooling: Option<String>,
+}
+
+impl Model for Silent {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn facts(&self) -> ModelFacts {
+        let said = self.pooling.iter().map(|said| (ModelFacts::POOLING.to_owned(), said.clone()));
+        ModelFacts { properties: said.collect(), ..ModelFacts::default() }
+    }
+
+    fn instance(&self) -> Result<Box<dyn Instance>, LoadError> {
+        Err(LoadError::new(LoadErrorKind::Engine, "it is only looked at"))
+    }
+}
+
 pub(crate) fn open(
     source: &ModelSource,
     network: &Signature,
@@ -53,7 +77,7 @@ pub(crate) fn open(
 ) -> Result<Option<Arc<dyn TextProcessor>>, LoadError> {
     let options: BTreeMap<String, String> =
         options.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    TextSupport.open(source, network, &options)
+    TextSupport.open(source, &Silent { signature: network.clone(), pooling: None }, &options)
 }
 
 /// The processor of a fixture, with room for every text of its cases.

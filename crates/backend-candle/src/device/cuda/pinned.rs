@@ -1,8 +1,9 @@
 //! Page-locked buffers, through which a card reads and writes the machine's memory by itself while threads go on.
 //!
-//! Inputs are written one after the other into one buffer; the card copies each in the order of its stream. Outputs
-//! are copied into a block of their own, which leaves as the answer's bytes and comes back for reuse when the last of them
-//! is dropped, so that nothing is copied twice.
+//! Inputs are written one after the other into one buffer, and the card copies each in the order of its stream. Where they do
+//! not fit any more, the stream is waited for, and the buffer is begun again, or a larger one. Each output is copied into a
+//! block of its own, and the stream waited for. The block may leave as an answer's bytes, as those of pictures do; when the
+//! last of them is dropped it comes back to be used again, unless enough are there.
 
 use std::sync::Arc;
 

@@ -75,10 +75,28 @@ async fn many_lists_are_several_jobs_and_keep_their_order() {
     let server = one(|_| {});
     let ids: Vec<[u32; 1]> = (0..200).map(|index| [if index % 3 == 0 { 5 } else { 6 }]).collect();
     let texts = ok(&server, "/decode", &json!({"ids": ids})).await;
-    assert_eq!(server.compute.jobs(), 4);
+    // Four parts, and one to put them together.
+    assert_eq!(server.compute.jobs(), 5);
     for (index, text) in texts.as_array().unwrap().iter().enumerate() {
         assert_eq!(text, if index % 3 == 0 { "cat" } else { "dog" });
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_grows_too_long_is_given_up_while_it_is_made() {
+    let models = with(Models::new(), "m", 3, embedding(|_| {}));
+    let server = TestServer::with(models, |config| config.max_answer_bytes = 1000);
+    let texts = |count: usize| json!({"inputs": vec!["cat"; count], "add_special_tokens": false});
+    // Each of these has a token of 58 bytes.
+    let fits = post(&server, "/tokenize", &texts(16)).await;
+    assert_eq!((fits.status.as_u16(), fits.body.len() <= 1000), (200, true), "{} bytes", fits.body.len());
+    for body in [texts(17), json!({"inputs": "cat ".repeat(40)}), texts(400)] {
+        refuses(&post(&server, "/tokenize", &body).await, 413, "Validation", "1000");
+    }
+    let lists = |count: usize| json!({"ids": vec![[5]; count]});
+    let fits = ok(&server, "/decode", &lists(166)).await;
+    assert_eq!(fits.to_string().len(), 997);
+    refuses(&post(&server, "/decode", &lists(167)).await, 413, "Validation", "1000");
 }
 
 #[tokio::test]
@@ -90,6 +108,7 @@ async fn what_is_known_of_a_model_stands_under_the_usual_keys() {
         "model_type": {"embedding": {"pooling": "mean"}}, "max_input_length": 8,
         "max_client_batch_size": HttpConfig::default().max_client_batch_size, "auto_truncate": true,
         "version": env!("CARGO_PKG_VERSION"), "sha": null, "docker_label": null,
+        "max_batch_tokens": 512, "tokenization_workers": 2,
     });
     assert_eq!(info, expected);
     let kind = async |models: Models| TestServer::new(models).get("/info").await.json()["model_type"].clone();
@@ -98,6 +117,8 @@ async fn what_is_known_of_a_model_stands_under_the_usual_keys() {
     let names = json!({"0": "cats", "1": "dogs", "2": "words"});
     let ids = json!({"cats": 0, "dogs": 1, "words": 2});
     assert_eq!(labels, json!({"classifier": {"id2label": names, "label2id": ids}}));
+    let unknown = kind(with(Models::new(), "m", 1, embedding(|facts| facts.pooling.clear()))).await;
+    assert_eq!(unknown, json!({"embedding": {}}), "a network that pools by itself");
     let ranks = kind(with(Models::new(), "m", 1, ranking())).await;
     assert_eq!(ranks, json!({"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}));
 }
