@@ -1,29 +1,36 @@
 //! Which engine runs what, and how fast: every engine that takes a model, in turn in one process, one thread each.
 //!
 //! ```text
-//! engine_times [--rows 1,8] [--free 64] MODEL.onnx[@BASE.onnx]…
+//! engine_times [--rows 1,8] [--free 64] MODEL[@BASE]…
 //! ```
 //!
 //! prints a markdown table: medians, how many times faster than ONNX Runtime, and the largest difference of any output from
 //! ONNX Runtime's answer, and from its answer for BASE (the same model in `FP32`), as a part of the largest number of that
-//! output. Rows are those of one run; free axes are `--free` long; integers are all 1, floats are multiples of 1/128
-//! between -1 and 1, which every type of float holds.
+//! output. Only outputs that both have are compared. A model is an ONNX file or a folder: with one in Hugging Face's form that
+//! has a `model.onnx` too, candle stands beside the engines of ONNX, whose text networks get the form that candle's have. MB are
+//! those of the largest file. Rows are those of one run; free axes are `--free` long; integers are all 1, floats are
+//! multiples of 1/128 between -1 and 1, which every type of float holds.
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use half::{bf16, f16};
+use millrace_backend_candle::CandleBackend;
 use millrace_backend_onnxruntime::OnnxRuntimeBackend;
 use millrace_backend_tract::TractBackend;
 use millrace_backend_trees::TreesBackend;
+use millrace_benches::model_files;
 use millrace_core::{
-    Backend, Batch, DType, Dim, Instance, LoadErrorKind, MemoryFiles, Model, ModelSource, RunContext, Tensor,
+    Backend, Batch, DType, Dim, Instance, LoadErrorKind, Model, ModelFiles, ModelSource, RunContext, Tensor,
     TensorList, TensorSpec,
 };
+use millrace_text::TextBackend;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -44,9 +51,10 @@ fn main() -> Outcome<()> {
         }
     }
     let engines: Vec<Box<dyn Backend>> = vec![
-        Box::new(OnnxRuntimeBackend::default()),
+        Box::new(TextBackend::over(Arc::new(OnnxRuntimeBackend::default()))),
         Box::new(TreesBackend::default()),
-        Box::new(TractBackend::default()),
+        Box::new(TextBackend::over(Arc::new(TractBackend::default()))),
+        Box::new(CandleBackend::default()),
     ];
     let mut out = io::stdout().lock();
     writeln!(out, "| model | MB | rows | engine | ms | × ONNX Runtime | differs from it | from FP32 |")?;
@@ -62,6 +70,9 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// Outputs by their names.
+type Answer = BTreeMap<String, Tensor>;
+
 /// A model on every engine that takes it.
 struct Subject {
     name: String,
@@ -72,14 +83,16 @@ struct Subject {
 
 impl Subject {
     fn read(engines: &[Box<dyn Backend>], path: &str) -> Outcome<Self> {
-        let content = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-        let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".onnx").to_owned();
+        let path = Path::new(path);
+        let files = model_files(path)?;
+        let largest = files.list().iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
         #[expect(clippy::cast_precision_loss, reason = "a size to be read by people")]
-        let megabytes = content.len() as f64 / 1e6;
-        let files = Arc::new(MemoryFiles::default().with("model.onnx", content));
+        let megabytes = largest as f64 / 1e6;
+        let source = ModelSource::new("model".parse()?, 1, Arc::new(files));
+        let name = name(path);
         let mut subject = Self { name, megabytes, loaded: Vec::new(), refused: Vec::new() };
         for engine in engines {
-            match engine.load(&ModelSource::new("model".parse()?, 1, Arc::<MemoryFiles>::clone(&files))) {
+            match engine.load(&source) {
                 Ok(model) => subject.loaded.push((engine.name(), model)),
                 // Another engine's business, or no library on this machine.
                 Err(error) if matches!(error.kind(), LoadErrorKind::Foreign | LoadErrorKind::Missing) => {}
@@ -89,13 +102,14 @@ impl Subject {
         Ok(subject)
     }
 
-    /// What `engine` answers to `inputs`.
-    fn answer(&self, engine: &str, inputs: &TensorList, rows: usize) -> Option<Vec<Tensor>> {
+    /// What `engine` answers to `inputs`, by the outputs' names.
+    fn answer(&self, engine: &str, inputs: &TensorList, rows: usize) -> Option<Answer> {
         let (_, model) = self.loaded.iter().find(|(name, _)| *name == engine)?;
         let batch = Batch::single(fitted(inputs, &**model)?, rows);
         let outputs = model.instance().ok()?.run(&batch, &RunContext::plain()).ok()?;
         let shares = batch.split(&outputs, model.signature()).ok()?;
-        shares.into_iter().next()?.into_iter().collect()
+        let names = model.signature().outputs().iter().map(|spec| spec.name.to_string());
+        names.zip(shares.into_iter().next()?).map(|(name, tensor)| Some((name, tensor?))).collect()
     }
 
     fn measure(&self, rows: usize, free: usize, base: Option<&Self>, out: &mut dyn Write) -> Outcome<()> {
@@ -122,7 +136,7 @@ impl Subject {
             let time = median(&racer.times);
             let ratio = median_of(REFERENCE).map_or_else(String::new, |reference| format!("{:.2}", reference / time));
             let answer = self.answer(racer.engine, &inputs, rows);
-            let far = |from: &Option<Vec<Tensor>>| match (&answer, from) {
+            let far = |from: &Option<Answer>| match (&answer, from) {
                 (Some(answer), Some(from)) => difference(answer, from),
                 _ => String::new(),
             };
@@ -140,6 +154,13 @@ impl Subject {
         }
         Ok(())
     }
+}
+
+/// The name of a file without its ending, or of a folder; of a version's folder, that above it.
+fn name(path: &Path) -> String {
+    let is_version = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let mut names = path.iter().rev().map(|name| name.to_string_lossy()).skip_while(|name| is_version(name));
+    names.next().map_or_else(String::new, |name| name.trim_end_matches(".onnx").to_owned())
 }
 
 struct Racer<'a> {
@@ -218,11 +239,15 @@ fn numbers(tensor: &Tensor) -> Option<Vec<f32>> {
     })
 }
 
-/// The largest difference between floats, as a part of the largest number of its output; and how many other elements
-/// differ.
-fn difference(got: &[Tensor], want: &[Tensor]) -> String {
+/// The largest difference between floats of outputs that both have, as a part of the largest number of its output; and how
+/// many outputs of other types differ.
+fn difference(got: &Answer, want: &Answer) -> String {
     let (mut most, mut others) = (0.0_f32, 0);
-    for (got, want) in got.iter().zip(want) {
+    let shared = || got.iter().filter_map(|(name, got)| want.get(name).map(|want| (got, want)));
+    if shared().next().is_none() {
+        return "no output in common".to_owned();
+    }
+    for (got, want) in shared() {
         match (numbers(got), numbers(want)) {
             (Some(got), Some(want)) => {
                 let largest = want.iter().fold(f32::MIN_POSITIVE, |largest, number| largest.max(number.abs()));

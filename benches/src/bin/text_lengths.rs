@@ -15,9 +15,10 @@ use millrace_backend_candle::CandleBackend;
 use millrace_backend_onnxruntime::OnnxRuntimeBackend;
 use millrace_backend_tract::TractBackend;
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, PoolConfig};
+use millrace_benches::model_files;
 use millrace_core::{
-    Backend, Batch, InferFuture, InferRequest, MemoryFiles, Model, ModelSource, RequestContext, RunContext, Tensor,
-    TensorList, Wanted,
+    Backend, Batch, InferFuture, InferRequest, Model, ModelSource, RequestContext, RunContext, Tensor, TensorList,
+    Wanted,
 };
 use millrace_text::TextBackend;
 
@@ -35,7 +36,7 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let folder = arguments.first().ok_or("usage: text_lengths FOLDER [ENGINE]")?;
     let engine = arguments.get(1).map_or("candle", String::as_str);
-    let source = source(Path::new(folder))?;
+    let source = ModelSource::new("texts".parse()?, 1, Arc::new(model_files(Path::new(folder))?));
     let plain = backend(engine)?;
     let (padded, queued): (Arc<dyn Model>, Arc<dyn Model>) = match engine {
         "candle" => {
@@ -87,25 +88,6 @@ fn backend(engine: &str) -> Outcome<Arc<dyn Backend>> {
         "onnxruntime" => Arc::new(OnnxRuntimeBackend::default()),
         _ => return Err("the engine must be candle, tract or onnxruntime".into()),
     })
-}
-
-fn source(folder: &Path) -> Outcome<ModelSource> {
-    let mut files = MemoryFiles::default();
-    add(folder, "", &mut files)?;
-    Ok(ModelSource::new("texts".parse()?, 1, Arc::new(files)))
-}
-
-fn add(folder: &Path, prefix: &str, files: &mut MemoryFiles) -> Outcome<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        if entry.path().is_dir() {
-            add(&entry.path(), &format!("{name}/"), files)?;
-        } else {
-            *files = std::mem::take(files).with(name, std::fs::read(entry.path())?);
-        }
-    }
-    Ok(())
 }
 
 /// The same every time: a walk that visits all lengths evenly and never two alike in a row.
