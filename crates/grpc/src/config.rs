@@ -14,6 +14,7 @@ use std::time::Duration;
 /// | `offload_bytes` | 128 KiB | larger messages that have to be converted or packed are on a compute thread |
 /// | `compress_min_bytes` | 32 KiB | smallest answer that is packed for clients that pack theirs; `None` = never |
 /// | `max_stream_requests` | 64 | requests of one stream that are at work at once |
+/// | `server_timing` | false | answers of one message tell their stages in `server-timing` without being asked |
 /// | `tfs_tensor_content` | false | TensorFlow Serving's answers carry `tensor_content` in place of lists of values |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrpcConfig {
@@ -34,6 +35,8 @@ pub struct GrpcConfig {
     pub compress_min_bytes: Option<usize>,
     /// How many requests of one stream may be at work at once; the next one is read when one of them is done.
     pub max_stream_requests: usize,
+    /// Whether answers of one message tell their stages without being asked; a call may still switch that off.
+    pub server_timing: bool,
     /// Whether TensorFlow Serving's answers carry numbers as `tensor_content` in place of typed lists.
     pub tfs_tensor_content: bool,
 }
@@ -49,6 +52,7 @@ impl Default for GrpcConfig {
             offload_bytes: 128 << 10,
             compress_min_bytes: Some(32 << 10),
             max_stream_requests: 64,
+            server_timing: false,
             tfs_tensor_content: false,
         }
     }

@@ -12,6 +12,7 @@ use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature, Tensor,
     TensorList, Wanted, contained, on_compute,
 };
+use millrace_protocol::front::account::{Account, Inquiry};
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, Budget, Record, Share, now};
 use tokio::time::timeout_at;
@@ -194,7 +195,8 @@ pub(crate) async fn exchange<C: Codec, B: RequestBody>(
         shared.check_serving().map_err(C::failure)?;
         let limit = shared.parts.config.max_message_bytes;
         let arrived = shared.message(call, body, limit).await.map_err(C::failure)?;
-        infer(shared, call, codec, arrived, &mut record).await
+        let inquiry = call.head.inquiry(shared.parts.config.server_timing);
+        infer(shared, call, codec, (arrived, inquiry), &mut record).await
     };
     let result = result.await;
     conclude(record, result).map(|reply| reply.into_response(call.head))
@@ -216,7 +218,8 @@ pub(crate) async fn exchange_one<C: Codec>(
         shared.check_serving().map_err(C::failure)?;
         let (sent, limit) = (message.len(), parts.config.max_message_bytes);
         let bytes = message.unpack(limit, &parts.front, &*parts.compute).await.map_err(C::failure)?;
-        infer(shared, call, codec, Arrived { bytes, sent }, &mut record).await
+        // The head of a stream is sent before its first answer.
+        infer(shared, call, codec, (Arrived { bytes, sent }, None), &mut record).await
     };
     let result = result.await;
     conclude(record, result)
@@ -244,7 +247,7 @@ async fn infer<C: Codec>(
     shared: &Arc<Shared>,
     call: Call<'_>,
     codec: &C,
-    arrived: Arrived,
+    (arrived, inquiry): (Arrived, Option<Box<Inquiry>>),
     record: &mut Record<'_>,
 ) -> Result<Done, Failure> {
     record.carried(arrived.sent);
@@ -252,7 +255,7 @@ async fn infer<C: Codec>(
     let (context, deadline) = call.context(C::PROTOCOL, at, shared.parts.config.request_timeout);
     let servable = codec.resolve(&arrived.bytes, &*shared.parts.resolver, &context)?;
     record.found(&*servable);
-    let (answering, decoded, examples, reply) = {
+    let (answering, decoded, mut account, examples, reply) = {
         let question = match decode_here(shared, codec, &*servable, &arrived.bytes) {
             Ok(question) => question,
             Err(Unread::Refused(failure)) => return Err(failure),
@@ -264,12 +267,17 @@ async fn infer<C: Codec>(
         let decoded = now();
         let Question { signature, inputs, wanted, examples, reply } = question;
         let request = InferRequest { signature, inputs, wanted, context };
-        (contained(|| servable.infer(request)).map_err(C::failure)?, decoded, examples, reply)
+        // On the heap, for few ask.
+        let account = inquiry.map(|inquiry| Account::begin(inquiry, &servable, &request, examples, [at, decoded]));
+        (contained(|| servable.infer(request)).map_err(C::failure)?, decoded, account, examples, reply)
     };
     let response = Answering::new(answering, deadline).await;
     let response = response.unwrap_or_else(|| Err(late(deadline, context.received))).map_err(C::failure)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
+    if let Some(account) = &mut account {
+        account.ran(response.stages, answered);
+    }
     let names_version = codec.names_version(&reply);
     let reply = if codec.weight(&response.outputs) <= shared.parts.config.offload_bytes {
         contained(|| codec.encode(&*servable, &reply, &response)).and_then(|reply| reply).map_err(C::failure)?
@@ -279,8 +287,11 @@ async fn infer<C: Codec>(
         let encoding = async { on_compute(&*shared.parts.compute, encode).await?.map_err(C::failure) };
         Box::pin(before::<C, _>(deadline, context.received, encoding)).await?
     };
-    let reply = shared.finish(call.head, reply).await.map_err(C::failure)?;
+    let mut reply = shared.finish(call.head, reply).await.map_err(C::failure)?;
     let encoded = now();
+    if let Some(account) = account {
+        reply.tell(&account, encoded, &*shared.parts.catalog);
+    }
     let times = Answered {
         decode: decoded.saturating_duration_since(at),
         encode: encoded.saturating_duration_since(answered),

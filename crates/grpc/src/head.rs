@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use millrace_core::{Quoted, Reason, Refusal};
+use millrace_protocol::front::account::{EXPLAIN, Inquiry, TIMING, switch};
 
 use crate::coding::Coding;
 
@@ -24,6 +25,10 @@ pub(crate) struct Head {
     pub(crate) reply_coding: Option<Coding>,
     /// To be sent back as it came.
     pub(crate) request_id: Option<HeaderValue>,
+    /// Whether the answer is to tell its stages, if the request says.
+    pub(crate) timing: Option<bool>,
+    /// Whether it is to tell everything.
+    pub(crate) explain: bool,
     /// Whether the first error on a stream ends it with its status.
     pub(crate) ends_on_error: bool,
 }
@@ -32,7 +37,7 @@ impl Head {
     /// Reads the headers.
     ///
     /// # Errors
-    /// `Unsupported` for a coding that is not known, `InvalidInput` for a timeout that is none.
+    /// `Unsupported` for a coding that is not known, `InvalidInput` for a timeout or a switch that is none.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Refusal> {
         let mut head = Self::default();
         let mut accepted: Option<&HeaderValue> = None;
@@ -42,6 +47,8 @@ impl Head {
                 "grpc-encoding" => head.coding = parse_coding(value)?,
                 "grpc-accept-encoding" => accepted = Some(value),
                 "x-request-id" if value.len() <= LONGEST_ID => head.request_id = Some(value.clone()),
+                TIMING => head.timing = Some(switch(TIMING, value.as_bytes())?),
+                EXPLAIN => head.explain = switch(EXPLAIN, value.as_bytes())?,
                 "triton_grpc_error" => head.ends_on_error = is_true(value),
                 _ => {}
             }
@@ -49,6 +56,12 @@ impl Head {
         // Every client of the C core says that it accepts every coding, wanted or not; one that packs its requests means it.
         head.reply_coding = head.coding.filter(|coding| accepted.is_some_and(|list| lists(list, coding.name())));
         Ok(head)
+    }
+
+    /// What the call wants to know about itself. The stages it is told without asking where `always` says so.
+    pub(crate) fn inquiry(&self, always: bool) -> Option<Box<Inquiry>> {
+        let id = self.request_id.as_ref().map(HeaderValue::as_bytes);
+        Inquiry::new(self.timing.unwrap_or(always), self.explain, id)
     }
 }
 

@@ -1,12 +1,14 @@
 //! One message of an answer, ready to be sent, and the answer around it.
 
 use std::error::Error;
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderName};
-use http::{HeaderValue, Response};
-use millrace_core::{Compute, Reason, Refusal, on_compute};
+use http::{HeaderMap, HeaderValue, Response};
+use millrace_core::{Catalog, Compute, Reason, Refusal, on_compute};
 use millrace_protocol::front::Front;
+use millrace_protocol::front::account::Account;
 use prost::Message;
 
 use crate::body::{GrpcBody, Pieces};
@@ -27,6 +29,8 @@ const SMALL_ANSWER: usize = 64 << 10;
 pub(crate) struct Reply {
     pieces: Pieces,
     bytes: usize,
+    /// What the answer tells about its request beside.
+    told: Option<Box<HeaderMap>>,
 }
 
 impl Reply {
@@ -43,13 +47,13 @@ impl Reply {
 
     /// No message at all: nothing is sent.
     pub(crate) fn nothing() -> Self {
-        Self { pieces: Pieces::new(), bytes: 0 }
+        Self { pieces: Pieces::new(), bytes: 0, told: None }
     }
 
     /// From pieces, the first of which was begun by [`begin`].
     pub(crate) fn from_pieces(pieces: Pieces) -> Self {
         let bytes = pieces.iter().map(Bytes::len).sum();
-        Self { pieces, bytes }
+        Self { pieces, bytes, told: None }
     }
 
     /// Bytes on the wire, the prefix included.
@@ -82,7 +86,7 @@ impl Reply {
             ));
         }
         let packing = coding.filter(|_| config.compress_min_bytes.is_some_and(|least| self.bytes >= least));
-        let reply = match packing {
+        let mut reply = match packing {
             None => self,
             Some(coding) if self.bytes <= config.offload_bytes => self.packed(coding)?,
             Some(coding) => Box::pin(on_compute(compute, move || self.packed(coding))).await??,
@@ -91,7 +95,8 @@ impl Reply {
             return Ok(reply);
         }
         let budget = &front.unsent;
-        let held = reply.pieces.into_iter().map(|piece| budget.hold(piece)).collect::<Option<Pieces>>();
+        let held =
+            std::mem::take(&mut reply.pieces).into_iter().map(|piece| budget.hold(piece)).collect::<Option<Pieces>>();
         let pieces = held.ok_or_else(|| {
             let limit = budget.total();
             Refusal::new(
@@ -99,7 +104,7 @@ impl Reply {
                 format!("answers that clients have not taken yet have reached their common limit of {limit} bytes"),
             )
         })?;
-        Ok(Self { pieces, bytes: reply.bytes })
+        Ok(Self { pieces, ..reply })
     }
 
     fn packed(self, coding: Coding) -> Result<Self, Refusal> {
@@ -116,9 +121,23 @@ impl Reply {
         Ok(Self::from_pieces([buffer.freeze()].into_iter().collect()))
     }
 
+    /// Tells the caller what it asked about its call, whose answer was written at `encoded`.
+    #[cold]
+    pub(crate) fn tell(&mut self, account: &Account, encoded: Instant, catalog: &dyn Catalog) {
+        let headers = &mut **self.told.get_or_insert_default();
+        account.tell(encoded, catalog, |name, text| {
+            let value = HeaderValue::try_from(text).expect("an account is printable ASCII");
+            headers.insert(HeaderName::from_static(name), value);
+        });
+    }
+
     /// The whole answer to a call that wants one message.
     pub(crate) fn into_response(self, head: &Head) -> Response<GrpcBody> {
-        answer(GrpcBody::message(self.pieces), head)
+        let mut response = answer(GrpcBody::message(self.pieces), head);
+        if let Some(told) = self.told {
+            response.headers_mut().extend(*told);
+        }
+        response
     }
 }
 

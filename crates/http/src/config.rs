@@ -18,6 +18,7 @@ use crate::platform::{SageMakerConfig, VertexConfig};
 /// | `request_timeout` | 30 s | from the end of the body to the answer; after it 504 |
 /// | `offload_bytes` | 128 KiB | larger bodies and answers are decoded and encoded on a compute thread |
 /// | `gzip_min_bytes` | 32 KiB | answers from this size on are gzipped for clients that accept it; `None` = never |
+/// | `server_timing` | false | answers tell their stages in `Server-Timing` without being asked |
 /// | `cors` | false | TensorFlow Serving's CORS headers and `OPTIONS` answers |
 /// | `sagemaker` | `None` | SageMaker's routes |
 /// | `vertex` | `None` | Vertex AI's routes |
@@ -43,6 +44,8 @@ pub struct HttpConfig {
     pub offload_bytes: usize,
     /// The smallest answer in bytes that is gzipped for clients that accept it; `None` turns that off.
     pub gzip_min_bytes: Option<usize>,
+    /// Whether answers tell their stages without being asked; a request may still switch that off.
+    pub server_timing: bool,
     /// Whether browsers of other origins may read the answers.
     pub cors: bool,
     /// SageMaker's routes, where they are wanted; its `/models` then stands in for the general one.
@@ -65,6 +68,7 @@ impl Default for HttpConfig {
             offload_bytes: 128 << 10,
             // Most answers are a few numbers; below this size compressing costs more than sending.
             gzip_min_bytes: Some(32 << 10),
+            server_timing: false,
             cors: false,
             sagemaker: None,
             vertex: None,

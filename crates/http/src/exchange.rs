@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use http_body::Body;
 use millrace_core::{
     InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
     TensorList, Wanted, contained, on_compute,
 };
+use millrace_protocol::front::account::{Account, Inquiry};
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, ConnectionContext, Record, now};
 use tokio::time::timeout_at;
@@ -161,14 +162,16 @@ pub(crate) struct Arrived {
     pub(crate) at: Instant,
     /// With the deadline that the head and the configuration give.
     pub(crate) context: RequestContext,
+    /// What it wants to know about itself.
+    pub(crate) inquiry: Option<Box<Inquiry>>,
     deadline: Instant,
 }
 
 impl Arrived {
     /// The body, and the rest without it.
-    pub(crate) fn take_body(self) -> (Self, Received) {
-        let Self { body, at, context, deadline } = self;
-        (Self { body: Received::from(Bytes::new()), at, context, deadline }, body)
+    pub(crate) fn take_body(mut self) -> (Self, Received) {
+        let body = std::mem::replace(&mut self.body, Received::from(Bytes::new()));
+        (self, body)
     }
 
     /// Waits for `work`, no longer than whoever asks.
@@ -184,7 +187,13 @@ impl Arrived {
 
     /// The same request with another body: a part of its own, for a route whose body says more than a codec reads.
     pub(crate) fn with_body(&self, body: Bytes) -> Self {
-        Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline }
+        Self {
+            body: Received::from(body),
+            at: self.at,
+            context: self.context,
+            inquiry: self.inquiry.clone(),
+            deadline: self.deadline,
+        }
     }
 }
 
@@ -198,7 +207,7 @@ pub(crate) struct Done {
 /// Waits for the body within the limits.
 ///
 /// # Errors
-/// A [`Failure`]: draining, too large, too slow, broken, or a wrong timeout header.
+/// A [`Failure`]: draining, too large, too slow, broken, or a wrong header.
 pub(crate) async fn receive<C, B>(
     shared: &Shared,
     asked: &Asked<'_>,
@@ -218,14 +227,16 @@ where
         body::check_length(asked.head.content_length, &body, config.max_body_bytes)?;
         // Its body is still unread, and a client that cannot write a number is not waited for.
         let patience = asked.head.timeout().map_err(|refusal| Failure::from(refusal).closing())?;
+        let inquiry = asked.head.inquiry(asked.parts.uri.query(), config.server_timing);
+        let inquiry = inquiry.map_err(|refusal| Failure::from(refusal).closing())?;
         // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
         let until = patience.and_then(|patience| record.received().checked_add(patience));
         let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
         let budget = Some(&shared.front.receiving);
         let bounds = Bounds { bytes, time, rate, started: record.received(), until, budget };
-        Ok::<_, Failure>((body::read(body, bounds).await?, until))
+        Ok::<_, Failure>((body::read(body, bounds).await?, until, inquiry))
     };
-    let (body, until) = read.await.map_err(|failure| failure.by(C::failure))?;
+    let (body, until, inquiry) = read.await.map_err(|failure| failure.by(C::failure))?;
     record.carried(body.len());
     let at = now();
     let ours = at + config.request_timeout;
@@ -239,7 +250,7 @@ where
         depth: 0,
         lends_thread: true,
     };
-    Ok(Arrived { body, at, context, deadline })
+    Ok(Arrived { body, at, context, inquiry, deadline })
 }
 
 /// Waits for the body of an order: few words, from no web page.
@@ -304,9 +315,9 @@ pub(crate) async fn infer<C: Codec>(
     servable: Arc<dyn Servable>,
     arrived: Arrived,
 ) -> Result<Done, Failure> {
-    let Arrived { body, at: arrived, mut context, deadline } = arrived;
+    let Arrived { body, at: arrived, mut context, inquiry, deadline } = arrived;
     let config = &shared.parts.config;
-    let (answering, own, decoded, examples, reply) = {
+    let (answering, own, decoded, mut account, examples, reply) = {
         // A compressed body is small whatever it holds, so its size says nothing about the work.
         let question = if codec.coding() == Coding::Identity && body.len() <= config.offload_bytes {
             // The body has done its service once this returns, but for tensors that are parts of it.
@@ -323,7 +334,9 @@ pub(crate) async fn infer<C: Codec>(
         let own = own.filter(|own| *own < deadline);
         context.deadline = own.or(context.deadline);
         let request = InferRequest { signature, inputs, wanted, context };
-        (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, examples, reply)
+        // On the heap, for few ask.
+        let account = inquiry.map(|inquiry| Account::begin(inquiry, &servable, &request, examples, [arrived, decoded]));
+        (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, account, examples, reply)
     };
     let until = own.unwrap_or(deadline);
     let failed = |refusal: Refusal| match own {
@@ -334,6 +347,9 @@ pub(crate) async fn infer<C: Codec>(
     let response = response.unwrap_or_else(|| Err(late(until, context.received))).map_err(failed)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
+    if let Some(account) = &mut account {
+        account.ran(response.stages, answered);
+    }
     let answer = if codec.weight(&reply, &response.outputs) <= config.offload_bytes {
         contained(|| codec.encode(&*servable, &reply, &response)).and_then(|answer| answer)
     } else {
@@ -345,6 +361,9 @@ pub(crate) async fn infer<C: Codec>(
     let mut answer = answer.map_err(C::failure)?;
     hold(shared, &mut answer).map_err(C::failure)?;
     let encoded = now();
+    if let Some(account) = account {
+        tell(shared, &account, encoded, &mut answer);
+    }
     let times = Answered {
         decode: decoded.saturating_duration_since(arrived),
         encode: encoded.saturating_duration_since(answered),
@@ -355,6 +374,15 @@ pub(crate) async fn infer<C: Codec>(
         ..Answered::default()
     };
     Ok(Done { answer, encoded, times })
+}
+
+/// Tells the caller what it asked about its request.
+#[cold]
+fn tell(shared: &Shared, account: &Account, encoded: Instant, answer: &mut Answer) {
+    account.tell(encoded, &*shared.parts.catalog, |name, text| {
+        let value = HeaderValue::try_from(text).expect("an account is printable ASCII");
+        answer.headers_mut().insert(HeaderName::from_static(name), value);
+    });
 }
 
 /// Reads the body on a compute thread.

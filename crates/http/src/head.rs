@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use millrace_core::{Quoted, Reason, Refusal};
+use millrace_protocol::front::account::{EXPLAIN, Inquiry, TIMING, switch};
 
 /// How long the client will wait, in milliseconds.
 pub(crate) const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-ms");
@@ -44,6 +45,10 @@ pub(crate) struct Head<'a> {
     pub(crate) header_length: Option<&'a HeaderValue>,
     /// Whether that was sent more than once.
     pub(crate) has_two_lengths: bool,
+    /// Whether the answer is to tell its stages, as it was sent.
+    pub(crate) timing: Option<&'a HeaderValue>,
+    /// Whether it is to tell everything, as it was sent.
+    pub(crate) explain: Option<&'a HeaderValue>,
     /// Whether the request may be a CloudEvent, so that it is worth a closer look.
     pub(crate) may_be_event: bool,
 }
@@ -75,9 +80,37 @@ impl<'a> Head<'a> {
                 head.timeout = Some(value);
             } else if *name == REQUEST_ID && value.len() <= LONGEST_ID {
                 head.request_id = Some(value);
+            } else if name.as_str().starts_with("x-millrace-") {
+                match name.as_str() {
+                    TIMING => head.timing = Some(value),
+                    EXPLAIN => head.explain = Some(value),
+                    _ => {}
+                }
             }
         }
         head
+    }
+
+    /// What the request wants to know about itself, by its headers and by `explain` in its query, which goes first. The
+    /// stages it is told without asking where `always` says so.
+    ///
+    /// # Errors
+    /// A refusal of anything but on and off.
+    pub(crate) fn inquiry(&self, query: Option<&str>, always: bool) -> Result<Option<Box<Inquiry>>, Refusal> {
+        if self.timing.is_none() && self.explain.is_none() && query.is_none() {
+            let id = || self.request_id.map(HeaderValue::as_bytes);
+            return Ok(if always { Inquiry::new(true, false, id()) } else { None });
+        }
+        let read = |name, value: Option<&HeaderValue>| value.map(|value| switch(name, value.as_bytes())).transpose();
+        let timing = read(TIMING, self.timing)?.unwrap_or(always);
+        let asked = query.unwrap_or_default().split('&').find_map(|pair| match pair.split_once('=') {
+            Some(("explain", value)) => Some(switch("explain", value.as_bytes())),
+            // A switch that only stands there is on.
+            None if pair == "explain" => Some(Ok(true)),
+            Some(_) | None => None,
+        });
+        let explain = asked.or_else(|| read(EXPLAIN, self.explain).transpose()).transpose()?.unwrap_or(false);
+        Ok(Inquiry::new(timing, explain, self.request_id.map(HeaderValue::as_bytes)))
     }
 
     /// How long the client will wait.

@@ -10,6 +10,7 @@ use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, TensorList,
     contained, on_compute,
 };
+use millrace_protocol::front::account::Account;
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, Record, now};
 use millrace_protocol::oip::{self, OutputPlan, Parameters, raw_bytes, raw_len};
@@ -59,7 +60,12 @@ async fn attempt<B: RequestBody>(
     };
     // What was copied out of it is copied; what was not keeps it.
     drop(message);
-    let Ready { servable, request, plan, patience, deadline, mut times } = ready;
+    let Ready { servable, request, plan, patience, deadline, read, mut times } = ready;
+    // On the heap, for few ask.
+    let mut account = call
+        .head
+        .inquiry(shared.parts.config.server_timing)
+        .map(|inquiry| Account::begin(inquiry, &servable, &request, times.examples, read));
     let response = {
         let future = contained(|| servable.infer(request)).map_err(failure)?;
         let until = patience.own.unwrap_or(deadline);
@@ -67,6 +73,9 @@ async fn attempt<B: RequestBody>(
         response.unwrap_or_else(|| Err(late(until, call.received))).map_err(|refusal| patience.failure(refusal))?
     };
     let began = now();
+    if let Some(account) = &mut account {
+        account.ran(response.stages, began);
+    }
     let outputs = match convert(shared, plan, response, &mut times) {
         Converted::Here(outputs) => outputs.map_err(failure)?,
         Converted::Long(work) => {
@@ -78,7 +87,11 @@ async fn attempt<B: RequestBody>(
     let reply = write(&*servable, (&id, None), &outputs)?;
     drop(outputs);
     let reply = shared.finish(call.head, reply).await.map_err(failure)?;
-    Ok(Done::now(reply, began, times))
+    let mut done = Done::now(reply, began, times);
+    if let Some(account) = account {
+        done.reply.tell(&account, done.ended, &*shared.parts.catalog);
+    }
+    Ok(done)
 }
 
 /// Refuses what comes once the server has stopped taking requests.
@@ -104,6 +117,8 @@ pub(super) struct Ready {
     pub(super) plan: OutputPlan,
     pub(super) patience: Patience,
     pub(super) deadline: Instant,
+    /// When its message was there, and when that was read.
+    read: [Instant; 2],
     pub(super) times: Answered,
 }
 
@@ -190,15 +205,16 @@ impl Asked {
         context.deadline = Some(own);
         let is_batched = servable.signatures().get(0).is_some_and(Signature::is_batched);
         let rows = inputs.first().filter(|_| is_batched).and_then(|input| input.shape().rows());
+        let decoded = now();
         let times = Answered {
-            decode: now().saturating_duration_since(arrived),
+            decode: decoded.saturating_duration_since(arrived),
             examples: rows.unwrap_or(1),
             ..Answered::default()
         };
         let own = Some(own).filter(|own| *own < deadline);
         let patience = Patience { parameters, own, received: context.received };
         let request = InferRequest { signature: 0, inputs, wanted: plan.wanted(), context };
-        Ready { servable, request, plan, patience, deadline, times }
+        Ready { servable, request, plan, patience, deadline, read: [arrived, decoded], times }
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on stops there")]
 
+mod account;
 mod allocations;
 mod deadlines;
 mod frames;

@@ -115,7 +115,9 @@ where
     let mut record = Record::new(&shared.front, Protocol::General, now());
     let max_depth = shared.parts.config.max_json_depth;
     let result = async {
-        let (arrived, body) = arrive(shared, &asked, &mut record, body).await?;
+        let (mut arrived, body) = arrive(shared, &asked, &mut record, body).await?;
+        // Each has an account of its own, and the answer's head has room for one.
+        arrived.inquiry = None;
         let predictions = on_thread(shared, body, move |body| Prediction::read_batch(body, max_depth)).await?;
         let arrived = &arrived;
         let predictions = predictions.into_iter().map(|prediction| async move {

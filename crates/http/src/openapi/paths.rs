@@ -26,6 +26,8 @@ pub(super) struct Operation<'a> {
     pub(super) is_text: bool,
     /// Whether the request may be a picture, or whatever bytes the model takes, in place of JSON.
     pub(super) takes_raw: bool,
+    /// Whether a model answers, so that the request can be told about itself.
+    pub(super) infers: bool,
 }
 
 impl Operation<'_> {
@@ -53,8 +55,15 @@ impl Operation<'_> {
             }
             document["requestBody"] = json!({"required": !self.may_be_empty, "content": content});
         }
-        if !self.parameters.is_empty() {
-            document["parameters"] = Value::Array(self.parameters);
+        let mut parameters = self.parameters;
+        if self.infers {
+            parameters.push(in_query(
+                "explain",
+                "1: `X-Millrace-Explain` tells where the time went and why the batch closed",
+            ));
+        }
+        if !parameters.is_empty() {
+            document["parameters"] = Value::Array(parameters);
         }
         document
     }
@@ -104,7 +113,8 @@ pub(super) fn common(paths: &mut Paths) {
         error: "Detail",
         ..Operation::default()
     };
-    add(paths, "/predict", "post", post("A prediction from rows of numbers", request.clone(), answer.clone()));
+    let predict = post("A prediction from rows of numbers", request.clone(), answer.clone());
+    add(paths, "/predict", "post", Operation { infers: true, ..predict });
     let list = |items: Value| json!({"type": "array", "items": items});
     add(
         paths,
@@ -260,6 +270,7 @@ fn rows(paths: &mut Paths, (tag, error): (&str, &'static str), list: &[Row<'_>],
             answer: json!({}),
             error,
             parameters: parameters.collect(),
+            infers: summary.starts_with("A prediction"),
             ..Operation::default()
         };
         change(&mut operation);
@@ -279,6 +290,7 @@ pub(super) fn model(paths: &mut Paths, model: &ModelStatus) {
         request: Some(request),
         answer,
         error,
+        infers: true,
         ..Operation::default()
     };
     let mut add = |path: String, operation| add(paths, &path, "post", operation);

@@ -33,6 +33,7 @@ pub(super) fn add_routes(paths: &mut Paths, shared: &Shared) -> bool {
         if models.iter().any(|model| meets(model, need)) {
             let mut operation = post(summary.to_owned(), reference(request), reference(answer));
             operation.parameters = vec![named()];
+            operation.infers = need != Need::Any;
             if path == "/predict" {
                 // The general endpoint has it too, and tells the two apart by their keys.
                 let either = |ours: &str, theirs: &str| json!({"oneOf": [reference(theirs), reference(ours)]});
@@ -47,7 +48,12 @@ pub(super) fn add_routes(paths: &mut Paths, shared: &Shared) -> bool {
         for path in ["/v1/embeddings", "/embeddings"] {
             let (request, answer) = (reference("OpenAiEmbeddingsRequest"), reference("OpenAiEmbeddings"));
             let operation = post(summary.to_owned(), request, answer);
-            add(paths, path, "post", Operation { error: "OpenAiError", parameters: vec![named()], ..operation });
+            add(
+                paths,
+                path,
+                "post",
+                Operation { error: "OpenAiError", parameters: vec![named()], infers: true, ..operation },
+            );
         }
     }
     add(paths, "/info", "get", Operation { parameters: vec![named()], ..info("What is known of a text model") });
@@ -61,7 +67,8 @@ pub(super) fn add_routes(paths: &mut Paths, shared: &Shared) -> bool {
         let name = model.servable.model();
         for (path, need, summary, request, answer) in ROUTES {
             if meets(model, need) {
-                let operation = post(format!("{summary}, by {name}"), reference(request), reference(answer));
+                let mut operation = post(format!("{summary}, by {name}"), reference(request), reference(answer));
+                operation.infers = need != Need::Any;
                 add(paths, &format!("{path}/{name}"), "post", operation);
             }
         }

@@ -57,6 +57,13 @@ fn schemas<'a>(document: &'a Value, path: &str) -> (&'a Value, &'a Value) {
     )
 }
 
+/// Whether a request of `path` may ask about itself.
+fn explains(document: &Value, path: &str) -> bool {
+    let operation = &document["paths"][path]["post"];
+    assert!(operation.is_object(), "no {path}");
+    operation["parameters"].as_array().is_some_and(|list| list.iter().any(|parameter| parameter["name"] == "explain"))
+}
+
 #[tokio::test]
 async fn every_model_has_a_route_in_each_protocol_and_what_it_says_is_true() {
     let server = TestServer::new(models());
@@ -91,7 +98,10 @@ async fn every_model_has_a_route_in_each_protocol_and_what_it_says_is_true() {
         assert!(refused.status.is_client_error(), "{path} {bad}: {}", refused.status);
         let errors = &document["paths"][path]["post"]["responses"]["default"]["content"]["application/json"]["schema"];
         assert!(fits(&refused.json(), errors, &document), "{path}: {:?}", refused.body);
+        assert!(explains(&document, path), "{path}");
     }
+    assert!(explains(&document, "/v2/models/{model_name}/versions/{version}/infer"));
+    assert!(!explains(&document, "/batch_predict") && !explains(&document, "/v2/repository/index"));
     for (path, why) in [
         ("/predict/strings", "it takes no numbers"),
         ("/predict/half_scalar", "it takes no rows"),

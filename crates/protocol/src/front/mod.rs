@@ -3,6 +3,7 @@
 //!
 //! [`Front`] is what the front-ends of one server share; each gets a clone. The clock is tokio's.
 
+pub mod account;
 mod answering;
 mod budget;
 mod clock;

@@ -81,6 +81,7 @@ section! {
         drain_timeout: Span,
         request_timeout: Span,
         ready: Ready,
+        server_timing: bool,
         cors: bool,
         gzip_min_bytes: Bytes,
         offload_bytes: Bytes,

@@ -185,6 +185,7 @@ fn server(config: &mut ServerConfig, raw: RawServer) -> Result<(), ConfigError> 
     set(&mut config.drain_timeout, raw.drain_timeout.map(|span| span.0));
     both(&mut config.http.request_timeout, &mut config.grpc.request_timeout, raw.request_timeout.map(|span| span.0));
     set(&mut config.ready, raw.ready);
+    both(&mut config.http.server_timing, &mut config.grpc.server_timing, raw.server_timing);
     set(&mut config.http.cors, raw.cors);
     if let Some(bytes) = raw.gzip_min_bytes {
         let least = if bytes.0 == 0 { None } else { Some(size(bytes.0)) };
