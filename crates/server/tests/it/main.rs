@@ -6,6 +6,8 @@
 #![cfg(test)]
 #![expect(unused_crate_dependencies, reason = "the library's dependencies are visible to its tests")]
 
+#[cfg(feature = "tract")]
+mod account;
 mod cancellation;
 mod clients;
 mod config;

@@ -54,6 +54,8 @@ pub(crate) struct Ended {
     pub(crate) http: u16,
     /// The messages that came before the end, without their frames.
     pub(crate) messages: Vec<Bytes>,
+    /// What came before them.
+    pub(crate) head: HeaderMap,
 }
 
 impl Ended {
@@ -139,13 +141,19 @@ impl Grpc {
         let mut sender = self.sender.clone();
         let task = self.runtime.spawn(async move {
             match sender.send_request(request).await {
-                Err(error) => Ended { code: None, message: error.to_string(), http: 0, messages: Vec::new() },
+                Err(error) => Ended {
+                    code: None,
+                    message: error.to_string(),
+                    http: 0,
+                    messages: Vec::new(),
+                    head: HeaderMap::new(),
+                },
                 Ok(response) => {
                     let (head, mut body) = response.into_parts();
                     let mut reader = Reader::default();
                     let trailers = reader.read(&mut body).await;
                     let mut ended = ended(trailers.as_ref().unwrap_or(&head.headers), head.status.as_u16());
-                    ended.messages = reader.messages;
+                    (ended.messages, ended.head) = (reader.messages, head.headers);
                     ended
                 }
             }
@@ -255,5 +263,11 @@ fn ended(headers: &HeaderMap, http: u16) -> Ended {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().expect("it is text"));
     let code = text("grpc-status").map(|value| value.parse().expect("the status is a number"));
     let message = percent_encoding::percent_decode_str(text("grpc-message").unwrap_or_default());
-    Ended { code, message: message.decode_utf8_lossy().into_owned(), http, messages: Vec::new() }
+    Ended {
+        code,
+        message: message.decode_utf8_lossy().into_owned(),
+        http,
+        messages: Vec::new(),
+        head: HeaderMap::new(),
+    }
 }
