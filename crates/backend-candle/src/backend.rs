@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelSource};
+use millrace_core::{Backend, LoadError, LoadErrorKind, Model, ModelSource, guarded};
 use millrace_huggingface::{Config, HuggingFaceError};
 
 use crate::architecture::Architecture;
 use crate::device::{Place, spread};
-use crate::guard::guarded;
 use crate::options::Options;
 use crate::weights::Weights;
 use crate::{image, text};

@@ -9,7 +9,6 @@ mod architecture;
 mod backend;
 mod cpu;
 mod device;
-mod guard;
 mod image;
 mod nn;
 mod options;

@@ -5,11 +5,10 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{Backend, DType, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Quoted};
+use millrace_core::{Backend, DType, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Quoted, guarded};
 use millrace_onnx::{Facts, OnnxError};
 use ort::{Error, ErrorCode};
 
-use crate::guard::guarded;
 use crate::instance::words;
 use crate::library::{Availability, Found, OnnxRuntimeConfig, search};
 use crate::model::{Loaded, OnnxRuntimeModel, Recipe, digest};

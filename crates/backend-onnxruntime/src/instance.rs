@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::thread;
 
-use millrace_core::{Batch, BatchOutputs, Instance, Quoted, RunContext, RunError, Tensor};
+use millrace_core::{Batch, BatchOutputs, Instance, Quoted, RunContext, RunError, Tensor, guarded};
 use ort::{Error, ErrorCode};
 use smallvec::SmallVec;
 
-use crate::guard::guarded;
 use crate::input::{Buffers, Gathered};
 use crate::model::Loaded;
 

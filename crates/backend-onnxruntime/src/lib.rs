@@ -22,7 +22,6 @@ mod backend;
 mod constants;
 mod convert;
 mod external;
-mod guard;
 mod input;
 mod instance;
 mod library;

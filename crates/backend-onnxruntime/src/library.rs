@@ -8,12 +8,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use millrace_core::guarded;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::sys::OrtApiBase;
 use parking_lot::Mutex;
 
-use crate::guard::guarded;
 use crate::places::{Place, libraries, usual};
 
 /// Which library to use.

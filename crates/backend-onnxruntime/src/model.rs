@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use millrace_core::{Instance, LoadError, Model, ModelFacts, ModelSource, Signature};
+use millrace_core::{Instance, LoadError, Model, ModelFacts, ModelSource, Signature, guarded};
 use rapidhash::v3::rapidhash_v3;
 
-use crate::guard::guarded;
 use crate::instance::OnnxRuntimeInstance;
 use crate::library::Library;
 use crate::options::{Options, Provider};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Signature};
+use millrace_core::{
+    Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Signature, guarded,
+};
 use tract_onnx::prelude::{Framework, InferenceModelExt, TypedModel};
 use tract_onnx::tract_hir::infer::InferenceModel;
 
 use crate::dims::Sizes;
-use crate::guard::guarded;
 use crate::model::{Loaded, TractModel};
 use crate::options::Options;
 use crate::plans::{Plans, flatten};

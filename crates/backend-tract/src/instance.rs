@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use millrace_core::{Batch, BatchOutputs, DType, Dim, Group, Instance, RunContext, RunError, Tensor, TensorSpec};
+use millrace_core::{
+    Batch, BatchOutputs, DType, Dim, Group, Instance, RunContext, RunError, Tensor, TensorSpec, guarded,
+};
 use smallvec::SmallVec;
 use tract_onnx::prelude::{TValue, TVec, TypedSimpleState};
 
 use crate::convert;
-use crate::guard::guarded;
 use crate::model::Loaded;
 use crate::plans::Plan;
 use crate::tokens;

@@ -24,7 +24,6 @@
 mod backend;
 mod convert;
 mod dims;
-mod guard;
 mod instance;
 mod model;
 mod options;

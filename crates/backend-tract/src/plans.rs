@@ -7,13 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use millrace_core::{Group, LoadError, LoadErrorKind, Prepared, Signature};
+use millrace_core::{Group, LoadError, LoadErrorKind, Prepared, Signature, guarded};
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tract_onnx::prelude::{Symbol, TDim, TractResult, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_core::ops::konst::Const;
 
-use crate::guard::guarded;
 use crate::rewrite::{held_bytes, is_mostly_ours};
 
 /// A plan that several threads run at once, each with its own state.
@@ -201,7 +200,10 @@ fn plan(model: TypedModel) -> Result<Plan, LoadError> {
 }
 
 /// One error of what the engine refused and of what made it panic.
-pub(crate) fn flatten<T>(outcome: Result<TractResult<T>, crate::guard::Panicked>, doing: &str) -> Result<T, LoadError> {
+pub(crate) fn flatten<T>(
+    outcome: Result<TractResult<T>, millrace_core::Panicked>,
+    doing: &str,
+) -> Result<T, LoadError> {
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {

@@ -48,7 +48,7 @@ pub use dim::{Dim, DimExpr, DimExprError};
 pub use dtype::{DType, Element, UnknownDType};
 pub use future::{InferFuture, InferResult, InferStream, Leader, Slot};
 pub use name::{Alias, ModelName, ModelRef, ModelRefError, NameError, OwnedModelRef, VersionChoice};
-pub use offload::{contained, on_compute};
+pub use offload::{Panicked, contained, guarded, on_compute};
 pub use options::{OptionReader, own_options};
 pub use pipeline::{PipelineFactory, PipelineSource};
 pub use quote::Quoted;

@@ -1,4 +1,4 @@
-//! Keeps CPU work off the I/O threads and its panics inside.
+//! Keeps CPU work off the I/O threads and its panics inside, as well as those of engines.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,14 +61,28 @@ fn give<T>(cell: &Cell<T>, value: T) {
 /// # Errors
 /// `BackendBroken` when it panicked: one request dies, not its connection.
 pub fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Refusal> {
-    // Unwind safety: everything that `work` could have left half-done belongs to this request and is dropped with it.
+    guarded(work).map_err(|Panicked(text)| {
+        let cause: Box<dyn std::error::Error + Send + Sync> = text.into();
+        Refusal::new(Reason::BackendBroken, "the server failed on this request").with_cause(cause)
+    })
+}
+
+/// An engine panicked; the text is its own message, which is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the engine panicked: {0}")]
+pub struct Panicked(String);
+
+/// Runs `work`, an engine's own code: the wall around it.
+///
+/// # Errors
+/// [`Panicked`]. What `work` may have left half-changed must not be used again.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // Unwind safety: everything that `work` could have left half-done belongs to this request, or to this load, and is dropped
+    // with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        let refusal = Refusal::new(Reason::BackendBroken, "the server failed on this request");
-        let cause: Box<dyn std::error::Error + Send + Sync> =
-            text.unwrap_or_else(|| "a panic without a text".to_owned()).into();
-        refusal.with_cause(cause)
+        Panicked(text.unwrap_or_else(|| "a panic without a text".to_owned()))
     })
 }
 
@@ -81,7 +95,7 @@ mod tests {
     use crate::{Compute, Job, Reason, Refusal};
     use parking_lot::Mutex;
 
-    use super::{contained, on_compute};
+    use super::{contained, guarded, on_compute};
 
     /// Keeps jobs until told to run or drop them.
     #[derive(Default)]
@@ -106,6 +120,15 @@ mod tests {
         assert_eq!(refusal.reason(), Reason::BackendBroken);
         assert!(!refusal.message().contains("secret"));
         assert_eq!(refusal.cause().unwrap().to_string(), "secret 1");
+    }
+
+    #[test]
+    fn a_panic_of_an_engine_comes_out_with_its_words() {
+        assert_eq!(guarded(|| 1), Ok(1));
+        let panicked = guarded(|| panic!("broken {}", 7)).unwrap_err();
+        assert_eq!(panicked.to_string(), "the engine panicked: broken 7");
+        let silent = guarded(|| std::panic::panic_any(7)).unwrap_err();
+        assert_eq!(silent.to_string(), "the engine panicked: a panic without a text");
     }
 
     #[test]

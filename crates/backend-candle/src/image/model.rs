@@ -5,14 +5,13 @@ use std::sync::Arc;
 use candle_core::Tensor as CandleTensor;
 use millrace_core::{
     Admission, Batch, BatchOutputs, DType, InputError, Instance, LoadError, Model, ModelFacts, RunContext, RunError,
-    Shape, Signature, Tensor, TensorError,
+    Shape, Signature, Tensor, TensorError, guarded,
 };
 use rayon::prelude::*;
 
 use super::head::Network;
 use crate::backend::Loading;
 use crate::device::{Place, Staging};
-use crate::guard::guarded;
 use crate::options::Precision;
 
 /// The most numbers of one step for one picture: 1 GiB in FP32. What is larger would rather be a mistake.

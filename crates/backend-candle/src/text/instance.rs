@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Result};
-use millrace_core::{Batch, BatchOutputs, Instance, RunContext, RunError, Tensor};
+use millrace_core::{Batch, BatchOutputs, Instance, RunContext, RunError, Tensor, guarded};
 use smallvec::SmallVec;
 
 use super::encoder::{Stopped, Tokens};
@@ -12,7 +12,6 @@ use super::model::{Loaded, Outputs};
 use super::packed::Packed;
 use super::pooling::Needs;
 use crate::device::Staging;
-use crate::guard::guarded;
 use crate::nn::{Kernels, Numbers, Ranges};
 
 /// The most numbers in the vectors of all tokens of a batch.

@@ -59,7 +59,7 @@ pub(crate) fn load_gguf(
     let root = weights.root();
     let encoder = Encoder::load(&root, &names::GGUF, &config, kernels)?;
     let head = embedding((source, options), &modules, &weights, config.hidden_size, kernels)?;
-    let unused = unused_layers(&root, &names::GGUF, &config, source);
+    let unused = root.unused_layers(names::GGUF.layer, config.layers, source);
     let about = About { class: "GGUF bert".to_owned(), model_type: "bert".to_owned(), unused };
     Ok(Arc::new(TextModel::new(Network { config, encoder, head, kernels, about }, &weights, place)?))
 }
@@ -98,7 +98,7 @@ fn folder(loading: &Loading<'_>, kernels: Kernels) -> Result<Network, LoadError>
         }
     };
     let class = config.architectures().join(", ");
-    let unused = unused_layers(&scope, &names, &sizes, loading.source);
+    let unused = scope.unused_layers(names.layer, sizes.layers, loading.source);
     let about = About { class, model_type: config.model_type().to_owned(), unused };
     Ok(Network { config: sizes, encoder, head, kernels, about })
 }
@@ -124,20 +124,6 @@ fn embedding(
         Ok(dense)
     };
     Head::embedding(modules, pooling, width, (kernels, weights.precision()), open)
-}
-
-/// How many layers the weights have beyond those that the configuration names. It is a usual way to shorten a network, and
-/// `transformers` loads it with a warning; so does this.
-fn unused_layers(scope: &Scope<'_>, names: &Names, config: &TextConfig, source: &ModelSource) -> usize {
-    let all = scope.last_of(names.layer).map_or(0, |last| last.saturating_add(1));
-    let unused = all.saturating_sub(config.layers);
-    if unused > 0 {
-        tracing::warn!(
-            model = %source.model, version = source.version, used = config.layers, all,
-            "the weights have more layers than the configuration names; the last ones are not used"
-        );
-    }
-    unused
 }
 
 /// What the files of `sentence-transformers` say, if there are any.

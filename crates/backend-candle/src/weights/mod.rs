@@ -186,11 +186,20 @@ impl<'a> Scope<'a> {
         names.iter().copied().find(|name| self.has(name)).unwrap_or(names[0])
     }
 
-    /// The first whole number behind `part.` in the names of tensors, at its largest: that of the last of several layers.
-    pub(crate) fn last_of(&self, part: &str) -> Option<usize> {
+    /// How many layers there are beyond the `used` first of those called `part.0`, `part.1` and so on. To name fewer in the
+    /// configuration is a usual way to shorten a network, and `transformers` loads it with a warning; so does this.
+    pub(crate) fn unused_layers(&self, part: &str, used: usize, source: &ModelSource) -> usize {
         let prefix = format!("{}{part}.", self.prefix);
         let number = |name: &str| name.strip_prefix(&prefix)?.split('.').next()?.parse().ok();
-        self.weights.tensors.all().filter_map(|(name, _)| number(name)).max()
+        let last: Option<usize> = self.weights.tensors.all().filter_map(|(name, _)| number(name)).max();
+        let all = last.map_or(0, |last| last.saturating_add(1));
+        if all > used {
+            tracing::warn!(
+                model = %source.model, version = source.version, used, all,
+                "the weights have more layers than the configuration names; the last ones are not used"
+            );
+        }
+        all.saturating_sub(used)
     }
 
     /// The shape of tensor `name`, where there is one.
