@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Loads the release binary in turn with a bare hyper or tonic echo of the same bytes, and prints them side by side.
 
-  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--json OUT]
+  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--json OUT] [--against RESULTS]
 
 Builds what it needs, serves a copy of fixtures/models on loopback, and stops by itself. The server is pinned to core 0
 and the client to core 1, so figures are per core. Throughput at 64 requests in flight comes from `wrk` (HTTP/1.1, 64
 connections) and from `h2load` (gRPC, 4 connections of 16 streams). Latency of a single caller comes from the `loadgen`
 crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is there, else from wrk; for gRPC it is left out
-then. Compare only figures of one run: machines are noisy, so every round measures everything once.
+then. Compare only figures of one run: machines are noisy, so every round measures everything once. What may be compared
+with another run are ratios to the echo on the same kind of machine: where RESULTS (benches/results/load.json) come from
+such a machine, the table has theirs beside. It is for people to read and fails nothing.
 """
 
 import argparse
@@ -66,6 +68,7 @@ def grpc_body(model, name, shape, data):
     return field(1, model.encode()) + field(2, b"1") + field(5, tensor) + field(7, data)
 
 
+FRAUD_INPUT = {"name": "transaction", "datatype": "FP32", "shape": [1, len(FRAUD_ROW)], "data": FRAUD_ROW}
 FRAUD_BYTES = struct.pack(f"<{len(FRAUD_ROW)}f", *FRAUD_ROW)
 BINARY, HEAD_LENGTH = binary_body("transaction", [1, len(FRAUD_ROW)], FRAUD_BYTES)
 JSON = {"Content-Type": "application/json"}
@@ -84,6 +87,7 @@ class Target:
 
 TARGETS = [
     Target("fraud, TFS JSON", "/v1/models/fraud/versions/1:predict", json_body({"instances": [FRAUD_ROW]})),
+    Target("fraud, OIP JSON", "/v2/models/fraud/versions/1/infer", json_body({"inputs": [FRAUD_INPUT]}), JSON),
     Target("digits, TFS JSON", "/v1/models/digits:predict", digits_body()),
     Target(
         "fraud, OIP binary",
@@ -101,6 +105,31 @@ TARGETS = [
 ]
 
 
+def machine():
+    """What must be the same for ratios to be comparable."""
+    with open("/proc/cpuinfo") as info:
+        names = re.findall(r"model name\s*:\s*(.*)", info.read())
+    return {"processor": names[0] if names else "", "cores": os.cpu_count()}
+
+
+def ratios(rounds, name):
+    """Of our requests per second to the echo's, round by round."""
+    return [each[name]["ours"]["rps_64"] / each[name]["echo"]["rps_64"] for each in rounds if name in each]
+
+
+def earlier(path):
+    """The median ratio of each question in an earlier run on the same kind of machine."""
+    if not path or not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        results = json.load(file)
+    if results["machine"] != machine():
+        print(f"{path} comes from another kind of machine: {results['machine']['processor']}", file=sys.stderr)
+        return {}
+    names = {name for each in results["rounds"] for name in each}
+    return {name: statistics.median(ratios(results["rounds"], name)) for name in names}
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -108,9 +137,9 @@ def free_port():
 
 
 def build(loadgen):
-    subprocess.run(["cargo", "build", "--release", "--bin", "millrace"], cwd=ROOT, check=True)
-    echoes = ["--bin", "hyper_echo", "--bin", "tonic_echo"]
-    subprocess.run(["cargo", "build", "--release", "-p", "millrace-benches", *echoes], cwd=ROOT, check=True)
+    # In one go: what they share is then built once, with the same features for both.
+    packages = ["-p", "millrace-server", "-p", "millrace-benches", "--bin", "millrace", "--bin", "hyper_echo", "--bin", "tonic_echo"]
+    subprocess.run(["cargo", "build", "--release", *packages], cwd=ROOT, check=True)
     if not loadgen:
         return None
     target = os.path.join(ROOT, "target", "loadgen")
@@ -233,7 +262,9 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--only", default="", metavar="WORD", help="only questions whose name holds WORD")
     parser.add_argument("--loadgen", default=os.environ.get("LOADGEN_DIR", os.path.join(ROOT, "../shared/bench/loadgen")))
+    parser.add_argument("--no-build", action="store_true", help="take the release binaries as they are")
     parser.add_argument("--json", help="also write every round's figures here")
+    parser.add_argument("--against", default=os.path.join(ROOT, "benches/results/load.json"), help="an earlier run's --json")
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed (Debian: apt-get install wrk)")
@@ -242,7 +273,11 @@ def main():
     loadgen = options.loadgen if os.path.exists(os.path.join(options.loadgen, "Cargo.toml")) else None
     if not loadgen:
         print("loadgen is not at hand: latency at one connection comes from wrk", file=sys.stderr)
-    loadgen = build(loadgen)
+    if options.no_build:
+        built = os.path.join(ROOT, "target", "loadgen", "release", "loadgen")
+        loadgen = built if os.path.exists(built) else None
+    else:
+        loadgen = build(loadgen)
     targets = [target for target in TARGETS if options.only in target.name]
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
@@ -253,17 +288,20 @@ def main():
             rounds.append({target.name: both(target) for target in targets})
     if options.json:
         with open(options.json, "w") as out:
-            json.dump(rounds, out, indent=1)
-    print("| question | RPS at 64: ours, echo | ratio | CPU per request, µs: ours, echo | p50 / p99 of one caller, µs: ours, echo |")
-    print("|---|---|---|---|---|")
+            json.dump({"machine": machine(), "rounds": rounds}, out, indent=1)
+    before = earlier(options.against)
+    print("| question | RPS at 64: ours, echo | ratio (rounds) | earlier | CPU per request, µs: ours, echo | p50 / p99 of one caller, µs: ours, echo |")
+    print("|---|---|---|---|---|---|")
     for target in targets:
         def middle(kind, key):
             return statistics.median(each[target.name][kind][key] or 0 for each in rounds)
 
-        ratio = statistics.median(each[target.name]["ours"]["rps_64"] / each[target.name]["echo"]["rps_64"] for each in rounds)
+        own = ratios(rounds, target.name)
+        ratio = f"{statistics.median(own):.2f} ({min(own):.2f} to {max(own):.2f})"
+        last = f"{before[target.name]:.2f}" if target.name in before else ""
         latency = [f"{middle(kind, 'p50_1_us'):.0f} / {middle(kind, 'p99_1_us'):.0f}" for kind in KINDS]
         print(
-            f"| {target.name} | {middle('ours', 'rps_64'):.0f}, {middle('echo', 'rps_64'):.0f} | {ratio:.2f} "
+            f"| {target.name} | {middle('ours', 'rps_64'):.0f}, {middle('echo', 'rps_64'):.0f} | {ratio} | {last} "
             f"| {middle('ours', 'cpu_us'):.1f}, {middle('echo', 'cpu_us'):.1f} | {latency[0]}, {latency[1]} |"
         )
 
