@@ -55,7 +55,7 @@ pub(crate) struct Ended {
     /// The messages that came before the end, without their frames.
     pub(crate) messages: Vec<Bytes>,
     /// What came before them.
-    pub(crate) head: HeaderMap,
+    pub(crate) head: Box<HeaderMap>,
 }
 
 impl Ended {
@@ -146,14 +146,14 @@ impl Grpc {
                     message: error.to_string(),
                     http: 0,
                     messages: Vec::new(),
-                    head: HeaderMap::new(),
+                    head: Box::default(),
                 },
                 Ok(response) => {
                     let (head, mut body) = response.into_parts();
                     let mut reader = Reader::default();
                     let trailers = reader.read(&mut body).await;
                     let mut ended = ended(trailers.as_ref().unwrap_or(&head.headers), head.status.as_u16());
-                    (ended.messages, ended.head) = (reader.messages, head.headers);
+                    (ended.messages, ended.head) = (reader.messages, Box::new(head.headers));
                     ended
                 }
             }
@@ -263,11 +263,5 @@ fn ended(headers: &HeaderMap, http: u16) -> Ended {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().expect("it is text"));
     let code = text("grpc-status").map(|value| value.parse().expect("the status is a number"));
     let message = percent_encoding::percent_decode_str(text("grpc-message").unwrap_or_default());
-    Ended {
-        code,
-        message: message.decode_utf8_lossy().into_owned(),
-        http,
-        messages: Vec::new(),
-        head: HeaderMap::new(),
-    }
+    Ended { code, message: message.decode_utf8_lossy().into_owned(), http, messages: Vec::new(), head: Box::default() }
 }
