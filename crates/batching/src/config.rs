@@ -109,7 +109,8 @@ pub enum Oversized {
 pub enum Waiting {
     /// Only where that was learned to raise throughput, and at most as long as one row takes to run.
     Learned,
-    /// The same, but at most this long (`latency_goal`).
+    /// The same, but at most this long (`latency_goal`); and no batch has more rows than run within that time, one row
+    /// aside, so that nobody who comes while it runs waits longer for it. Zero never waits and bounds no batch.
     LearnedWithin(Duration),
     /// Until the batch is full or its oldest request has waited this long (`batch_timeout_micros`,
     /// `max_queue_delay_microseconds`). Zero never waits.

@@ -15,6 +15,7 @@ use crate::groups::Groups;
 use crate::order::{Entry, Load, Order, Ticket};
 use crate::{Learned, Sizes, Waiting};
 
+mod deadlines;
 mod plan;
 
 /// The least work in a piece of a request whose rows differ in size.
@@ -130,6 +131,8 @@ pub struct BatchFormer<T> {
     asked: Option<Asked>,
     /// When the runs under way should end, in the order in which they began. At most one for each worker.
     ends: VecDeque<Instant>,
+    /// Until when those who were refused have been told to come again.
+    booked: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +146,7 @@ impl<T> BatchFormer<T> {
     /// An empty queue that knows nothing yet.
     pub fn new(config: FormerConfig) -> Self {
         let groups = Groups::new(config.max_groups);
-        Self { config, order: Order::default(), groups, asked: None, ends: VecDeque::new() }
+        Self { config, order: Order::default(), groups, asked: None, ends: VecDeque::new(), booked: None }
     }
 
     /// How many runs go on at once from now on.
@@ -361,28 +364,6 @@ impl<T> BatchFormer<T> {
         let (callers, own) = self.order.turns(priority, caller);
         let in_turn = (own + 1).saturating_mul(callers.max(1)).min(entries);
         self.shared(seconds / entries as f64 * in_turn as f64)
-    }
-
-    /// How long an item that came now would wait for its run, and how long that would take with all that would ride along.
-    pub fn answer_in(&self, arrival: &Arrival<'_>, now: Instant) -> (Duration, Duration) {
-        let number = self.groups.find(arrival.group).unwrap_or(usize::MAX);
-        let cost = self.groups.cost(number);
-        let left = arrival.deadline.map(|deadline| deadline.saturating_duration_since(now));
-        let most = cost.best_rows().min(cost.reach());
-        let best = left.map_or(most, |left| self.groups.fitting(number, most, left / 2));
-        let group = 2 * number.min(usize::MAX / 4) + usize::from(arrival.is_alone);
-        let rides = (self.order.group_load(group).work + arrival.work).min(best.max(arrival.work));
-        let run = self.groups.predict(number, rides).map_or(Duration::ZERO, |run| duration(run.likely));
-        // Those that ride along are no reason to wait.
-        let along = self.shared(cost.row_seconds() * (rides - arrival.work) as f64);
-        let turn = self.wait_of(arrival.priority, arrival.caller).saturating_sub(along);
-        // What waits was reckoned at its cheapest, which batches of that size may not be.
-        let per_row = self.groups.predict(number, best).map_or(0.0, |run| run.mean / best as f64);
-        let dearer = if cost.row_seconds() > 0.0 { (per_row / cost.row_seconds()).clamp(1.0, 100.0) } else { 1.0 };
-        let is_busy = self.ends.len() >= self.config.workers;
-        let first_end = self.ends.iter().min().filter(|_| is_busy);
-        let busy = first_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
-        (busy + turn.mul_f64(dearer), run)
     }
 
     /// How long a run of `rows` rows of `group` will take, where anything is known.

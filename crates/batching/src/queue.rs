@@ -33,8 +33,6 @@ const SWEEP: Duration = Duration::from_millis(1);
 const MOST_ANSWER_BYTES: usize = 1 << 30;
 /// The most pieces of a request that are weighed one by one.
 const WEIGHED_PIECES: usize = 16;
-/// Predictions are not so good that a request is refused for a wait shorter than this.
-const SHORT_WAIT: Duration = Duration::from_millis(10);
 /// A deadline this much earlier than the timer's next call is not worth another call: a flood of ever earlier deadlines
 /// must not fill the timer.
 const ALARM_STEP: Duration = Duration::from_millis(1);
@@ -479,15 +477,24 @@ impl Queue {
         request: &InferRequest,
         gone: &mut Vec<Dropped<Pending>>,
     ) -> Result<(), Refusal> {
-        let Err(refusal) = self.fits(&state.former, checked, request) else { return Ok(()) };
+        let Err(mut refusal) = self.fits(&state.former, checked, request) else { return Ok(()) };
         let now = checked.now;
-        if state.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
-            return Err(refusal);
+        if state.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP) {
+            state.swept = Some(now);
+            state.former.sweep(&mut |pending| pending.rider.reply.is_cancelled(), gone);
+            state.former.expire(now, gone);
+            if !gone.is_empty() {
+                match self.fits(&state.former, checked, request) {
+                    Ok(()) => return Ok(()),
+                    Err(again) => refusal = again,
+                }
+            }
         }
-        state.swept = Some(now);
-        state.former.sweep(&mut |pending| pending.rider.reply.is_cancelled(), gone);
-        state.former.expire(now, gone);
-        if gone.is_empty() { Err(refusal) } else { self.fits(&state.former, checked, request) }
+        if refusal.reason() == Reason::QueueFull {
+            let wait = state.former.retry_after(&checked.group, checked.work, now);
+            refusal = refusal.with_retry_after(wait.unwrap_or(RETRY));
+        }
+        Err(refusal)
     }
 
     fn fits(&self, former: &BatchFormer<Pending>, checked: &Checked, request: &InferRequest) -> Result<(), Refusal> {
@@ -502,13 +509,13 @@ impl Queue {
                 return Err(Refusal::new(Reason::TooLarge, message));
             }
             if used.saturating_add(new) > most {
-                return Err(self.full(former, &format!("{used} {what} wait, the limit is {most}")));
+                return Err(self.full(&format!("{used} {what} wait, the limit is {most}")));
             }
         }
         let (backlog, most) = (former.backlog(), config.max_queue_time);
         if backlog > most {
             let message = format!("{} ms of work wait, the limit is {} ms", backlog.as_millis(), most.as_millis());
-            return Err(self.full(former, &message));
+            return Err(self.full(&message));
         }
         let Some(deadline) = request.context.deadline else { return Ok(()) };
         let arrival = Arrival {
@@ -521,14 +528,11 @@ impl Queue {
             deadline: Some(deadline),
             is_alone: false,
         };
+        let Some(takes) = former.is_late(&arrival, checked.now) else { return Ok(()) };
         let left = deadline.saturating_duration_since(checked.now);
-        let (wait, run) = former.answer_in(&arrival, checked.now);
-        if wait < SHORT_WAIT.min(left / 4) || wait + run <= left {
-            return Ok(());
-        }
         let message =
-            format!("the wait would be {} ms, the deadline is in {} ms", (wait + run).as_millis(), left.as_millis());
-        Err(self.full(former, &message))
+            format!("the answer would take {} ms, the deadline is in {} ms", takes.as_millis(), left.as_millis());
+        Err(self.full(&message))
     }
 
     /// The most rows that may wait.
@@ -537,11 +541,9 @@ impl Queue {
         config.max_enqueued_batches.saturating_mul(config.max_batch_size.get()).min(config.max_queue_rows)
     }
 
-    fn full(&self, former: &BatchFormer<Pending>, which: &str) -> Refusal {
-        let backlog = former.backlog();
-        let wait = if backlog.is_zero() { RETRY } else { backlog };
+    fn full(&self, which: &str) -> Refusal {
         let message = format!("the queue of model `{}` version {} is full: {which}", self.name, self.version);
-        Refusal::new(Reason::QueueFull, message).with_retry_after(wait)
+        Refusal::new(Reason::QueueFull, message)
     }
 
     /// Queues a request, in pieces where one run cannot or should not hold it. Returns whether a worker should look.

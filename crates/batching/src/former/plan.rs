@@ -12,12 +12,6 @@ use crate::{Sizes, Waiting};
 
 /// Waiting must promise at least this much more throughput per doubling of the batch.
 const GAIN: f64 = 1.1;
-/// After so many runs of a group nobody is given up on the ground of a guess.
-const KNOWN: u64 = 8;
-/// A batch that is small for the sake of one deadline may cost so many times as much per row where others would be late
-/// for it.
-const DEAR: f64 = 1.1;
-
 /// How a batch of some group would be formed now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
@@ -34,7 +28,7 @@ impl<T> BatchFormer<T> {
     /// How many rows a batch of `group` should have now, and whether more are worth waiting for.
     pub(super) fn plan(&mut self, group: usize, now: Instant) -> Plan {
         let (number, is_alone) = (group / 2, group % 2 == 1);
-        let most = if self.config.is_mixed { self.config.max_work } else { self.config.max_rows };
+        let most = self.most_work();
         let queued = self.order.group_load(group).work;
         let cost = self.groups.cost(number);
         let (best, reach, loses) = (cost.best_rows(), cost.reach(), cost.is_row_by_row());
@@ -46,7 +40,13 @@ impl<T> BatchFormer<T> {
         // what was learned then only cuts batches that lose into several runs.
         let (limit, run_rows) = match (self.config.waiting, self.sizes()) {
             (Waiting::Learned | Waiting::LearnedWithin(_), Sizes::Learned | Sizes::Preferred(_)) => {
-                let mut limit = self.in_time(group, best.min(reach).min(most), now).max(1);
+                let mut limit = best.min(reach).min(most).max(1);
+                if let Waiting::LearnedWithin(goal) = self.config.waiting
+                    && !goal.is_zero()
+                {
+                    // Whoever comes while a batch runs waits for it, however urgent.
+                    limit = self.groups.fitting(number, limit, goal);
+                }
                 if limit < queued.min(most)
                     && best < reach
                     && self.groups.get_mut(number).is_some_and(Known::tries_again)
@@ -80,13 +80,9 @@ impl<T> BatchFormer<T> {
         Plan { limit, run_rows: run_rows.min(limit).max(1), has_waited, wait }
     }
 
-    /// At most so many rows that whoever comes while they run, in as much of a hurry as the leader is or as the others are,
-    /// can ride in the next batch and still be in time: a batch takes at most half of the time that they were given.
-    fn in_time(&mut self, group: usize, most: usize, now: Instant) -> usize {
-        let Some(entry) = self.order.next(group).and_then(|id| self.order.get(id)) else { return most };
-        let Some(deadline) = entry.deadline else { return most };
-        let given = deadline.saturating_duration_since(entry.queued);
-        self.groups.fitting(group / 2, most, given.max(duration(self.order.mean_left(group, now))) / 2)
+    /// The most work in one run, as the operator has it.
+    pub(super) fn most_work(&self) -> usize {
+        if self.config.is_mixed { self.config.max_work } else { self.config.max_rows }
     }
 
     /// What an operator says about row counts means nothing where rows differ in size.
@@ -138,49 +134,6 @@ impl<T> BatchFormer<T> {
             return None;
         }
         self.groups.predict(number, 1).map(|one| duration(one.mean))
-    }
-
-    /// Whether the entry `id`, which would lead the next batch of `group`, had better be told at once that it is late: it
-    /// would be, even if it ran alone now; or more is queued than can be done in time, and a batch small enough for it would
-    /// cost the others more than it is worth.
-    pub(super) fn is_hopeless(&self, group: usize, id: usize, limit: usize, now: Instant) -> bool {
-        let number = group / 2;
-        let Some(entry) = self.order.get(id) else { return false };
-        let Some(deadline) = entry.deadline else { return false };
-        if self.groups.get(number).is_none_or(|known| known.cost().runs() < KNOWN) {
-            return false;
-        }
-        let queued = self.order.group_load(group);
-        if queued.entries == 1 {
-            // Somebody has to find out whether runs have become quicker.
-            return false;
-        }
-        let left = deadline.saturating_duration_since(now).as_secs_f64();
-        let seconds = |work: usize| self.groups.predict(number, work).map(|run| run.likely);
-        let Some(alone) = self.groups.predict(number, entry.work) else { return false };
-        if alone.least > left {
-            return true;
-        }
-        let size = queued.work.min(limit).max(entry.work);
-        let (Some(whole), false) = (seconds(size), limit == 0) else { return false };
-        if whole <= left {
-            return false;
-        }
-        // The largest batch that would be done in time for it.
-        let (mut fits, mut fails) = (entry.work, size);
-        while fails - fits > 1 {
-            let middle = usize::midpoint(fits, fails);
-            if seconds(middle).is_some_and(|seconds| seconds <= left) {
-                fits = middle;
-            } else {
-                fails = middle;
-            }
-        }
-        let mean = |work: usize| self.groups.predict(number, work).map(|run| run.mean);
-        let (Some(detour), Some(whole)) = (mean(fits), mean(size)) else { return false };
-        let is_dear = detour / fits as f64 > whole / size as f64 * DEAR;
-        let rest = whole / size as f64 * queued.work as f64 / self.config.workers.max(1) as f64;
-        is_dear && self.order.mean_left(group, now) < detour + rest
     }
 
     pub(super) fn padding(&self, number: usize, rows: usize) -> usize {

@@ -352,7 +352,7 @@ fn where_all_cannot_be_in_time_those_go_that_would_make_the_others_late() {
     let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
     teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
     push_within(&mut former, 60, ms(5), start, start);
-    push_within(&mut former, 100, ms(25), start, start);
+    push_within(&mut former, 100, ms(16), start, start);
     let mut dropped = Vec::new();
     let Decision::Run(formed) = former.take(start, &mut |_| false, &mut dropped) else { panic!("nothing runs") };
     assert!(formed.rows >= 30, "{} rows ride, {} were given up", formed.rows, dropped.len());

@@ -1,0 +1,126 @@
+//! What deadlines decide: who is let in, and who is given up so that others are in time.
+//!
+//! Both questions have one reason. While more comes than can be done, somebody will be late; throughput is highest where that
+//! is whoever would keep a batch small, because a batch of half the rows takes more than half the time. The door turns away
+//! those who would not be in time behind what waits already, as far as that can be known when they come; what it could not
+//! know (runs that took longer, others that came meanwhile) is put right when a batch is formed, at the cost of the leader.
+
+use std::time::{Duration, Instant};
+
+use millrace_core::Group;
+
+use super::{Arrival, BatchFormer};
+use crate::cost::{duration, whole};
+
+/// After so many runs of a group nobody is given up on the ground of a guess.
+const KNOWN: u64 = 8;
+/// A batch that is small for the sake of one deadline may cost so many times as much per row where others would be late
+/// for it: smaller differences are within what predictions are wrong by.
+const DEAR: f64 = 1.03;
+/// How much of the engine is promised to those who were refused: others will come meanwhile.
+const SHARE_OF_RETURNING: f64 = 0.5;
+/// Nobody is told to come again later than this. Who knows what will be then.
+const LONGEST_BOOKING: Duration = Duration::from_secs(30);
+/// Predictions are not so good that a request is refused for a wait shorter than this.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+
+impl<T> BatchFormer<T> {
+    /// How long the answer to an item that came now would take, where that is longer than the item has: it had better be
+    /// refused at once.
+    pub fn is_late(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
+        let left = arrival.deadline?.saturating_duration_since(now);
+        let (wait, run) = self.answer_in(arrival, now);
+        (wait >= SHORT_WAIT.min(left / 4) && wait + run > left).then_some(wait + run)
+    }
+
+    /// How long an item that came now would wait for its run, and how long that would take with all that would ride along.
+    ///
+    /// Batches leave whole: whoever comes behind a full one waits for all of it, however few rows are ahead.
+    pub fn answer_in(&self, arrival: &Arrival<'_>, now: Instant) -> (Duration, Duration) {
+        let number = self.groups.find(arrival.group).unwrap_or(usize::MAX);
+        let is_busy = self.ends.len() >= self.config.workers;
+        let first_end = self.ends.iter().min().filter(|_| is_busy);
+        let busy = first_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        let turn = self.wait_of(arrival.priority, arrival.caller);
+        let run = |work: usize| self.groups.predict(number, work);
+        let cost = self.groups.cost(number);
+        let most = cost.best_rows().min(cost.reach()).min(self.most_work()).max(arrival.work);
+        // What goes before it, as work of its own group; with several groups that is an estimate.
+        let workers = self.config.workers.max(1) as f64;
+        let row = cost.row_seconds();
+        let ahead = if row > 0.0 { whole(turn.as_secs_f64() * workers / row) } else { 0 };
+        let all = ahead.saturating_add(arrival.work);
+        let Some(together) = run(all.min(most)) else { return (busy + turn, Duration::ZERO) };
+        let together = duration(together.likely);
+        let left = arrival.deadline.map(|deadline| deadline.saturating_duration_since(now + busy));
+        if all <= most && left.is_none_or(|left| together <= left) {
+            return (busy, together);
+        }
+        // Not all ride in the next batch. The largest that this item could lead and be in time is what the batches before
+        // it have at least: they are led by others that came earlier.
+        let size = left.map_or(most, |left| self.groups.fitting(number, most, left)).max(arrival.work);
+        let before = (all - 1) / size;
+        let rides = (all - before * size).max(arrival.work);
+        let wait = busy + self.shared(run(size).map_or(0.0, |run| run.mean) * before as f64);
+        (wait, run(rides).map_or(together, |run| duration(run.likely)))
+    }
+
+    /// When whoever is refused now should come again: when what is queued will have been done, and after those who were told
+    /// so before. `None` where nothing is known about run times. Each refused item of so much work gets its own time, so
+    /// that those who obey do not all come back at once.
+    pub fn retry_after(&mut self, group: &Group, work: usize, now: Instant) -> Option<Duration> {
+        let number = self.groups.find(group).unwrap_or(usize::MAX);
+        let seconds = self.groups.cost(number).row_seconds() * work as f64;
+        if seconds <= 0.0 {
+            return None;
+        }
+        let first = (now + self.backlog()).max(self.booked.unwrap_or(now));
+        self.booked = Some((first + self.shared(seconds / SHARE_OF_RETURNING)).min(now + LONGEST_BOOKING));
+        Some(first.saturating_duration_since(now))
+    }
+
+    /// Whether the entry `id`, which would lead the next batch of `group`, had better be told at once that it is late: it
+    /// would be, even if it ran alone now; or more is queued than can be done in time in batches small enough for it, and
+    /// larger ones would do more.
+    pub(super) fn is_hopeless(&self, group: usize, id: usize, limit: usize, now: Instant) -> bool {
+        let number = group / 2;
+        let Some(entry) = self.order.get(id) else { return false };
+        let Some(deadline) = entry.deadline else { return false };
+        if self.groups.get(number).is_none_or(|known| known.cost().runs() < KNOWN) {
+            return false;
+        }
+        let queued = self.order.group_load(group);
+        if queued.entries == 1 {
+            // Somebody has to find out whether runs have become quicker.
+            return false;
+        }
+        let left = deadline.saturating_duration_since(now).as_secs_f64();
+        let run = |work: usize| self.groups.predict(number, work);
+        let Some(alone) = run(entry.work) else { return false };
+        if alone.least > left {
+            return true;
+        }
+        let size = queued.work.min(limit).max(entry.work);
+        let (Some(whole), false) = (run(size), limit == 0) else { return false };
+        if whole.likely <= left {
+            return false;
+        }
+        // The largest batch that would be done in time for it.
+        let (mut fits, mut fails) = (entry.work, size);
+        while fails - fits > 1 {
+            let middle = usize::midpoint(fits, fails);
+            if run(middle).is_some_and(|run| run.likely <= left) {
+                fits = middle;
+            } else {
+                fails = middle;
+            }
+        }
+        let Some(detour) = run(fits) else { return false };
+        let per_row = whole.mean / size as f64;
+        let is_dear = detour.mean / fits as f64 > per_row * DEAR;
+        // That batch first, then all that is queued in larger ones, shared among the workers.
+        let workers = self.config.workers.max(1) as f64;
+        let all = ((detour.mean + per_row * queued.work as f64) / workers).max(detour.mean);
+        is_dear && self.order.mean_left(group, now) < all
+    }
+}
