@@ -87,7 +87,7 @@ fn wrapped(
     option: Option<PoolingMode>,
 ) -> Result<Arc<dyn Model>, LoadError> {
     let steps = match &export.gives {
-        Gives::Hidden { width, .. } => Steps::read(&folder.modules, option, *width, source)?,
+        Gives::Hidden { width, .. } => Steps::read(&folder.modules, option, *width, source, model.memory_bytes())?,
         Gives::Sentence { .. } | Gives::Logits { .. } => Steps::none(&SentenceModules::default()),
     };
     let text = folder.config.as_ref().map_or(Ok(None), |config| config.text()).map_err(|error| refused(&error))?;

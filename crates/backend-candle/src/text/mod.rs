@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_core::{LoadError, LoadErrorKind, Model, ModelSource};
-use millrace_huggingface::{Pooling, SentenceModules, TextConfig};
+use millrace_huggingface::{Pooling, SentenceModules};
 
 use crate::backend::{Loading, refused};
 use crate::device::Place;
@@ -55,7 +55,7 @@ pub(crate) fn load_gguf(
     let kernels = Kernels::of(&weights);
     let (config, said) = gguf::config(file, &weights, &metadata)?;
     let mut modules = modules(source)?;
-    modules.pooling = modules.pooling.or(said.map(Pooling::of));
+    modules.pooling = modules.pooling.or_else(|| said.map(Pooling::of));
     let root = weights.root();
     let encoder = Encoder::load(&root, &names::GGUF, &config, kernels)?;
     let head = embedding((source, options), &modules, &weights, config.hidden_size, kernels)?;

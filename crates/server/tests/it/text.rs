@@ -86,7 +86,10 @@ fn texts_and_token_ids_give_the_golden_vectors() {
         "roberta_mean",
         "xlm_roberta_mean",
     ] {
-        let most = client.get(&format!("/info/{model}")).json()["max_input_length"].as_u64().unwrap();
+        let info = client.get(&format!("/info/{model}")).json();
+        assert_eq!(info["max_batch_tokens"], 16_384);
+        assert!(info["tokenization_workers"].as_u64().is_some_and(|workers| workers > 0), "{info}");
+        let most = info["max_input_length"].as_u64().unwrap();
         for case in cases(model).iter().filter(|case| is_of_texts(case)) {
             let of_length_1 = rows(case, "sentence_embedding").iter().map(|row| unit(row)).collect::<Vec<_>>();
             let raw = rows(case, if case["outputs"].get("pooled").is_some() { "pooled" } else { "sentence_embedding" });

@@ -35,20 +35,29 @@ struct Linear {
 }
 
 impl Steps {
-    /// What `modules` say, or `option`, for tokens with `width` numbers; weights are read from `source`.
+    /// What `modules` say, or `option`, for tokens with `width` numbers; weights are read from `source`, of whose budget the
+    /// network has `taken` so many bytes.
     pub(crate) fn read(
         modules: &SentenceModules,
         option: Option<PoolingMode>,
         width: usize,
         source: &ModelSource,
+        taken: u64,
     ) -> Result<Self, LoadError> {
         let pooling = modules.pooling_or(option);
         let end = modules.dimension(&pooling, width).map_err(|error| refused(&error))?;
-        let step = |step: &SentenceStep| match step {
-            SentenceStep::Dense(dense) => Linear::read(dense, source).map(Step::Linear),
-            SentenceStep::Normalize => Ok(Step::Normalize),
-        };
-        let steps = modules.steps.iter().map(step).collect::<Result<Vec<_>, _>>()?;
+        let mut taken = taken;
+        let mut steps = Vec::with_capacity(modules.steps.len());
+        for step in &modules.steps {
+            steps.push(match step {
+                SentenceStep::Dense(dense) => {
+                    let linear = Linear::read(dense, source, taken)?;
+                    taken = taken.saturating_add(linear.bytes());
+                    Step::Linear(linear)
+                }
+                SentenceStep::Normalize => Step::Normalize,
+            });
+        }
         let before = modules.is_normalised().then_some(end);
         Ok(Self { pooling, steps, width: end, before })
     }
@@ -61,7 +70,7 @@ impl Steps {
     /// Bytes of weights.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = |step: &Step| match step {
-            Step::Linear(linear) => 4 * (linear.weights.len() + linear.bias.len()) as u64,
+            Step::Linear(linear) => linear.bytes(),
             Step::Normalize => 0,
         };
         self.steps.iter().map(bytes).sum()
@@ -99,7 +108,13 @@ fn normalize(vector: &mut [f32]) {
 }
 
 impl Linear {
-    fn read(dense: &Dense, source: &ModelSource) -> Result<Self, LoadError> {
+    /// Bytes of weights.
+    fn bytes(&self) -> u64 {
+        4 * (self.weights.len() + self.bias.len()) as u64
+    }
+
+    /// Reads what stands in `source` while `taken` bytes are held by the rest of the model.
+    fn read(dense: &Dense, source: &ModelSource, taken: u64) -> Result<Self, LoadError> {
         let file = format!("{}/model.safetensors", dense.folder);
         let fault = |kind, text: String| LoadError::new(kind, format!("{file}: {text}"));
         match size(&*source.files, &file) {
@@ -108,10 +123,21 @@ impl Linear {
                     "is missing: save the layer again with `safe_serialization`, as the library has it by default";
                 return Err(fault(LoadErrorKind::Missing, text.to_owned()));
             }
-            Some(bytes) if bytes > MAX_BYTES.min(source.memory_budget) => {
-                return Err(fault(LoadErrorKind::TooLarge, format!("{bytes} bytes are more than may be taken")));
+            Some(bytes) if bytes > MAX_BYTES => {
+                return Err(fault(LoadErrorKind::TooLarge, format!("{bytes} bytes; at most {MAX_BYTES} are read")));
             }
-            Some(_) => {}
+            Some(bytes) => {
+                // The file, its numbers as they stand there and once more by columns.
+                let numbers = 4 * (dense.inputs as u64 + 1).saturating_mul(dense.outputs as u64);
+                let need = taken.saturating_add(bytes).saturating_add(numbers.saturating_mul(2));
+                if need > source.memory_budget {
+                    let budget = source.memory_budget;
+                    let text = format!(
+                        "{need} bytes are needed while it loads, {taken} of them for the rest of the model; the memory budget is {budget}"
+                    );
+                    return Err(fault(LoadErrorKind::TooLarge, text));
+                }
+            }
         }
         let bytes = source.files.read(&file).map_err(|error| fault(LoadErrorKind::Missing, error.to_string()))?;
         let tensors =

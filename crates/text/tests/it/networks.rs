@@ -343,6 +343,17 @@ fn a_folders_damaged_layers_are_refused() {
         let source = ModelSource::new(own.model.clone(), 1, Arc::new(files));
         TextBackend::over(Arc::new(Replay::of("bert_dense"))).load(&source).unwrap_err().to_string()
     };
+    let mut within = own.clone();
+    let bytes = own.files.list().iter().find(|(name, _)| name == "2_Dense/model.safetensors").unwrap().1;
+    // The file, and twice 16 × 33 numbers.
+    let needed = bytes + 2 * 4 * 16 * 33;
+    within.memory_budget = needed;
+    let load = |source: &ModelSource| TextBackend::over(Arc::new(Replay::of("bert_dense"))).load(source);
+    load(&within).unwrap();
+    within.memory_budget = needed - 1;
+    let error = load(&within).unwrap_err();
+    assert_eq!(error.kind(), LoadErrorKind::TooLarge);
+    assert!(error.to_string().contains(&format!("{needed} bytes are needed while it loads, 0 of them")), "{error}");
     let weights = "2_Dense/model.safetensors";
     assert!(changed(weights, None).starts_with("2_Dense/model.safetensors: is missing"));
     assert!(changed(weights, Some(b"nonsense".to_vec())).starts_with("2_Dense/model.safetensors: "));
