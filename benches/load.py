@@ -286,10 +286,10 @@ def main():
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
             both = lambda target: {kind: measure(target, kind == "echo", options, loadgen, folder) for kind in KINDS}
             rounds.append({target.name: both(target) for target in targets})
+    before = earlier(options.against)
     if options.json:
         with open(options.json, "w") as out:
             json.dump({"machine": machine(), "rounds": rounds}, out, indent=1)
-    before = earlier(options.against)
     print("| question | RPS at 64: ours, echo | ratio (rounds) | earlier | CPU per request, µs: ours, echo | p50 / p99 of one caller, µs: ours, echo |")
     print("|---|---|---|---|---|---|")
     for target in targets:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.environ.get("MILLRACE", os.path.join(ROOT, "target/release/millrace"))
 TRAFFIC = os.environ.get("TRAFFIC", os.path.join(ROOT, "target/release/millrace-traffic"))
-TICK = os.sysconf("SC_CLK_TCK")
 FREE = 32  # the size of axes that a signature leaves free
 TEXT = "The mill race carries the water of the river to the wheel, and no more of it than the wheel can take."
 STRUCT = {"FP32": "f", "FP64": "d", "INT64": "q", "INT32": "i"}
@@ -47,7 +46,11 @@ class Server:
         self.begun = time.monotonic()
         environment = {**os.environ, **(settings or {})}
         self.process = subprocess.Popen([*pin, *command], env=environment, stdout=subprocess.DEVNULL)
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def wait_ready(self):
         deadline = time.monotonic() + 120
@@ -59,7 +62,6 @@ class Server:
                     return
             except OSError:
                 time.sleep(0.002)
-        self.stop()
         sys.exit("the server was not ready within 120 s")
 
     def get(self, path):
@@ -69,11 +71,6 @@ class Server:
         request = urllib.request.Request(f"http://127.0.0.1:{self.admin}{path}", data=b"{}", method="POST")
         with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status
-
-    def cpu_seconds(self):
-        with open(f"/proc/{self.process.pid}/stat") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICK
 
     def memory_mib(self):
         with open(f"/proc/{self.process.pid}/status") as status:
@@ -90,14 +87,14 @@ class Server:
                 self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def question(self, model, rows=1, parameters=None, document=False):
+    def question(self, model, parameters=None):
         """A stream's path, body and headers for one request to `model`, made from its metadata."""
         with self.get(f"/v2/models/{model}") as answer:
             inputs = json.load(answer)["inputs"]
-        path = os.path.join(self.folder, f"{model}-{rows}-{len(os.listdir(self.folder))}.body")
+        path = os.path.join(self.folder, f"{model}-{len(os.listdir(self.folder))}.body")
         heads, raw = [], b""
         for spec in inputs:
-            shape = [rows if axis == 0 and size == -1 else FREE if size == -1 else size for axis, size in enumerate(spec["shape"])]
+            shape = [size if size != -1 else 1 if axis == 0 else FREE for axis, size in enumerate(spec["shape"])]
             count = 1
             for size in shape:
                 count *= size
@@ -106,14 +103,11 @@ class Server:
                 head["data"] = [TEXT] * count
             else:
                 values = [1] * count if spec["datatype"].startswith("INT") else [(n % 29) / 16 - 0.9 for n in range(count)]
-                if document:
-                    head["data"] = values
-                else:
-                    data = struct.pack(f"<{count}{STRUCT[spec['datatype']]}", *values)
-                    head["parameters"] = {"binary_data_size": len(data)}
-                    raw += data
+                data = struct.pack(f"<{count}{STRUCT[spec['datatype']]}", *values)
+                head["parameters"] = {"binary_data_size": len(data)}
+                raw += data
             heads.append(head)
-        wanted = {} if document or not raw else {"binary_data_output": True}
+        wanted = {"binary_data_output": True} if raw else {}
         body = {"inputs": heads, "parameters": {**wanted, **(parameters or {})}}
         text = json.dumps(body).encode()
         with open(path, "wb") as out:
@@ -151,7 +145,7 @@ def serving(models, settings=None, core="0"):
 
 
 def p99(part):
-    """Milliseconds."""
+    """Of all right answers, late ones included; milliseconds."""
     return part["latency_us"]["p99"] / 1e3 if part["latency_us"] else float("nan")
 
 

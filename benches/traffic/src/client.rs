@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
@@ -17,6 +17,8 @@ use crate::plan::Stream;
 /// HTTP/2: bytes that may be on their way to us, so that the generator is not what slows the server down.
 const WINDOW: u32 = 8 << 20;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// gRPC's code for that.
+const UNKNOWN: u16 = 2;
 
 /// A request that is asked again and again.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Question {
     headers: HeaderMap,
     body: Bytes,
     is_http2: bool,
+    /// Where the milliseconds that are left are told.
+    deadline: Option<HeaderName>,
 }
 
 impl Question {
@@ -41,14 +45,19 @@ impl Question {
         for (name, value) in &stream.headers {
             headers.insert(name.parse::<HeaderName>()?, value.parse()?);
         }
-        Ok(Self { uri: uri.parse()?, headers, body: Bytes::from(body), is_http2: stream.http2.is_some() })
+        let deadline = stream.deadline_header.as_deref().map(str::parse).transpose()?;
+        Ok(Self { uri: uri.parse()?, headers, body: Bytes::from(body), is_http2: stream.http2.is_some(), deadline })
     }
 
-    fn request(&self) -> Request<Full<Bytes>> {
+    fn request(&self, left: Duration) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        if let Some(name) = &self.deadline {
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            request.headers_mut().insert(name.clone(), HeaderValue::from(left));
+        }
         *request.version_mut() = if self.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         request
     }
@@ -95,17 +104,19 @@ impl Connection {
         }
     }
 
+    /// Asks, and tells that so much time is `left` where the question is to tell that.
+    ///
     /// # Errors
     /// The connection broke.
-    pub(crate) async fn ask(&mut self, question: &Question) -> Result<Answer, hyper::Error> {
+    pub(crate) async fn ask(&mut self, question: &Question, left: Duration) -> Result<Answer, hyper::Error> {
         let response = match self {
             Self::Http1(sender) => {
                 sender.ready().await?;
-                sender.send_request(question.request()).await?
+                sender.send_request(question.request(left)).await?
             }
             Self::Http2(sender) => {
                 sender.ready().await?;
-                sender.send_request(question.request()).await?
+                sender.send_request(question.request(left)).await?
             }
         };
         let (parts, mut body) = response.into_parts();
@@ -118,6 +129,10 @@ impl Connection {
         let number = |value: &HeaderValue| value.to_str().ok().and_then(|text| text.parse::<u16>().ok());
         let grpc = trailers.get(GRPC_STATUS).or_else(|| parts.headers.get(GRPC_STATUS)).and_then(number);
         let wait = parts.headers.get(RETRY_AFTER).and_then(number);
+        let is_grpc =
+            parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        // An answer of gRPC that does not say how it went is none.
+        let grpc = if is_grpc { grpc.or(Some(UNKNOWN)) } else { None };
         let status = grpc.filter(|code| *code > 0).unwrap_or_else(|| parts.status.as_u16());
         Ok(Answer { status, retry_after: wait.map(|seconds| Duration::from_secs(seconds.into())) })
     }

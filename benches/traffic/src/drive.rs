@@ -139,6 +139,7 @@ fn start(
             .collect(),
         Load::Rates(rates) => {
             let (sender, receiver) = unbounded_channel();
+            // Weak, for the timetable ends when nobody can add to it.
             let again = stream.obeys_retry_after.then(|| sender.downgrade());
             let receiver = Rc::new(Mutex::new(receiver));
             let spans = shared
@@ -184,7 +185,11 @@ async fn timetable(shared: Rc<Shared>, spans: Vec<(Instant, Duration, f64)>, sen
             }
             let due = begin + Duration::from_secs_f64(at);
             until(due).await;
-            shared.tallies.borrow_mut()[piece].due += 1;
+            {
+                let tally = &mut shared.tallies.borrow_mut()[piece];
+                tally.due += 1;
+                tally.lag.push(micros(now().saturating_duration_since(due)));
+            }
             if sender.send(Due { at: due, piece, is_again: false }).is_err() {
                 return;
             }
@@ -217,21 +222,26 @@ async fn caller(shared: Rc<Shared>, connection: Connection, turns: Vec<(usize, I
 impl Shared {
     /// Asks once, and counts what comes of it. Where the answer says when to come back, that is put on the timetable.
     async fn ask(&self, place: &mut Option<Connection>, due: Due, again: Option<UnboundedSender<Due>>) {
+        let left = self.deadline.saturating_sub(now().saturating_duration_since(due.at));
+        if left.is_zero() {
+            // Whoever waited for this has gone.
+            self.tallies.borrow_mut()[due.piece].given_up += u64::from(!due.is_again);
+            return;
+        }
         if place.is_none() {
             *place = Connection::open(self.address, self.is_http2).await.ok();
         }
-        let lag = micros(now().saturating_duration_since(due.at));
+        if due.is_again {
+            self.tallies.borrow_mut()[due.piece].retried += 1;
+        }
         let answer = match place {
-            Some(connection) => connection.ask(&self.question).await.ok(),
+            Some(connection) => connection.ask(&self.question, left).await.ok(),
             None => None,
         };
         let end = now();
         let latency = end.saturating_duration_since(due.at);
         let mut tallies = self.tallies.borrow_mut();
         let tally = &mut tallies[due.piece];
-        if !due.is_again {
-            tally.lag.push(lag);
-        }
         match answer {
             None => {
                 *place = None;
@@ -240,12 +250,11 @@ impl Shared {
             Some(answer) if answer.status == 200 => match (due.is_again, latency <= self.deadline) {
                 (true, in_time) => tally.retried_good += u64::from(in_time),
                 (false, true) => tally.good(latency, end.saturating_duration_since(self.begins[due.piece])),
-                (false, false) => tally.late += 1,
+                (false, false) => tally.late(latency),
             },
             Some(answer) if !due.is_again => {
                 tally.refused(answer.status, latency);
                 if let (Some(sender), Some(wait)) = (again, answer.retry_after) {
-                    tally.retried += 1;
                     spawn_local(async move {
                         sleep(wait).await;
                         // Nobody listens any more once the waiting is over.

@@ -2,7 +2,8 @@
 //!
 //! `millrace-traffic PLAN.json`; [`plan::Plan`] says what stands in the file. One thread, so that one core is enough and
 //! nothing is locked. Arrivals keep to their timetable whatever the server does, and latencies count from it: a server that
-//! stalls cannot hide its stall. `lag` says how far the timetable itself was missed, for a generator that is the bottleneck.
+//! stalls cannot hide its stall. `lag` says by how much the timetable itself was missed: there the
+//! generator is the bottleneck, and not the server.
 
 #![forbid(unsafe_code)]
 

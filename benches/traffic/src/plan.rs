@@ -47,8 +47,10 @@ pub(crate) struct Stream {
     pub(crate) in_flight: usize,
     /// So many HTTP/2 connections in place of HTTP/1.1 ones.
     pub(crate) http2: Option<usize>,
-    /// An answer later than this counts as late.
+    /// An answer later than this counts as late, and a request that cannot be sent before is given up.
     pub(crate) deadline_ms: Option<f64>,
+    /// The header that says how many milliseconds are left, where the server is to know.
+    pub(crate) deadline_header: Option<String>,
     /// Whether a refused request is asked once more, when the answer said that it may be (`Retry-After`).
     #[serde(default)]
     pub(crate) obeys_retry_after: bool,
@@ -68,7 +70,19 @@ impl Plan {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn check(&self) -> Result<(), String> {
+        let is_time = |time: f64| time.is_finite() && time >= 0.0;
+        if !self.pieces.iter().all(|piece| is_time(piece.seconds)) || !is_time(self.grace_seconds) {
+            return Err("times must be numbers of seconds, not negative".to_owned());
+        }
         for stream in &self.streams {
+            if !stream.deadline_ms.is_none_or(is_time) {
+                return Err(format!("stream `{}`: the deadline is no time", stream.name));
+            }
+            if let Load::Callers(callers) = &stream.load
+                && callers.iter().any(|callers| *callers > stream.in_flight)
+            {
+                return Err(format!("stream `{}`: more callers than may be in flight", stream.name));
+            }
             let given = match &stream.load {
                 Load::Rates(rates) => rates.len(),
                 Load::Callers(callers) => callers.len(),

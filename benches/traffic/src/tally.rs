@@ -10,10 +10,14 @@ use serde::Serialize;
 pub(crate) struct Tally {
     /// Requests that the timetable held.
     pub(crate) due: u64,
-    /// Answered rightly and in time: the latency of each.
-    pub(crate) good: Vec<u32>,
+    /// Answered rightly and in time.
+    pub(crate) good: u64,
     /// Answered rightly, but too late.
     pub(crate) late: u64,
+    /// The latency of each right answer, late ones included.
+    pub(crate) latencies: Vec<u32>,
+    /// Not asked, because the deadline was over before there was room to.
+    pub(crate) given_up: u64,
     /// Refused, by status: the latency of each.
     pub(crate) refused: BTreeMap<u16, Vec<u32>>,
     /// Connections that broke, or answers that nobody understands.
@@ -21,7 +25,7 @@ pub(crate) struct Tally {
     /// Requests that were refused first and asked again as the answer said, and how many of them were answered rightly.
     pub(crate) retried: u64,
     pub(crate) retried_good: u64,
-    /// How much later than due each was sent.
+    /// How much later than it held each the timetable came to it: by how much the generator was too slow.
     pub(crate) lag: Vec<u32>,
     /// Rightly answered in each tenth of a second of the piece.
     pub(crate) timeline: Vec<u32>,
@@ -34,6 +38,7 @@ pub(crate) struct Summary {
     good: u64,
     good_per_second: f64,
     late: u64,
+    given_up: u64,
     refused: BTreeMap<u16, u64>,
     broken: u64,
     /// Neither answered nor refused when the waiting was over.
@@ -61,7 +66,8 @@ pub(crate) struct Quantiles {
 impl Tally {
     /// Counts a right answer, `at` so far into the piece.
     pub(crate) fn good(&mut self, latency: Duration, at: Duration) {
-        self.good.push(micros(latency));
+        self.good += 1;
+        self.latencies.push(micros(latency));
         let tenth = usize::try_from(at.as_millis() / 100).unwrap_or(usize::MAX).min(100_000);
         if self.timeline.len() <= tenth {
             self.timeline.resize(tenth + 1, 0);
@@ -69,6 +75,13 @@ impl Tally {
         self.timeline[tenth] += 1;
     }
 
+    /// Counts a right answer that came too late.
+    pub(crate) fn late(&mut self, latency: Duration) {
+        self.late += 1;
+        self.latencies.push(micros(latency));
+    }
+
+    /// Counts a refusal.
     pub(crate) fn refused(&mut self, status: u16, latency: Duration) {
         self.refused.entry(status).or_default().push(micros(latency));
     }
@@ -77,8 +90,8 @@ impl Tally {
     pub(crate) fn summary(self, seconds: f64) -> Summary {
         let refused: BTreeMap<u16, u64> =
             self.refused.iter().map(|(status, times)| (*status, times.len() as u64)).collect();
-        let good = self.good.len() as u64;
-        let ended = good + self.late + self.broken + refused.values().sum::<u64>();
+        let good = self.good;
+        let ended = good + self.late + self.given_up + self.broken + refused.values().sum::<u64>();
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2⁵³")]
         let good_per_second = good as f64 / seconds;
         Summary {
@@ -86,12 +99,13 @@ impl Tally {
             good,
             good_per_second,
             late: self.late,
+            given_up: self.given_up,
             refused,
             broken: self.broken,
             unanswered: self.due.saturating_sub(ended),
             retried: self.retried,
             retried_good: self.retried_good,
-            latency_us: Quantiles::of(self.good),
+            latency_us: Quantiles::of(self.latencies),
             refusal_us: Quantiles::of(self.refused.into_values().flatten().collect()),
             lag_us: Quantiles::of(self.lag),
             timeline: self.timeline,
@@ -132,11 +146,13 @@ mod tests {
 
     #[test]
     fn every_request_that_was_due_is_accounted_for() {
-        let mut tally = Tally { due: 5, late: 1, broken: 1, ..Tally::default() };
+        let mut tally = Tally { due: 7, given_up: 1, broken: 1, ..Tally::default() };
+        tally.late(Duration::from_millis(9));
         tally.good(Duration::from_millis(2), Duration::from_millis(250));
         tally.refused(503, Duration::from_millis(1));
         let summary = tally.summary(2.0);
-        assert_eq!((summary.good, summary.unanswered, summary.good_per_second), (1, 1, 0.5));
+        assert_eq!((summary.good, summary.unanswered, summary.good_per_second), (1, 2, 0.5));
+        assert_eq!(summary.latency_us.unwrap().max, 9000);
         assert_eq!(summary.timeline, [0, 0, 1]);
         assert_eq!(summary.refused[&503], 1);
     }

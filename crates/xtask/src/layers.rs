@@ -35,6 +35,7 @@ const HELPERS: &[&str] = &[
     "millrace-benches",
     "millrace-gpu-bench",
     "millrace-simulation",
+    "millrace-traffic",
     "xtask",
 ];
 
