@@ -11,12 +11,16 @@ mod cost;
 mod play;
 mod random;
 mod rules;
+mod scenes;
+mod table;
 
-pub use arrivals::Process;
+pub use arrivals::{Process, Request};
 pub use cost::{Cost, Curve};
-pub use play::{Outcome, Play, closed_loop, play};
+pub use play::{Fate, Outcome, Play, closed_loop, play, play_all};
 pub use random::Random;
 pub use rules::Rule;
+pub use scenes::{Fairness, Overload, Urgency};
+pub use table::{Effort, LOADS, PEERS, Row, json, markdown};
 
 #[cfg(test)]
 mod tests;

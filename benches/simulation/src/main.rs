@@ -1,84 +1,104 @@
-//! Tables of batching rules under simulated load. `--quick` compares with what the engine could do at best instead of with
-//! every fixed setting.
+//! Tables of batching rules under simulated load, as Markdown.
+//!
+//! `--quick` plays millrace's own rule only, `--few` a few fixed settings beside it, `--sweep` all of them; without any of
+//! these the rules of others are played as well. `--engine NAME` keeps to one engine, `--requests N` cuts each load off at so
+//! many requests, `--json FILE` writes the rows to a file too.
 
 use std::io::{self, Write as _};
 
-use millrace_simulation::{Cost, Outcome, Play, Process, Rule, closed_loop, play};
+use millrace_simulation::{
+    Cost, Effort, Fairness, LOADS, Overload, Process, Row, Rule, Urgency, closed_loop, json, markdown,
+};
 
-/// Load, as a share of what the engine could do at best within the goal.
-const LOADS: [f64; 8] = [0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.3, 2.0];
-const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
-/// Shares of the goal that a batch may wait for company.
-const WAITS: [f64; 6] = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4];
-/// Seconds that a load lasts, and how many requests it is cut off at.
-const SECONDS: f64 = 20.0;
-const REQUESTS: f64 = 100_000.0;
+/// How many requests a load is cut off at.
+const REQUESTS: usize = 20_000;
 
-/// The rules beside ours: no batching, TF Serving as it comes and tuned, Triton without delay, BentoML, deferred scheduling.
-const COLUMNS: &str =
-    "no batching | TFS 1000, 1 ms | TFS 32, tenth of goal | Triton 128, 0 | BentoML 100 | deferred 256";
-
-fn others(goal: f64) -> [Rule; 6] {
-    [
-        Rule::Triton { size: 1, delay: 0.0 },
-        Rule::TfServing { size: 1000, timeout: 0.001 },
-        Rule::TfServing { size: 32, timeout: goal * 0.1 },
-        Rule::Triton { size: 128, delay: 0.0 },
-        Rule::Bento { size: 100 },
-        Rule::Deferred { size: 256 },
-    ]
+fn rows(cost: Cost, effort: Effort, most: usize) -> Vec<Row> {
+    let cells: Vec<_> = Process::ALL.iter().flat_map(|&process| LOADS.map(|load| (process, load))).collect();
+    std::thread::scope(|scope| {
+        let play = |part: &[(Process, f64)]| -> Vec<Row> {
+            part.iter().map(|&(process, load)| Row::play(cost, process, load, most, effort)).collect()
+        };
+        let halves = cells.split_at(cells.len() / 2);
+        let second = scope.spawn(move || play(halves.1));
+        let mut rows = play(halves.0);
+        rows.extend(second.join().unwrap_or_default());
+        rows
+    })
 }
 
-/// Answers are of use for eight times as long as a lone row takes, or for 5 ms.
-fn goal(cost: &Cost) -> f64 {
-    (8.0 * cost.plain(1)).max(0.005)
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of requests")]
-fn count(requests: f64) -> usize {
-    requests.min(REQUESTS) as usize
-}
-
-fn best_fixed(given: &Play) -> (Outcome, Rule) {
-    let all = SIZES.iter().flat_map(|&size| WAITS.map(|wait| Rule::Fixed { size, timeout: wait * given.goal }));
-    let played = all.map(|rule| (play(given, rule), rule));
-    played
-        .max_by(|left, right| left.0.goodput.total_cmp(&right.0.goodput))
-        .unwrap_or_else(|| (Outcome::default(), Rule::Auto))
+/// Priorities, fairness and overload, one line for each engine.
+fn scenes(out: &mut impl io::Write, costs: &[Cost]) -> io::Result<()> {
+    writeln!(
+        out,
+        "## Urgent requests beside bulk\n\n| engine | p99 alone, ms | beside bulk | one batch | beyond it |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|")?;
+    for &cost in costs {
+        let scene = Urgency::play(cost, 4.0 * cost.plain(1));
+        let [alone, beside, batch, excess] =
+            [scene.alone, scene.beside, scene.batch, scene.excess()].map(|seconds| seconds * 1e3);
+        writeln!(out, "| {} | {alone:.2} | {beside:.2} | {batch:.2} | {excess:.2} |", cost.name)?;
+    }
+    writeln!(
+        out,
+        "\n## A modest caller beside a greedy one\n\n| engine | p99 before, ms | beside | one batch | ratio |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|")?;
+    for &cost in costs {
+        let scene = Fairness::play(cost);
+        let [before, beside, batch] = [scene.before, scene.beside, scene.batch].map(|seconds| seconds * 1e3);
+        writeln!(out, "| {} | {before:.2} | {beside:.2} | {batch:.2} | {:.2} |", cost.name, scene.ratio())?;
+    }
+    writeln!(
+        out,
+        "\n## A second of too much\n\n| engine | times | goodput | p99 of deadline | obeying | recovery, s |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|")?;
+    for &cost in costs {
+        for times in [2.0, 5.0, 10.0] {
+            let Overload { goodput, p99, obeying, recovery } = Overload::play(cost, times);
+            writeln!(out, "| {} | {times} | {goodput:.3} | {p99:.2} | {obeying:.3} | {recovery:.1} |", cost.name)?;
+        }
+    }
+    writeln!(out)
 }
 
 fn main() -> io::Result<()> {
-    let is_quick = std::env::args().any(|arg| arg == "--quick");
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let after = |flag: &str| arguments.iter().skip_while(|argument| *argument != flag).nth(1);
+    let effort = if has("--quick") {
+        Effort::Own
+    } else if has("--few") {
+        Effort::Few
+    } else if has("--sweep") {
+        Effort::Sweep
+    } else {
+        Effort::All
+    };
+    let most = after("--requests").and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
+    let engine = after("--engine");
+    let costs: Vec<Cost> = Cost::all().into_iter().filter(|cost| engine.is_none_or(|name| cost.name == name)).collect();
     let mut out = io::stdout().lock();
-    for cost in Cost::all() {
-        let goal = goal(&cost);
-        let capacity = cost.capacity(goal / 2.0);
-        writeln!(out, "\n## {}\n\nGoal {:.1} ms, at best {capacity:.0} rows/s.\n", cost.name, goal * 1e3)?;
-        let columns = if is_quick { "of what is possible" } else { "best fixed | auto / best" };
-        writeln!(out, "| arrivals | load | auto: in time | p99 ms | rows | {columns} | {COLUMNS} |")?;
-        writeln!(out, "|{}", "---|".repeat(if is_quick { 12 } else { 13 }))?;
-        for process in Process::ALL {
-            for load in LOADS {
-                let rate = load * capacity;
-                let given = Play { cost, process, rate, count: count(rate * SECONDS), goal, seed: 11 };
-                let auto = play(&given, Rule::Auto);
-                let beside = if is_quick {
-                    format!("{:.3}", auto.goodput / rate.min(capacity))
-                } else {
-                    let (best, rule) = best_fixed(&given);
-                    format!("{:.3} ({rule}) | {:.3}", best.share, auto.goodput / best.goodput)
-                };
-                let others = others(goal).map(|rule| format!("{:.2}", play(&given, rule).share)).join(" | ");
-                let (name, p99) = (process.name(), auto.p99 * 1e3);
-                writeln!(
-                    out,
-                    "| {name} | {load} | {:.3} | {p99:.2} | {:.1} | {beside} | {others} |",
-                    auto.share, auto.rows
-                )?;
-            }
-        }
-        let alone = closed_loop(cost, Rule::Auto, 1, 2000, goal);
-        writeln!(out, "\nOne client waits {:.1} us for its runs.", alone.wait * 1e6)?;
+    if !has("--loads") {
+        // A tiny model's loads are millions of requests a second; one that changes has no one capacity.
+        let is_fit = |cost: &Cost| cost.plain(1) > 1e-4 && cost.change.is_none();
+        let slow: Vec<Cost> = costs.iter().copied().filter(is_fit).collect();
+        scenes(&mut out, &slow)?;
     }
-    Ok(())
+    let mut all = Vec::new();
+    if !has("--scenes") {
+        for cost in costs {
+            let rows = rows(cost, effort, most);
+            writeln!(out, "{}", markdown(&rows))?;
+            let alone = closed_loop(cost, Rule::Auto, 1, 2000, 1.0);
+            writeln!(out, "One client waits {:.1} us for its runs.\n", alone.wait * 1e6)?;
+            all.extend(rows);
+        }
+    }
+    match after("--json") {
+        Some(path) => std::fs::write(path, json(&all)),
+        None => Ok(()),
+    }
 }

@@ -6,19 +6,21 @@ mod former;
 
 use std::fmt;
 
+use crate::Request;
+
 /// A rule of batching. Times are seconds since the start.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(missing_docs, reason = "the text of each variant names its fields")]
 pub enum Rule {
     /// millrace as it comes: everything learned.
     Auto,
+    /// The same with an operator's bound on how long anybody may wait for more rows or for a batch under way, in seconds.
+    Goal(f64),
     /// millrace's queue with an operator's figures: rows in a batch, seconds that its oldest may wait.
     Fixed { size: usize, timeout: f64 },
-    /// TensorFlow Serving's basic batch scheduler: a batch leaves when it is full or its oldest is `timeout` old; no
-    /// request is refused or dropped for being late.
-    TfServing { size: usize, timeout: f64 },
-    /// Triton's dynamic batcher: an idle instance takes what is queued, up to `size`, once the oldest is `delay` old.
-    Triton { size: usize, delay: f64 },
+    /// TensorFlow Serving's basic batch scheduler and Triton's dynamic batcher: a batch leaves when it is full or its oldest
+    /// request is `delay` old; none is refused or dropped for being late.
+    Queue { size: usize, delay: f64 },
     /// BentoML's dispatcher (`CorkDispatcher`): a line through the last runs, ticks of a millisecond.
     Bento { size: usize },
     /// Deferred scheduling (Symphony, arXiv 2308.07470 §3): a batch leaves at the last moment at which one request more could
@@ -30,9 +32,9 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auto => f.write_str("auto"),
-            Self::Fixed { size, timeout } => write!(f, "fixed {size}, {:.2} ms", timeout * 1e3),
-            Self::TfServing { size, timeout } => write!(f, "TF Serving {size}, {:.2} ms", timeout * 1e3),
-            Self::Triton { size, delay } => write!(f, "Triton {size}, {:.2} ms", delay * 1e3),
+            Self::Goal(goal) => write!(f, "auto within {:.2} ms", goal * 1e3),
+            Self::Fixed { size, timeout } => write!(f, "{size}, {:.2} ms", timeout * 1e3),
+            Self::Queue { size, delay } => write!(f, "{size}, {:.2} ms", delay * 1e3),
             Self::Bento { size } => write!(f, "BentoML {size}"),
             Self::Deferred { size } => write!(f, "deferred {size}"),
         }
@@ -41,8 +43,8 @@ impl fmt::Display for Rule {
 
 /// A rule at work.
 pub(crate) trait Decider {
-    /// A request comes. False: it is refused at the door.
-    fn push(&mut self, id: usize, now: f64) -> bool;
+    /// A request comes. An error says after how many seconds the refused caller is told to come again.
+    fn push(&mut self, id: usize, request: &Request, now: f64) -> Result<(), f64>;
 
     /// What an idle worker does now.
     fn take(&mut self, now: f64) -> Next;
@@ -73,12 +75,12 @@ impl Rule {
     /// rows truly takes, for the one rule that is told.
     pub(crate) fn start(self, workers: usize, goal: f64, cost: impl Fn(usize) -> f64 + 'static) -> Box<dyn Decider> {
         match self {
-            Self::Auto => Box::new(former::Former::auto(workers, goal)),
-            Self::Fixed { size, timeout } => Box::new(former::Former::fixed(workers, goal, size, timeout)),
-            Self::TfServing { size, timeout } => Box::new(former::Plain::new(size, timeout)),
-            Self::Triton { size, delay } => Box::new(former::Plain::new(size, delay)),
+            Self::Auto => Box::new(former::Former::auto(workers)),
+            Self::Goal(goal) => Box::new(former::Former::within(workers, goal)),
+            Self::Fixed { size, timeout } => Box::new(former::Former::fixed(workers, size, timeout)),
+            Self::Queue { size, delay } => Box::new(former::Plain::new(size, delay)),
             Self::Bento { size } => Box::new(bento::Bento::new(size, goal)),
-            Self::Deferred { size } => Box::new(deferred::Deferred::new(size, goal, cost)),
+            Self::Deferred { size } => Box::new(deferred::Deferred::new(size, cost)),
         }
     }
 }

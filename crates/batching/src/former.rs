@@ -13,6 +13,7 @@ use self::plan::Plan;
 use crate::cost::duration;
 use crate::groups::Groups;
 use crate::order::{Entry, Load, Order, Ticket};
+use crate::promises::Promises;
 use crate::{Learned, Sizes, Waiting};
 
 mod deadlines;
@@ -131,8 +132,8 @@ pub struct BatchFormer<T> {
     asked: Option<Asked>,
     /// When the runs under way should end, in the order in which they began. At most one for each worker.
     ends: VecDeque<Instant>,
-    /// Until when those who were refused have been told to come again.
-    booked: Option<Instant>,
+    /// When those who were refused will come again.
+    promises: Promises,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +147,14 @@ impl<T> BatchFormer<T> {
     /// An empty queue that knows nothing yet.
     pub fn new(config: FormerConfig) -> Self {
         let groups = Groups::new(config.max_groups);
-        Self { config, order: Order::default(), groups, asked: None, ends: VecDeque::new(), booked: None }
+        Self {
+            config,
+            order: Order::default(),
+            groups,
+            asked: None,
+            ends: VecDeque::new(),
+            promises: Promises::default(),
+        }
     }
 
     /// How many runs go on at once from now on.

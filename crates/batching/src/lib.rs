@@ -29,6 +29,7 @@ mod metric;
 mod order;
 mod poison;
 mod pool;
+mod promises;
 mod queue;
 mod reply;
 mod run;

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::{Decider, Key, Next};
+use crate::Request;
 
 const TICK: f64 = 0.001;
 const KEPT: usize = 50;
@@ -58,9 +59,9 @@ impl Bento {
 }
 
 impl Decider for Bento {
-    fn push(&mut self, id: usize, now: f64) -> bool {
+    fn push(&mut self, id: usize, _: &Request, now: f64) -> Result<(), f64> {
         self.queue.push_back((id, now));
-        true
+        Ok(())
     }
 
     fn take(&mut self, now: f64) -> Next {

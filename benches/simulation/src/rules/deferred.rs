@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 
 use super::{Decider, Key, Next};
+use crate::Request;
 
 pub(super) struct Deferred<C> {
     size: usize,
-    goal: f64,
     cost: C,
-    /// Requests with their deadlines, oldest first.
+    /// Requests with their deadlines, earliest first.
     queue: VecDeque<(usize, f64)>,
 }
 
 impl<C: Fn(usize) -> f64> Deferred<C> {
-    pub(super) fn new(size: usize, goal: f64, cost: C) -> Self {
-        Self { size, goal, cost, queue: VecDeque::new() }
+    pub(super) fn new(size: usize, cost: C) -> Self {
+        Self { size, cost, queue: VecDeque::new() }
     }
 
     /// The most requests from the front that a run begun `now` answers by the deadline of the first.
@@ -26,9 +26,11 @@ impl<C: Fn(usize) -> f64> Deferred<C> {
 }
 
 impl<C: Fn(usize) -> f64> Decider for Deferred<C> {
-    fn push(&mut self, id: usize, now: f64) -> bool {
-        self.queue.push_back((id, now + self.goal));
-        true
+    fn push(&mut self, id: usize, request: &Request, now: f64) -> Result<(), f64> {
+        let deadline = now + request.within;
+        let place = self.queue.partition_point(|(_, earlier)| *earlier <= deadline);
+        self.queue.insert(place, (id, deadline));
+        Ok(())
     }
 
     fn take(&mut self, now: f64) -> Next {

@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use millrace_batching::{Arrival, BatchFormer, Decision, FormerConfig, Sizes, Waiting};
-use millrace_core::{CallerId, Group, Priority};
+use millrace_core::Group;
 
 use super::{Decider, Key, Next};
+use crate::Request;
 
 /// What taking turns costs beside a run, as the server reckons it.
 const HOP: Duration = Duration::from_micros(1);
-/// Waits shorter than this are not predicted well enough to refuse anybody for them.
-const SHORT_WAIT: Duration = Duration::from_millis(10);
+
+/// When refused callers come again where nothing has been learned yet.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The former as the server drives it.
 pub(super) struct Former {
     former: BatchFormer<usize>,
     began: Instant,
-    goal: Duration,
     group: Group,
     key: Key,
 }
@@ -28,15 +29,19 @@ fn origin() -> Instant {
 }
 
 impl Former {
-    pub(super) fn auto(workers: usize, goal: f64) -> Self {
-        Self::new(workers, goal, 1024, Waiting::Learned)
+    pub(super) fn auto(workers: usize) -> Self {
+        Self::new(workers, 1024, Waiting::Learned)
     }
 
-    pub(super) fn fixed(workers: usize, goal: f64, size: usize, timeout: f64) -> Self {
-        Self::new(workers, goal, size, Waiting::Fixed(Duration::from_secs_f64(timeout)))
+    pub(super) fn within(workers: usize, goal: f64) -> Self {
+        Self::new(workers, 1024, Waiting::LearnedWithin(Duration::from_secs_f64(goal)))
     }
 
-    fn new(workers: usize, goal: f64, max_rows: usize, waiting: Waiting) -> Self {
+    pub(super) fn fixed(workers: usize, size: usize, timeout: f64) -> Self {
+        Self::new(workers, size, Waiting::Fixed(Duration::from_secs_f64(timeout)))
+    }
+
+    fn new(workers: usize, max_rows: usize, waiting: Waiting) -> Self {
         let config = FormerConfig {
             is_batched: true,
             is_mixed: false,
@@ -47,8 +52,7 @@ impl Former {
             max_groups: 1,
             workers,
         };
-        let goal = Duration::from_secs_f64(goal);
-        Self { former: BatchFormer::new(config), began: origin(), goal, group: Group::default(), key: None }
+        Self { former: BatchFormer::new(config), began: origin(), group: Group::default(), key: None }
     }
 
     fn at(&self, seconds: f64) -> Instant {
@@ -57,24 +61,24 @@ impl Former {
 }
 
 impl Decider for Former {
-    fn push(&mut self, id: usize, now: f64) -> bool {
+    fn push(&mut self, id: usize, request: &Request, now: f64) -> Result<(), f64> {
         let now = self.at(now);
         let arrival = Arrival {
             group: &self.group,
             rows: 1,
             work: 1,
             bytes: 0,
-            caller: CallerId(0),
-            priority: Priority::default(),
-            deadline: Some(now + self.goal),
+            caller: request.caller,
+            priority: request.priority,
+            deadline: Some(now + Duration::from_secs_f64(request.within)),
             is_alone: false,
         };
-        let (wait, run) = self.former.answer_in(&arrival, now);
-        if wait >= SHORT_WAIT.min(self.goal / 4) && wait + run > self.goal {
-            return false;
+        if self.former.is_late(&arrival, now).is_some() {
+            let wait = self.former.retry_after(&self.group, 1, now);
+            return Err(wait.unwrap_or(RETRY).as_secs_f64());
         }
         self.former.push(id, arrival, now);
-        true
+        Ok(())
     }
 
     fn take(&mut self, now: f64) -> Next {
@@ -125,9 +129,9 @@ impl Plain {
 }
 
 impl Decider for Plain {
-    fn push(&mut self, id: usize, now: f64) -> bool {
+    fn push(&mut self, id: usize, _: &Request, now: f64) -> Result<(), f64> {
         self.queue.push_back((id, now));
-        true
+        Ok(())
     }
 
     fn take(&mut self, now: f64) -> Next {

@@ -17,10 +17,6 @@ const KNOWN: u64 = 8;
 /// A batch that is small for the sake of one deadline may cost so many times as much per row where others would be late
 /// for it: smaller differences are within what predictions are wrong by.
 const DEAR: f64 = 1.03;
-/// How much of the engine is promised to those who were refused: others will come meanwhile.
-const SHARE_OF_RETURNING: f64 = 0.5;
-/// Nobody is told to come again later than this. Who knows what will be then.
-const LONGEST_BOOKING: Duration = Duration::from_secs(30);
 /// Predictions are not so good that a request is refused for a wait shorter than this.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 
@@ -65,18 +61,16 @@ impl<T> BatchFormer<T> {
         (wait, run(rides).map_or(together, |run| duration(run.likely)))
     }
 
-    /// When whoever is refused now should come again: when what is queued will have been done, and after those who were told
-    /// so before. `None` where nothing is known about run times. Each refused item of so much work gets its own time, so
-    /// that those who obey do not all come back at once.
+    /// After how many whole seconds whoever is refused now should come again: not before what is queued will have been done,
+    /// and not with all others who are refused. `None` where nothing is known about run times.
     pub fn retry_after(&mut self, group: &Group, work: usize, now: Instant) -> Option<Duration> {
         let number = self.groups.find(group).unwrap_or(usize::MAX);
         let seconds = self.groups.cost(number).row_seconds() * work as f64;
         if seconds <= 0.0 {
             return None;
         }
-        let first = (now + self.backlog()).max(self.booked.unwrap_or(now));
-        self.booked = Some((first + self.shared(seconds / SHARE_OF_RETURNING)).min(now + LONGEST_BOOKING));
-        Some(first.saturating_duration_since(now))
+        let earliest = now + self.backlog();
+        Some(self.promises.promise(self.shared(seconds).as_secs_f32(), earliest, now))
     }
 
     /// Whether the entry `id`, which would lead the next batch of `group`, had better be told at once that it is late: it
@@ -118,9 +112,12 @@ impl<T> BatchFormer<T> {
         let Some(detour) = run(fits) else { return false };
         let per_row = whole.mean / size as f64;
         let is_dear = detour.mean / fits as f64 > per_row * DEAR;
-        // That batch first, then all that is queued in larger ones, shared among the workers.
+        // That batch first, then all that is queued in larger ones; or, where those behind it are in as much of a hurry, in
+        // more of its kind. Shared among the workers.
+        let first = detour.mean + per_row * queued.work as f64;
+        let throughout = detour.mean / fits as f64 * queued.work as f64;
         let workers = self.config.workers.max(1) as f64;
-        let all = ((detour.mean + per_row * queued.work as f64) / workers).max(detour.mean);
+        let all = (first.max(throughout) / workers).max(detour.mean);
         is_dear && self.order.mean_left(group, now) < all
     }
 }

@@ -1,0 +1,128 @@
+//! When refused callers are told to come again, so that they do not all come back at once. Pure.
+//!
+//! A caller is told a number of whole seconds, as `Retry-After` has it, so callers refused in one moment can only come back
+//! in moments that are whole seconds apart. Each is sent to the first of these in which not too much was promised yet.
+//! Who is refused is decided elsewhere.
+
+use std::time::{Duration, Instant};
+
+/// Promises are kept apart by so much time: what comes back together should not fill the time that quick models' callers
+/// have.
+const SLOT: Duration = Duration::from_millis(5);
+/// Slots in a second.
+const PER_SECOND: usize = 200;
+/// Nobody is told to come again later than in so many seconds: who knows what will be then.
+const MOST_SECONDS: usize = 30;
+const SLOTS: usize = (MOST_SECONDS + 2) * PER_SECOND;
+/// How much of the engine is promised: others will come meanwhile.
+const SHARE: f32 = 0.5;
+
+/// Work that refused callers will come back with.
+#[derive(Debug, Default)]
+pub(crate) struct Promises {
+    /// When slot 0 was.
+    origin: Option<Instant>,
+    /// The first slot that is kept; those before it are over.
+    first: usize,
+    /// Seconds of work promised in each slot, by slot number modulo their count.
+    slots: Vec<f32>,
+}
+
+impl Promises {
+    /// Promises a place to somebody with so many seconds of work, divided among the workers, who must not come before
+    /// `earliest`. Returns after how many whole seconds; at least one.
+    pub(crate) fn promise(&mut self, seconds: f32, earliest: Instant, now: Instant) -> Duration {
+        let origin = *self.origin.get_or_insert(now);
+        self.slots.resize(SLOTS, 0.0);
+        let present = slot(now.saturating_duration_since(origin));
+        self.forget(present);
+        let wait = earliest.saturating_duration_since(now).as_secs_f64().ceil();
+        let least = crate::cost::whole(wait).clamp(1, MOST_SECONDS);
+        let room = SHARE * SLOT.as_secs_f32();
+        let promised = |wait: usize| self.slots[(present + wait * PER_SECOND) % SLOTS];
+        let free = (least..MOST_SECONDS).find(|wait| promised(*wait) < room).unwrap_or(MOST_SECONDS);
+        // What is more than a slot holds fills those after it.
+        let (mut left, end) = (seconds, self.first + SLOTS);
+        for at in present + free * PER_SECOND..end {
+            let space = (room - self.slots[at % SLOTS]).max(0.0);
+            // The last bit goes whole, so that a slot is never nearly full.
+            let part = if left <= room { left } else { space };
+            self.slots[at % SLOTS] += part;
+            left -= part;
+            if left <= 0.0 {
+                break;
+            }
+        }
+        Duration::from_secs(free as u64)
+    }
+
+    /// Empties the slots that are over, for those that come around.
+    fn forget(&mut self, present: usize) {
+        for over in self.first..present.min(self.first + SLOTS) {
+            self.slots[over % SLOTS] = 0.0;
+        }
+        self.first = present;
+    }
+}
+
+fn slot(since: Duration) -> usize {
+    usize::try_from(since.as_millis() / SLOT.as_millis()).unwrap_or(usize::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Promises;
+    use crate::clock;
+
+    /// How many of those who were refused at once come back in each second.
+    fn returns(seconds: f32, count: usize) -> Vec<usize> {
+        let (now, mut promises, mut returns) = (clock::now(), Promises::default(), vec![0; 31]);
+        for _ in 0..count {
+            let wait = promises.promise(seconds, now, now);
+            returns[usize::try_from(wait.as_secs()).unwrap()] += 1;
+        }
+        returns
+    }
+
+    #[test]
+    fn those_refused_at_once_come_back_in_portions() {
+        // Half of a slot of 5 ms holds some 25 of them.
+        let returns = returns(0.0001, 100);
+        assert_eq!(returns[0], 0);
+        assert!(returns[1..4].iter().all(|count| (24..=27).contains(count)), "{returns:?}");
+        assert_eq!(returns.iter().sum::<usize>(), 100);
+    }
+
+    #[test]
+    fn long_work_takes_more_than_one_slot() {
+        // Each keeps half of the engine busy for two seconds.
+        assert_eq!(returns(1.0, 3)[1..7], [1, 0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn nobody_is_sent_away_for_longer_than_is_known() {
+        assert_eq!(returns(10.0, 100)[30], 98);
+    }
+
+    #[test]
+    fn nobody_comes_before_the_backlog_is_done() {
+        let now = clock::now();
+        let wait = Promises::default().promise(0.001, now + Duration::from_millis(2300), now);
+        assert_eq!(wait, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn promises_are_over_when_their_time_is() {
+        let (now, mut promises) = (clock::now(), Promises::default());
+        for second in 0..100 {
+            let now = now + Duration::from_secs(second);
+            assert_eq!(promises.promise(0.02, now, now), Duration::from_secs(1), "{second}");
+            let later = now + Duration::from_millis(500);
+            assert_eq!(promises.promise(0.02, later, later), Duration::from_secs(1), "{second}");
+        }
+        let far = now + Duration::from_secs(86_400);
+        assert_eq!(promises.promise(0.02, far, far), Duration::from_secs(1));
+    }
+}
