@@ -408,3 +408,70 @@ fn the_door_knows_what_an_answer_would_take() {
     idle.complete(under_way.key);
     assert_eq!(idle.answer_in(&newcomer, start + ms(9)).0, Duration::ZERO);
 }
+
+#[test]
+fn behind_a_full_batch_the_door_reckons_with_all_of_it() {
+    let (mut former, start) = (BatchFormer::new(config(64, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8, 32, 64], steep, start);
+    let only = group(0);
+    let newcomer = Arrival { deadline: Some(start + ms(1000)), ..arrival(&only, 1) };
+    push_within(&mut former, 63, ms(1000), start, start);
+    assert_eq!(former.answer_in(&newcomer, start).0, Duration::ZERO);
+    // One row more is ahead, and that is a batch more: no run is a little longer than the largest.
+    push_within(&mut former, 1, ms(1000), start, start);
+    let (wait, run) = former.answer_in(&newcomer, start);
+    assert!(wait > ms(9) && wait < ms(12) && run < ms(6), "{wait:?} {run:?}");
+    let hurried = Arrival { deadline: Some(start + ms(12)), ..arrival(&only, 1) };
+    let late = former.is_late(&hurried, start).unwrap();
+    assert!(late > ms(12), "{late:?}");
+    assert_eq!(former.is_late(&newcomer, start), None);
+}
+
+#[test]
+fn a_batch_may_take_all_the_time_that_its_leader_has() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+    push_within(&mut former, 100, ms(17), start, start);
+    let formed = run(&mut former, start);
+    assert_eq!((formed.rows, formed.deadline), (100, Some(start + ms(17))));
+}
+
+#[test]
+fn leaders_in_a_hurry_do_not_make_many_workers_run_small_batches_for_ever() {
+    let price = |rows: usize| Duration::from_micros(1000 + 500 * rows as u64);
+    let settings = FormerConfig { workers: 16, ..config(1024, Waiting::Learned) };
+    let (mut former, start) = (BatchFormer::new(settings), clock::now());
+    teach(&mut former, &[1, 2, 4, 8, 16, 32], price, start);
+    // Each has a little more time than the one before it, and there are more than sixteen workers can do one by one.
+    for item in 0..400 {
+        push_within(&mut former, 1, Duration::from_micros(1600 + 20 * item), start, start);
+    }
+    let mut dropped = Vec::new();
+    let Decision::Run(formed) = former.take(start, &mut |_| false, &mut dropped) else { panic!("nothing runs") };
+    assert!(formed.rows >= 6, "{} rows ride, {} were given up", formed.rows, dropped.len());
+}
+
+#[test]
+fn a_latency_goal_bounds_batches_and_not_single_rows() {
+    let start = clock::now();
+    for (goal, rows) in [(ms(12), 55..=80), (ms(2), 1..=1), (Duration::ZERO, 200..=200)] {
+        let mut former = BatchFormer::new(config(1024, Waiting::LearnedWithin(goal)));
+        teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+        let only = group(0);
+        for item in 0..200 {
+            former.push(item, arrival(&only, 1), start);
+        }
+        let formed = run(&mut former, start);
+        assert!(rows.contains(&formed.rows), "{} rows within {goal:?}", formed.rows);
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_when_to_come_again_once_costs_are_known() {
+    let (mut former, start) = (BatchFormer::new(config(64, Waiting::Learned)), clock::now());
+    let only = group(0);
+    assert_eq!(former.retry_after(&only, 1, start), None);
+    teach(&mut former, &[1, 8, 64], |rows| ms(10 * rows as u64), start);
+    push_within(&mut former, 350, ms(60_000), start, start);
+    assert_eq!(former.retry_after(&only, 1, start), Some(ms(4000)));
+}
