@@ -29,15 +29,14 @@ pub(crate) struct Promises {
 }
 
 impl Promises {
-    /// Promises a place to somebody with so many seconds of work, divided among the workers, who must not come before
-    /// `earliest`. Returns after how many whole seconds; at least one.
-    pub(crate) fn promise(&mut self, seconds: f32, earliest: Instant, now: Instant) -> Duration {
+    /// Promises a place to somebody with so many seconds of work, divided among the workers, who must not come
+    /// earlier than in `least`. Returns after how many whole seconds; at least one.
+    pub(crate) fn promise(&mut self, seconds: f32, least: Duration, now: Instant) -> Duration {
         let origin = *self.origin.get_or_insert(now);
         self.slots.resize(SLOTS, 0.0);
         let present = slot(now.saturating_duration_since(origin));
         self.forget(present);
-        let wait = earliest.saturating_duration_since(now).as_secs_f64().ceil();
-        let least = crate::cost::whole(wait).clamp(1, MOST_SECONDS);
+        let least = crate::cost::whole(least.as_secs_f64().ceil()).clamp(1, MOST_SECONDS);
         let room = SHARE * SLOT.as_secs_f32();
         let promised = |wait: usize| self.slots[(present + wait * PER_SECOND) % SLOTS];
         let free = (least..MOST_SECONDS).find(|wait| promised(*wait) < room).unwrap_or(MOST_SECONDS);
@@ -80,7 +79,7 @@ mod tests {
     fn returns(seconds: f32, count: usize) -> Vec<usize> {
         let (now, mut promises, mut returns) = (clock::now(), Promises::default(), vec![0; 31]);
         for _ in 0..count {
-            let wait = promises.promise(seconds, now, now);
+            let wait = promises.promise(seconds, Duration::ZERO, now);
             returns[usize::try_from(wait.as_secs()).unwrap()] += 1;
         }
         returns
@@ -109,7 +108,7 @@ mod tests {
     #[test]
     fn nobody_comes_before_the_backlog_is_done() {
         let now = clock::now();
-        let wait = Promises::default().promise(0.001, now + Duration::from_millis(2300), now);
+        let wait = Promises::default().promise(0.001, Duration::from_millis(2300), now);
         assert_eq!(wait, Duration::from_secs(3));
     }
 
@@ -118,11 +117,11 @@ mod tests {
         let (now, mut promises) = (clock::now(), Promises::default());
         for second in 0..100 {
             let now = now + Duration::from_secs(second);
-            assert_eq!(promises.promise(0.02, now, now), Duration::from_secs(1), "{second}");
+            assert_eq!(promises.promise(0.02, Duration::ZERO, now), Duration::from_secs(1), "{second}");
             let later = now + Duration::from_millis(500);
-            assert_eq!(promises.promise(0.02, later, later), Duration::from_secs(1), "{second}");
+            assert_eq!(promises.promise(0.02, Duration::ZERO, later), Duration::from_secs(1), "{second}");
         }
         let far = now + Duration::from_secs(86_400);
-        assert_eq!(promises.promise(0.02, far, far), Duration::from_secs(1));
+        assert_eq!(promises.promise(0.02, Duration::ZERO, far), Duration::from_secs(1));
     }
 }
