@@ -166,60 +166,71 @@ pub(super) fn common(paths: &mut Paths) {
     add(paths, "/ping", "get", get("torchserve", "Whether the server is well", object(), "TorchServeError", vec![]));
 }
 
-/// A path, its method and what it does.
-type Row<'a> = (&'a str, &'static str, &'static str);
+/// What is done by a request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Get,
+    Post,
+    Delete,
+    /// A POST that a model answers, so that it can be told about itself.
+    Infer,
+}
+
+/// A path, its verb and what it does.
+type Row<'a> = (&'a str, Verb, &'static str);
 
 /// TensorFlow Serving's routes of one version or label.
 const TFS: [Row<'_>; 6] = [
-    ("/v1/models/{model_name}/versions/{version}", "get", "The state of a version"),
-    ("/v1/models/{model_name}/versions/{version}/metadata", "get", "What a version takes and gives"),
-    ("/v1/models/{model_name}/versions/{version}:predict", "post", "A prediction of a version"),
-    ("/v1/models/{model_name}/labels/{label}", "get", "The state of the version with a label"),
-    ("/v1/models/{model_name}/labels/{label}/metadata", "get", "What the version with a label takes and gives"),
-    ("/v1/models/{model_name}/labels/{label}:predict", "post", "A prediction of the version with a label"),
+    ("/v1/models/{model_name}/versions/{version}", Verb::Get, "The state of a version"),
+    ("/v1/models/{model_name}/versions/{version}/metadata", Verb::Get, "What a version takes and gives"),
+    ("/v1/models/{model_name}/versions/{version}:predict", Verb::Infer, "A prediction of a version"),
+    ("/v1/models/{model_name}/labels/{label}", Verb::Get, "The state of the version with a label"),
+    ("/v1/models/{model_name}/labels/{label}/metadata", Verb::Get, "What the version with a label takes and gives"),
+    ("/v1/models/{model_name}/labels/{label}:predict", Verb::Infer, "A prediction of the version with a label"),
 ];
 
 /// The Open Inference Protocol's routes that need no schema of their own.
 const OIP: [Row<'_>; 12] = [
-    ("/v2/models", "get", "The models"),
-    ("/v2/models/stats", "get", "What all models have done"),
-    ("/v2/models/{model_name}/config", "get", "The configuration of a model"),
-    ("/v2/models/{model_name}/stats", "get", "What a model has done"),
-    ("/v2/models/{model_name}/versions/{version}", "get", "What a version takes and gives"),
-    ("/v2/models/{model_name}/versions/{version}/ready", "get", "Whether a version is ready"),
-    ("/v2/models/{model_name}/versions/{version}/config", "get", "The configuration of a version"),
-    ("/v2/models/{model_name}/versions/{version}/stats", "get", "What a version has done"),
-    ("/v2/models/{model_name}/versions/{version}/infer", "post", "A prediction of a version"),
-    ("/v2/logging", "get", "The log settings"),
-    ("/v2/trace/setting", "get", "The trace settings"),
-    ("/v2/models/{model_name}/trace/setting", "get", "The trace settings of a model"),
+    ("/v2/models", Verb::Get, "The models"),
+    ("/v2/models/stats", Verb::Get, "What all models have done"),
+    ("/v2/models/{model_name}/config", Verb::Get, "The configuration of a model"),
+    ("/v2/models/{model_name}/stats", Verb::Get, "What a model has done"),
+    ("/v2/models/{model_name}/versions/{version}", Verb::Get, "What a version takes and gives"),
+    ("/v2/models/{model_name}/versions/{version}/ready", Verb::Get, "Whether a version is ready"),
+    ("/v2/models/{model_name}/versions/{version}/config", Verb::Get, "The configuration of a version"),
+    ("/v2/models/{model_name}/versions/{version}/stats", Verb::Get, "What a version has done"),
+    ("/v2/models/{model_name}/versions/{version}/infer", Verb::Infer, "A prediction of a version"),
+    ("/v2/logging", Verb::Get, "The log settings"),
+    ("/v2/trace/setting", Verb::Get, "The trace settings"),
+    ("/v2/models/{model_name}/trace/setting", Verb::Get, "The trace settings of a model"),
 ];
 
 /// Its routes that take a document or nothing.
 const OIP_ORDERS: [Row<'_>; 4] = [
-    ("/v2/repository/index", "post", "Every version that is known, or those that are ready"),
-    ("/v2/logging", "post", "Changes log settings; only to what they are"),
-    ("/v2/trace/setting", "post", "Changes trace settings; only to what they are"),
-    ("/v2/models/{model_name}/trace/setting", "post", "Changes trace settings; only to what they are"),
+    ("/v2/repository/index", Verb::Post, "Every version that is known, or those that are ready"),
+    ("/v2/logging", Verb::Post, "Changes log settings; only to what they are"),
+    ("/v2/trace/setting", Verb::Post, "Changes trace settings; only to what they are"),
+    ("/v2/models/{model_name}/trace/setting", Verb::Post, "Changes trace settings; only to what they are"),
 ];
 
 const TORCHSERVE: [Row<'_>; 2] = [
-    ("/predictions/{model_name}/{model_version}", "post", "A prediction of a version"),
-    ("/api-description", "get", "A description of the inference API"),
+    ("/predictions/{model_name}/{model_version}", Verb::Infer, "A prediction of a version"),
+    ("/api-description", Verb::Get, "A description of the inference API"),
 ];
 
-const GENERAL: [Row<'_>; 1] = [("/", "get", "Whether anybody is there")];
+const GENERAL: [Row<'_>; 1] = [("/", Verb::Get, "Whether anybody is there")];
 
-const METRICS: [Row<'_>; 2] = [("/metrics", "get", "Metrics"), ("/monitoring/prometheus/metrics", "get", "Metrics")];
+const METRICS: [Row<'_>; 2] =
+    [("/metrics", Verb::Get, "Metrics"), ("/monitoring/prometheus/metrics", Verb::Get, "Metrics")];
 
 /// SageMaker's routes, where it is configured.
 const SAGEMAKER: [Row<'_>; 6] = [
-    ("/invocations", "post", "A prediction of the one model, or of the one that the query names"),
-    ("/models", "get", "The models that are loaded"),
-    ("/models", "post", "Loads a model"),
-    ("/models/{model_name}", "get", "Describes a model"),
-    ("/models/{model_name}", "delete", "Unloads a model"),
-    ("/models/{model_name}/invoke", "post", "A prediction of a model"),
+    ("/invocations", Verb::Infer, "A prediction of the one model, or of the one that the query names"),
+    ("/models", Verb::Get, "The models that are loaded"),
+    ("/models", Verb::Post, "Loads a model"),
+    ("/models/{model_name}", Verb::Get, "Describes a model"),
+    ("/models/{model_name}", Verb::Delete, "Unloads a model"),
+    ("/models/{model_name}/invoke", Verb::Infer, "A prediction of a model"),
 ];
 
 /// The routes that one line says enough about. Requests and answers may be anything.
@@ -242,8 +253,8 @@ pub(super) fn platforms(paths: &mut Paths, config: &HttpConfig) {
     }
     // Where both routes are one path, it is that of health checks.
     if let Some(vertex) = &config.vertex {
-        let predict = (&*vertex.predict_route, "post", "A prediction of the one model");
-        let health = (&*vertex.health_route, "get", "Whether the server is ready");
+        let predict = (&*vertex.predict_route, Verb::Infer, "A prediction of the one model");
+        let health = (&*vertex.health_route, Verb::Get, "Whether the server is ready");
         for row in [predict, health] {
             paths.remove(row.0);
             rows(paths, ("vertex ai", "Error"), &[row], |_| {});
@@ -253,7 +264,7 @@ pub(super) fn platforms(paths: &mut Paths, config: &HttpConfig) {
 
 /// Adds `list` under a tag and with a schema of errors; `change` has the last word on each.
 fn rows(paths: &mut Paths, (tag, error): (&str, &'static str), list: &[Row<'_>], change: impl Fn(&mut Operation<'_>)) {
-    for (path, method, summary) in list {
+    for (path, verb, summary) in list {
         let named = |name: &&str| path.contains(&format!("{{{name}}}"));
         let parameters = ["model_name", "model_version", "version", "label"].into_iter().filter(named);
         let parameters = parameters.map(|name| {
@@ -266,14 +277,19 @@ fn rows(paths: &mut Paths, (tag, error): (&str, &'static str), list: &[Row<'_>],
         let mut operation = Operation {
             tag,
             summary: (*summary).to_owned(),
-            request: (*method == "post").then(|| json!({})),
+            request: matches!(verb, Verb::Post | Verb::Infer).then(|| json!({})),
             answer: json!({}),
             error,
             parameters: parameters.collect(),
-            infers: summary.starts_with("A prediction"),
+            infers: *verb == Verb::Infer,
             ..Operation::default()
         };
         change(&mut operation);
+        let method = match verb {
+            Verb::Get => "get",
+            Verb::Post | Verb::Infer => "post",
+            Verb::Delete => "delete",
+        };
         add(paths, path, method, operation);
     }
 }
@@ -335,7 +351,7 @@ pub(super) fn components() -> Value {
 
 /// TorchServe's own paths, by the names that its document has them under.
 pub(super) fn torchserve(paths: &mut Paths, list: &[(&'static str, &'static str, &'static str)]) {
-    for (path, method, summary) in list {
+    for (path, verb, summary) in list {
         let parameters = ["model_name", "model_version"]
             .into_iter()
             .filter(|name| path.contains(&format!("{{{name}}}")))

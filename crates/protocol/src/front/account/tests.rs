@@ -120,7 +120,7 @@ fn the_whole_account_is_one_json_object() {
     );
     let each = clock.strip_prefix("{\"readings\":9,\"each_us\":").and_then(|rest| rest.strip_suffix("}}")).unwrap();
     let each: f64 = each.parse().unwrap();
-    assert!((0.0..1000.0).contains(&each), "{each}");
+    assert!(each > 0.0, "{each}");
 }
 
 #[test]
