@@ -28,7 +28,7 @@ impl<T> BatchFormer<T> {
     pub fn is_late(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
         let left = arrival.deadline?.saturating_duration_since(now);
         let short = SHORT_WAIT.min(left / 4);
-        if self.busy(now) + self.backlog() * DEAREST < short {
+        if self.backlog().saturating_mul(DEAREST).saturating_add(self.busy(now)) < short {
             // Nearly always, and then every request is spared the reckoning.
             return None;
         }
@@ -39,7 +39,7 @@ impl<T> BatchFormer<T> {
     /// How long it takes until a worker is free.
     fn busy(&self, now: Instant) -> Duration {
         let is_busy = self.ends.len() >= self.config.workers;
-        let first_end = self.ends.iter().min().filter(|_| is_busy);
+        let first_end = if is_busy { self.ends.iter().min() } else { None };
         first_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
     }
 
@@ -48,9 +48,7 @@ impl<T> BatchFormer<T> {
     /// Batches leave whole: whoever comes behind a full one waits for all of it, however few rows are ahead.
     pub fn answer_in(&self, arrival: &Arrival<'_>, now: Instant) -> (Duration, Duration) {
         let number = self.groups.find(arrival.group).unwrap_or(usize::MAX);
-        let is_busy = self.ends.len() >= self.config.workers;
-        let first_end = if is_busy { self.ends.iter().min() } else { None };
-        let busy = first_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        let busy = self.busy(now);
         let turn = self.wait_of(arrival.priority, arrival.caller);
         let run = |work: usize| self.groups.predict(number, work);
         let cost = self.groups.cost(number);

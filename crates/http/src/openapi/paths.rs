@@ -351,7 +351,7 @@ pub(super) fn components() -> Value {
 
 /// TorchServe's own paths, by the names that its document has them under.
 pub(super) fn torchserve(paths: &mut Paths, list: &[(&'static str, &'static str, &'static str)]) {
-    for (path, verb, summary) in list {
+    for (path, method, summary) in list {
         let parameters = ["model_name", "model_version"]
             .into_iter()
             .filter(|name| path.contains(&format!("{{{name}}}")))
