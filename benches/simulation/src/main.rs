@@ -2,7 +2,7 @@
 //!
 //! `--quick` plays millrace's own rule only, `--few` a few fixed settings beside it, `--sweep` all of them; without any of
 //! these the rules of others are played as well. `--engine NAME` keeps to one engine, `--requests N` cuts each load off at so
-//! many requests, `--json FILE` writes the rows to a file too.
+//! many requests, `--seed N` draws other numbers, `--json FILE` writes the rows to a file too.
 
 use std::io::{self, Write as _};
 
@@ -13,11 +13,11 @@ use millrace_simulation::{
 /// How many requests a load is cut off at.
 const REQUESTS: usize = 20_000;
 
-fn rows(cost: Cost, effort: Effort, most: usize) -> Vec<Row> {
+fn rows(cost: Cost, effort: Effort, most: usize, seed: u64) -> Vec<Row> {
     let cells: Vec<_> = Process::ALL.iter().flat_map(|&process| LOADS.map(|load| (process, load))).collect();
     std::thread::scope(|scope| {
         let play = |part: &[(Process, f64)]| -> Vec<Row> {
-            part.iter().map(|&(process, load)| Row::play(cost, process, load, most, effort)).collect()
+            part.iter().map(|&(process, load)| Row::play(cost, process, load, most, seed, effort)).collect()
         };
         let halves = cells.split_at(cells.len() / 2);
         let second = scope.spawn(move || play(halves.1));
@@ -78,6 +78,7 @@ fn main() -> io::Result<()> {
         Effort::All
     };
     let most = after("--requests").and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
+    let seed = after("--seed").and_then(|text| text.parse().ok()).unwrap_or(11);
     let engine = after("--engine");
     let costs: Vec<Cost> = Cost::all().into_iter().filter(|cost| engine.is_none_or(|name| cost.name == name)).collect();
     let mut out = io::stdout().lock();
@@ -90,7 +91,7 @@ fn main() -> io::Result<()> {
     let mut all = Vec::new();
     if !has("--scenes") {
         for cost in costs {
-            let rows = rows(cost, effort, most);
+            let rows = rows(cost, effort, most, seed);
             writeln!(out, "{}", markdown(&rows))?;
             let alone = closed_loop(cost, Rule::Auto, 1, 2000, 1.0);
             writeln!(out, "One client waits {:.1} us for its runs.\n", alone.wait * 1e6)?;

@@ -61,9 +61,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// Plays `process` at `load` on `cost`, cut off at `most` requests.
-    pub fn play(cost: Cost, process: Process, load: f64, most: usize, effort: Effort) -> Self {
-        let given = Play::at_load(cost, process, load, SECONDS, most);
+    /// Plays `process` at `load` on `cost`, cut off at `most` requests, with the numbers of `seed`.
+    pub fn play(cost: Cost, process: Process, load: f64, most: usize, seed: u64, effort: Effort) -> Self {
+        let given = Play { seed, ..Play::at_load(cost, process, load, SECONDS, most) };
         let sweep = |rule: fn(usize, f64) -> Rule| {
             let is_few = effort == Effort::Few;
             let (sizes, waits) = if is_few { (&FEW_SIZES[..], &FEW_WAITS[..]) } else { (&SIZES[..], &WAITS[..]) };

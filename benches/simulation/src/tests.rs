@@ -56,7 +56,7 @@ fn auto_is_near_the_best_fixed_setting() {
         ("even, 16 cores", Process::Poisson, 2.0),
     ];
     for (name, process, load) in cells {
-        let row = Row::play(engine(name), process, load, 5000, Effort::Few);
+        let row = Row::play(engine(name), process, load, 5000, 11, Effort::Few);
         let ratio = row.against_fixed().unwrap();
         assert!(ratio >= 0.95, "{name}, {} at {load}: {ratio:.3} of {:?}", process.name(), row.fixed);
     }
