@@ -263,11 +263,8 @@ fn version(server: &TestServer, model: &str) -> Value {
 }
 
 /// Folders with a network in both forms; what it gives in one of them may be more.
-const OF_TWO_FORMS: [(&str, &str); 3] = [
-    ("embedding", "bert_two_forms"),
-    ("pooled", "bert_two_forms_pooled"),
-    ("labels", "bert_labels_two_forms"),
-];
+const OF_TWO_FORMS: [(&str, &str); 3] =
+    [("embedding", "bert_two_forms"), ("pooled", "bert_two_forms_pooled"), ("labels", "bert_labels_two_forms")];
 
 #[test]
 fn of_two_forms_in_one_folder_the_faster_serves_and_either_can_be_named() {
