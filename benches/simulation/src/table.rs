@@ -16,7 +16,7 @@ const FEW_WAITS: [f64; 3] = [0.0, 0.1, 0.4];
 /// Seconds that a load lasts.
 const SECONDS: f64 = 20.0;
 
-/// The names of [`peers`], in order.
+/// The names of the rules of others, in their order.
 pub const PEERS: [&str; 5] = ["no batching", "TFS 1000, 1 ms", "Triton 128, 0", "BentoML 100", "deferred 256"];
 
 /// Rules of others, as they come.
