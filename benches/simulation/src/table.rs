@@ -10,7 +10,7 @@ pub const LOADS: [f64; 8] = [0.1, 0.3, 0.5, 0.7, 0.85, 1.0, 1.3, 2.0];
 const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 /// Shares of the goal that a batch may wait for company, as the sweep tries them.
 const WAITS: [f64; 6] = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4];
-/// Every third of both, for a quick look.
+/// Some of both, for a quick look.
 const FEW_SIZES: [usize; 4] = [4, 16, 64, 256];
 const FEW_WAITS: [f64; 3] = [0.0, 0.1, 0.4];
 /// Seconds that a load lasts.
