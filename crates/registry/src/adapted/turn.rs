@@ -1,4 +1,5 @@
-//! Turning the inputs of one request: piece by piece on compute threads, a few at once, within a budget of bytes.
+//! Turning the inputs of one request: piece by piece on compute threads, a few at once, within a budget of bytes; short texts at
+//! once.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -17,6 +18,9 @@ use crate::clock;
 
 /// How many pieces of one request are at work at once. A large request must not fill the threads that others need.
 const AT_ONCE: usize = 4;
+/// Bytes of text that are turned where they arrive: that takes less than a compute thread may need until it comes to it, and a
+/// request that the queue will not take then knows at once, whatever runs.
+const SHORT_TEXT: usize = 512;
 /// When a refused caller should come back.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -172,7 +176,7 @@ impl Turner {
         Ok((joined.map_err(|text| self.broken(&text))?, room))
     }
 
-    /// Turns one piece, on a compute thread.
+    /// Turns one piece, on a compute thread unless it is a short text.
     async fn piece(
         &self,
         given: TensorList,
@@ -182,13 +186,15 @@ impl Turner {
     ) -> Result<TensorList, Refusal> {
         let rows = given.first().and_then(|tensor| tensor.shape().rows());
         let model = self.model.clone();
-        let turned = on_compute(&*self.compute, move || {
+        let is_short =
+            matches!(worker, Worker::Text(_)) && given.iter().map(Tensor::n_bytes).sum::<usize>() <= SHORT_TEXT;
+        let turn = move || {
             if deadline.is_some_and(|deadline| deadline <= clock::now()) {
                 return Err(late(&model));
             }
             worker.turn(&given).map_err(|error| counted_from(start, error).refusal(&model))
-        });
-        let turned = turned.await??;
+        };
+        let turned = if is_short { contained(turn)?? } else { on_compute(&*self.compute, turn).await?? };
         if turned.iter().all(|tensor| tensor.shape().rows() == rows) {
             Ok(turned)
         } else {

@@ -176,6 +176,26 @@ fn tokens_that_are_not_in_the_queue_yet_have_a_budget() {
 }
 
 #[test]
+fn a_short_text_is_turned_where_it_arrives_and_a_long_one_elsewhere() {
+    let gate = Gate::opened();
+    let alphabet = Alphabet::new(gate.clone());
+    let served = start_with(letters("").config(), &alphabet);
+    let lease = m(&served);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut short = lease.infer(request(&["rye"]));
+    let _ = Future::poll(Pin::new(&mut short), &mut context);
+    assert_eq!(alphabet.pieces(), 1, "before anybody else came to it");
+    gate.close();
+    let text = "a".repeat(100);
+    let mut long = lease.infer(request(&[&*text; 20]));
+    // Here it would never end.
+    assert!(Future::poll(Pin::new(&mut long), &mut context).is_pending());
+    gate.open();
+    assert_eq!(numbers(&block_on(long).unwrap().outputs[0]), [100.0; 40]);
+    assert_eq!(numbers(&block_on(short).unwrap().outputs[0]), sums(&["rye"]));
+}
+
+#[test]
 fn work_whose_caller_left_or_is_late_is_not_begun() {
     let gate = Gate::closed();
     let alphabet = Alphabet::new(gate.clone());
