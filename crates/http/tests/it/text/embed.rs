@@ -219,10 +219,13 @@ async fn answers_say_what_they_cost() {
 }
 
 #[tokio::test]
-async fn tokenizing_is_work_for_compute_threads_and_long_requests_are_several_jobs() {
+async fn a_few_words_are_cut_where_they_arrive_and_long_requests_are_several_jobs() {
     let server = TestServer::new(world());
     ok(&server, "/embed", &json!({"inputs": "cat"})).await;
-    assert_eq!(server.compute.jobs(), 1, "one hop for a short request");
+    assert_eq!(server.compute.jobs(), 0, "no hop for some words");
+    let cats = ["cat"; 60].as_slice();
+    ok(&server, "/embed", &json!({"inputs": cats})).await;
+    assert_eq!(server.compute.jobs(), 1, "one hop for a request of one part");
     let texts: Vec<&str> = ["cat", "dog"].into_iter().cycle().take(200).collect();
     let vectors = ok(&server, "/embed", &json!({"inputs": texts})).await;
     // Four parts of at most 64 texts, and what joins them.

@@ -219,9 +219,11 @@ async fn large_bodies_and_answers_are_413() {
 async fn a_busy_or_draining_server_says_so() {
     let server = TestServer::new(world());
     server.compute.refuse();
-    refuses(&post(&server, "/embed", &json!({"inputs": "cat"})).await, 429, "Overloaded", "full");
+    // So many that they are work for compute threads.
+    let cats = ["cat"; 60].as_slice();
+    refuses(&post(&server, "/embed", &json!({"inputs": cats})).await, 429, "Overloaded", "full");
     refuses(&post(&server, "/tokenize/labels", &json!({"inputs": "cat"})).await, 429, "Overloaded", "full");
-    let answer = post(&server, "/v1/embeddings", &json!({"input": "cat"})).await;
+    let answer = post(&server, "/v1/embeddings", &json!({"input": cats})).await;
     refuses_openai(&answer, 429, "requests", Some("rate_limit_exceeded"), "full");
     assert_eq!(answer.headers["retry-after"], "1");
     let server = TestServer::new(world());
