@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use millrace_core::{ClosedBy, Group, Instance, Part, Reason, Refusal, RunContext, Stages, Wanted};
+use millrace_core::{ClosedBy, Group, Instance, Part, Progress, Reason, Refusal, RunContext, Stages, Wanted};
 use smallvec::SmallVec;
 
 use crate::clock;
@@ -108,7 +108,7 @@ impl Led for Queue {
             }
             let message = format!("model `{}`: the run of this request hangs", self.name);
             let refusal = Refusal::new(Reason::BackendBroken, message);
-            batch.riders.into_iter().for_each(|rider| self.refuse(rider, refusal.clone()));
+            batch.riders.into_iter().for_each(|rider| self.give(rider, Err(refusal.clone()), now));
         }
         waiting.into_iter().for_each(|pending| self.refuse(pending.rider, self.quarantined()));
         is_running
@@ -315,16 +315,18 @@ impl Queue {
     fn answer_all(&self, riders: Vec<Rider>, results: Vec<PartResult>, stages: Stages, n_failed: usize) {
         let mut has_reported = false;
         for (rider, result) in riders.into_iter().zip(results) {
+            let Stages { formed, started, .. } = stages;
+            let progress = Progress::Run { queued: rider.queued, formed, started };
             let piece = match result {
                 Ok(outputs) => Ok((outputs, Stages { queued: rider.queued, ahead: rider.ahead, ..stages })),
                 Err(Failure::Cancelled) => {
                     self.metrics.skipped.increment(1);
-                    Err(Failure::Cancelled.refusal(&self.name))
+                    Err(Failure::Cancelled.refusal(&self.name).with_progress(progress))
                 }
-                Err(failure) if has_reported => Err(failure.refusal(&self.name)),
+                Err(failure) if has_reported => Err(failure.refusal(&self.name).with_progress(progress)),
                 Err(failure) => {
                     has_reported = true;
-                    Err(self.report(&failure, n_failed))
+                    Err(self.report(&failure, n_failed).with_progress(progress))
                 }
             };
             self.give(rider, piece, stages.finished);
@@ -374,7 +376,9 @@ impl Queue {
         }
     }
 
+    /// Refuses a rider that waits.
     pub(crate) fn refuse(&self, rider: Rider, refusal: Refusal) {
+        let refusal = refusal.with_progress(Progress::Queue { queued: rider.queued });
         self.give(rider, Err(refusal), clock::now());
     }
 

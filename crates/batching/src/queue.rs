@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millrace_core::{
-    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, QueueStatus,
-    Reason, Refusal, Tensor, TensorList, VersionStatistics, Wanted,
+    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Progress,
+    QueueStatus, Reason, Refusal, Tensor, TensorList, VersionStatistics, Wanted,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -200,7 +200,7 @@ impl BatchQueue {
         queue.admit(request).unwrap_or_else(|refusal| {
             queue.statistics.refused();
             queue.metrics.refused(refusal.reason());
-            InferFuture::refused(refusal)
+            InferFuture::refused(refusal.with_progress(Progress::Door))
         })
     }
 

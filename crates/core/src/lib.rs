@@ -52,7 +52,7 @@ pub use offload::{Panicked, contained, guarded, on_compute};
 pub use options::{OptionReader, own_options};
 pub use pipeline::{PipelineFactory, PipelineSource};
 pub use quote::Quoted;
-pub use reason::{Code, Reason, Refusal};
+pub use reason::{Code, Progress, Reason, Refusal};
 pub use request::{
     CallerId, ClosedBy, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted,
 };

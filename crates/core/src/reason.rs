@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Every way a request or an order can be refused. Closed on purpose: each protocol has one exhaustive table over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -202,14 +202,36 @@ struct Inner {
     reason: Reason,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
+    progress: Option<Progress>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// How far a request had come with its model when it was refused there, for whoever asks where the time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It was not let into the queue.
+    Door,
+    /// It was `queued`, and left the queue without a run.
+    Queue {
+        /// Entered the queue.
+        queued: Instant,
+    },
+    /// Its run failed.
+    Run {
+        /// Entered the queue.
+        queued: Instant,
+        /// Left it as part of a batch.
+        formed: Instant,
+        /// The backend began.
+        started: Instant,
+    },
 }
 
 impl Refusal {
     /// A refusal with its public text: what was wrong, where, and what would be right. Foreign text inside it should
     /// have passed through [`Quoted`](crate::Quoted).
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { reason, message: message.into(), retry_after: None, cause: None }))
+        Self(Box::new(Inner { reason, message: message.into(), retry_after: None, progress: None, cause: None }))
     }
 
     /// Adds the private cause: paths, internals, whatever the operator needs and the caller must not see.
@@ -226,12 +248,19 @@ impl Refusal {
         self
     }
 
-    /// The same refusal in a protocol's own words: reason and retry time stay, the former text becomes the cause.
+    /// Adds how far the request had come.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Self {
+        self.0.progress = Some(progress);
+        self
+    }
+
+    /// The same refusal in a protocol's own words: reason, retry time and progress stay, the former text becomes the cause.
     #[must_use]
     pub fn reworded(self, message: impl Into<Cow<'static, str>>) -> Self {
-        let (reason, retry_after) = (self.0.reason, self.0.retry_after);
+        let Inner { reason, retry_after, progress, .. } = *self.0;
         let cause: Arc<dyn Error + Send + Sync> = Arc::new(self);
-        Self(Box::new(Inner { reason, message: message.into(), retry_after, cause: Some(cause) }))
+        Self(Box::new(Inner { reason, message: message.into(), retry_after, progress, cause: Some(cause) }))
     }
 
     /// Why.
@@ -252,6 +281,11 @@ impl Refusal {
     /// How long to wait before trying again, where that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// How far the request had come with its model; `None` where it did not come to it, or nobody knows.
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.progress
     }
 
     /// The private cause, for logs.
@@ -287,12 +321,14 @@ mod tests {
     use std::error::Error as _;
     use std::time::Duration;
 
-    use super::{Reason, Refusal};
+    use super::{Progress, Reason, Refusal};
 
     #[test]
     fn other_words_keep_the_reason_and_when_to_come_back() {
-        let refusal = Refusal::new(Reason::Loading, "ours").with_retry_after(Duration::from_secs(3)).reworded("theirs");
+        let refusal = Refusal::new(Reason::Loading, "ours").with_retry_after(Duration::from_secs(3));
+        let refusal = refusal.with_progress(Progress::Door).reworded("theirs");
         assert_eq!((refusal.reason(), refusal.message()), (Reason::Loading, "theirs"));
+        assert_eq!(refusal.progress(), Some(Progress::Door));
         assert_eq!(refusal.retry_after(), Some(Duration::from_secs(3)));
         assert_eq!(refusal.source().map(ToString::to_string).as_deref(), Some("ours"));
     }

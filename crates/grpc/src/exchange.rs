@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature, Tensor,
     TensorList, Wanted, contained, on_compute,
 };
-use millrace_protocol::front::account::{Account, Inquiry};
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, Budget, Record, Share, now};
 use tokio::time::timeout_at;
@@ -174,10 +173,10 @@ pub(crate) fn examples(signature: &Signature, inputs: &[Tensor]) -> usize {
 }
 
 /// A request that was answered.
-struct Done {
-    reply: Reply,
-    encoded: Instant,
-    times: Answered,
+pub(crate) struct Done {
+    pub(crate) reply: Reply,
+    pub(crate) encoded: Instant,
+    pub(crate) times: Answered,
 }
 
 /// Answers a call of one message with one message, and records how that went.
@@ -191,15 +190,15 @@ pub(crate) async fn exchange<C: Codec, B: RequestBody>(
     body: B,
 ) -> Result<Response<GrpcBody>, Failure> {
     let mut record = Record::new(&shared.parts.front, C::PROTOCOL, call.received);
+    record.inquire(call.head.inquiry(shared.parts.config.server_timing));
     let result = async {
         shared.check_serving().map_err(C::failure)?;
         let limit = shared.parts.config.max_message_bytes;
         let arrived = shared.message(call, body, limit).await.map_err(C::failure)?;
-        let inquiry = call.head.inquiry(shared.parts.config.server_timing);
-        infer(shared, call, codec, (arrived, inquiry), &mut record).await
+        infer(shared, call, codec, arrived, &mut record).await
     };
     let result = result.await;
-    conclude(record, result).map(|reply| reply.into_response(call.head))
+    conclude(shared, record, result).map(|reply| reply.into_response(call.head))
 }
 
 /// Answers one message of a stream as if it were a call of its own, and records how that went.
@@ -218,25 +217,50 @@ pub(crate) async fn exchange_one<C: Codec>(
         shared.check_serving().map_err(C::failure)?;
         let (sent, limit) = (message.len(), parts.config.max_message_bytes);
         let bytes = message.unpack(limit, &parts.front, &*parts.compute).await.map_err(C::failure)?;
-        // The head of a stream is sent before its first answer.
-        infer(shared, call, codec, (Arrived { bytes, sent }, None), &mut record).await
+        infer(shared, call, codec, Arrived { bytes, sent }, &mut record).await
     };
     let result = result.await;
-    conclude(record, result)
+    conclude(shared, record, result)
 }
 
-fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Result<Reply, Failure> {
+/// Records how a request ended, and tells it what it asked about itself and was not told yet.
+pub(crate) fn conclude(
+    shared: &Shared,
+    mut record: Record<'_>,
+    result: Result<Done, Failure>,
+) -> Result<Reply, Failure> {
     match result {
-        Ok(done) => {
+        Ok(mut done) => {
+            if let Some(account) = record.take_account() {
+                let mut told = HeaderMap::new();
+                account.tell(done.encoded, &*shared.parts.catalog, |name, text| put(&mut told, name, text));
+                done.reply = done.reply.telling(told);
+            }
             let answered = Answered { response_bytes: done.reply.len(), ..done.times };
             record.answered(done.encoded, answered);
             Ok(done.reply)
         }
-        Err(failure) => {
-            record.refused(Status::Grpc(Some(failure.code())), failure.code(), failure.refusal().reason());
-            Err(failure)
-        }
+        Err(failure) => Err(refused(shared, record, failure)),
     }
+}
+
+/// The same for one that was refused.
+pub(crate) fn refused(shared: &Shared, mut record: Record<'_>, mut failure: Failure) -> Failure {
+    if let Some(account) = record.take_account() {
+        let mut told = HeaderMap::new();
+        let put = |name, text| put(&mut told, name, text);
+        account.tell_refused(failure.refusal(), now(), &*shared.parts.catalog, put);
+        failure = failure.telling(told);
+    }
+    record.refused(Status::Grpc(Some(failure.code())), failure.code(), failure.refusal().reason());
+    failure
+}
+
+/// Puts a part of an account where the caller reads it.
+#[cold]
+fn put(headers: &mut HeaderMap, name: &'static str, text: String) {
+    let value = HeaderValue::try_from(text).expect("an account is printable ASCII");
+    headers.insert(HeaderName::from_static(name), value);
 }
 
 /// From a whole message to a whole answer, before the deadline.
@@ -247,15 +271,18 @@ async fn infer<C: Codec>(
     shared: &Arc<Shared>,
     call: Call<'_>,
     codec: &C,
-    (arrived, inquiry): (Arrived, Option<Box<Inquiry>>),
+    arrived: Arrived,
     record: &mut Record<'_>,
 ) -> Result<Done, Failure> {
     record.carried(arrived.sent);
     let at = now();
+    if let Some(account) = record.account() {
+        account.arrived(at);
+    }
     let (context, deadline) = call.context(C::PROTOCOL, at, shared.parts.config.request_timeout);
     let servable = codec.resolve(&arrived.bytes, &*shared.parts.resolver, &context)?;
     record.found(&*servable);
-    let (answering, decoded, mut account, examples, reply) = {
+    let (answering, decoded, examples, reply) = {
         let question = match decode_here(shared, codec, &*servable, &arrived.bytes) {
             Ok(question) => question,
             Err(Unread::Refused(failure)) => return Err(failure),
@@ -267,15 +294,16 @@ async fn infer<C: Codec>(
         let decoded = now();
         let Question { signature, inputs, wanted, examples, reply } = question;
         let request = InferRequest { signature, inputs, wanted, context };
-        // On the heap, for few ask.
-        let account = inquiry.map(|inquiry| Account::begin(inquiry, &servable, &request, examples, [at, decoded]));
-        (contained(|| servable.infer(request)).map_err(C::failure)?, decoded, account, examples, reply)
+        if let Some(account) = record.account() {
+            account.asked(&*servable, &request, examples, decoded);
+        }
+        (contained(|| servable.infer(request)).map_err(C::failure)?, decoded, examples, reply)
     };
     let response = Answering::new(answering, deadline).await;
     let response = response.unwrap_or_else(|| Err(late(deadline, context.received))).map_err(C::failure)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
-    if let Some(account) = &mut account {
+    if let Some(account) = record.account() {
         account.ran(response.stages, answered);
     }
     let names_version = codec.names_version(&reply);
@@ -287,11 +315,8 @@ async fn infer<C: Codec>(
         let encoding = async { on_compute(&*shared.parts.compute, encode).await?.map_err(C::failure) };
         Box::pin(before::<C, _>(deadline, context.received, encoding)).await?
     };
-    let mut reply = shared.finish(call.head, reply).await.map_err(C::failure)?;
+    let reply = shared.finish(call.head, reply).await.map_err(C::failure)?;
     let encoded = now();
-    if let Some(account) = account {
-        reply.tell(&account, encoded, &*shared.parts.catalog);
-    }
     let times = Answered {
         decode: decoded.saturating_duration_since(at),
         encode: encoded.saturating_duration_since(answered),

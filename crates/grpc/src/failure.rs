@@ -30,12 +30,20 @@ const CUT: &str = "...TRUNCATED";
 pub(crate) struct Failure {
     code: Code,
     refusal: Refusal,
+    /// What the call asked about itself.
+    told: Option<Box<HeaderMap>>,
 }
 
 impl Failure {
     /// A failure whose code the canonical table does not give.
     pub(crate) fn new(code: Code, refusal: Refusal) -> Self {
-        Self { code, refusal }
+        Self { code, refusal, told: None }
+    }
+
+    /// The same with what the call asked about itself.
+    pub(crate) fn telling(mut self, told: HeaderMap) -> Self {
+        self.told = Some(Box::new(told));
+        self
     }
 
     /// The code on the wire.
@@ -60,6 +68,9 @@ impl Failure {
         if let Some(wait) = self.refusal.retry_after() {
             trailers.insert(PUSHBACK, HeaderValue::from(milliseconds(wait)));
         }
+        if let Some(told) = &self.told {
+            trailers.extend(told.as_ref().clone());
+        }
         trailers
     }
 }
@@ -67,13 +78,13 @@ impl Failure {
 /// By the canonical table.
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self { code: refusal.code(), refusal }
+        Self::new(refusal.code(), refusal)
     }
 }
 
 impl From<oip::Failure> for Failure {
     fn from(failure: oip::Failure) -> Self {
-        Self { code: failure.code(), refusal: failure.refusal().clone() }
+        Self::new(failure.code(), failure.refusal().clone())
     }
 }
 

@@ -1,14 +1,12 @@
 //! One message of an answer, ready to be sent, and the answer around it.
 
 use std::error::Error;
-use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Response};
-use millrace_core::{Catalog, Compute, Reason, Refusal, on_compute};
+use millrace_core::{Compute, Reason, Refusal, on_compute};
 use millrace_protocol::front::Front;
-use millrace_protocol::front::account::Account;
 use prost::Message;
 
 use crate::body::{GrpcBody, Pieces};
@@ -121,14 +119,10 @@ impl Reply {
         Ok(Self::from_pieces([buffer.freeze()].into_iter().collect()))
     }
 
-    /// Tells the caller what it asked about its call, whose answer was written at `encoded`.
-    #[cold]
-    pub(crate) fn tell(&mut self, account: &Account, encoded: Instant, catalog: &dyn Catalog) {
-        let headers = &mut **self.told.get_or_insert_default();
-        account.tell(encoded, catalog, |name, text| {
-            let value = HeaderValue::try_from(text).expect("an account is printable ASCII");
-            headers.insert(HeaderName::from_static(name), value);
-        });
+    /// The same with what the call asked about itself, for its head.
+    pub(crate) fn telling(mut self, told: HeaderMap) -> Self {
+        self.told = Some(Box::new(told));
+        self
     }
 
     /// The whole answer to a call that wants one message.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use millrace_core::{Code, Refusal};
 use millrace_protocol::{plain, tfs};
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub(crate) struct Failure {
     close: bool,
     form: Form,
     header: Option<(HeaderName, HeaderValue)>,
+    /// What the request asked about itself.
+    told: Option<Box<HeaderMap>>,
 }
 
 /// Writes the body of an error, a JSON document.
@@ -31,7 +33,7 @@ impl Failure {
     /// A failure whose status no table gives.
     pub(crate) fn with_status(status: StatusCode, code: Code, refusal: Refusal) -> Self {
         let form: Form = |failure| error_body(failure.refusal.message());
-        Self { status, code, refusal, close: false, form, header: None }
+        Self { status, code, refusal, close: false, form, header: None, told: None }
     }
 
     /// A failure on a route of our own, by the plain table.
@@ -63,6 +65,18 @@ impl Failure {
         self
     }
 
+    /// The same with what the request asked about itself.
+    pub(crate) fn telling(mut self, told: HeaderMap) -> Self {
+        self.told = Some(Box::new(told));
+        self
+    }
+
+    /// The same in place of `other`: its request is told what it would have been told.
+    pub(crate) fn in_place_of(mut self, other: Self) -> Self {
+        self.told = other.told;
+        self
+    }
+
     /// The same by another protocol's table, where it was made before the protocol was known.
     pub(crate) fn by(self, table: fn(Refusal) -> Self) -> Self {
         let other = table(self.refusal);
@@ -90,6 +104,9 @@ impl Failure {
         }
         if let Some((name, value)) = &self.header {
             answer.headers_mut().insert(name, value.clone());
+        }
+        if let Some(told) = &self.told {
+            answer.headers_mut().extend(told.as_ref().clone());
         }
         // HTTP/2 has no such header; there the refused body is cut off by resetting its stream.
         if self.close && version < Version::HTTP_2 {

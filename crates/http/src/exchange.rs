@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::Body;
 use millrace_core::{
     InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
     TensorList, Wanted, contained, on_compute,
 };
-use millrace_protocol::front::account::{Account, Inquiry};
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, ConnectionContext, Record, now};
 use tokio::time::timeout_at;
@@ -133,21 +132,43 @@ where
         let arrived = receive::<C, B>(shared, &asked, &mut record, body).await?;
         let servable = resolve(&*shared.parts.resolver, &arrived.context)?;
         record.found(&*servable);
-        infer(shared, codec, servable, arrived).await
+        infer(shared, codec, servable, arrived, &mut record).await
     }
     .await;
-    conclude(record, result)
+    conclude(shared, record, result)
 }
 
-/// Records how a request ended.
-pub(crate) fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Result<Answer, Failure> {
+/// Reads what a request wants to know about itself.
+fn inquire<C: Codec>(shared: &Shared, asked: &Asked<'_>, record: &mut Record<'_>) -> Result<(), Failure> {
+    let inquiry = asked.head.inquiry(asked.parts.uri.query(), shared.parts.config.server_timing);
+    record.inquire(inquiry.map_err(|refusal| C::failure(refusal).closing())?);
+    Ok(())
+}
+
+/// Records how a request ended, and tells it what it asked about itself.
+pub(crate) fn conclude(
+    shared: &Shared,
+    mut record: Record<'_>,
+    result: Result<Done, Failure>,
+) -> Result<Answer, Failure> {
+    let account = record.take_account();
     match result {
-        Ok(done) => {
+        Ok(mut done) => {
+            if let Some(account) = account {
+                let headers = done.answer.headers_mut();
+                account.tell(done.encoded, &*shared.parts.catalog, |name, text| put(headers, name, text));
+            }
             let answered = Answered { response_bytes: done.answer.body().len(), ..done.times };
             record.answered(done.encoded, answered);
             Ok(done.answer)
         }
-        Err(failure) => {
+        Err(mut failure) => {
+            if let Some(account) = account {
+                let mut headers = HeaderMap::new();
+                let put = |name, text| put(&mut headers, name, text);
+                account.tell_refused(failure.refusal(), now(), &*shared.parts.catalog, put);
+                failure = failure.telling(headers);
+            }
             record.refused(Status::Http(failure.status().as_u16()), failure.code(), failure.refusal().reason());
             Err(failure)
         }
@@ -162,8 +183,6 @@ pub(crate) struct Arrived {
     pub(crate) at: Instant,
     /// With the deadline that the head and the configuration give.
     pub(crate) context: RequestContext,
-    /// What it wants to know about itself.
-    pub(crate) inquiry: Option<Box<Inquiry>>,
     deadline: Instant,
 }
 
@@ -187,13 +206,7 @@ impl Arrived {
 
     /// The same request with another body: a part of its own, for a route whose body says more than a codec reads.
     pub(crate) fn with_body(&self, body: Bytes) -> Self {
-        Self {
-            body: Received::from(body),
-            at: self.at,
-            context: self.context,
-            inquiry: self.inquiry.clone(),
-            deadline: self.deadline,
-        }
+        Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline }
     }
 }
 
@@ -220,6 +233,7 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let config = &shared.parts.config;
+    inquire::<C>(shared, asked, record)?;
     if shared.parts.readiness.is_refusing() {
         return Err(C::failure(Refusal::new(Reason::Draining, "the server is shutting down")).closing());
     }
@@ -227,18 +241,19 @@ where
         body::check_length(asked.head.content_length, &body, config.max_body_bytes)?;
         // Its body is still unread, and a client that cannot write a number is not waited for.
         let patience = asked.head.timeout().map_err(|refusal| Failure::from(refusal).closing())?;
-        let inquiry = asked.head.inquiry(asked.parts.uri.query(), config.server_timing);
-        let inquiry = inquiry.map_err(|refusal| Failure::from(refusal).closing())?;
         // The client's own limit counts from its first byte; ours from its last, for a large body may rightly take long.
         let until = patience.and_then(|patience| record.received().checked_add(patience));
         let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
         let budget = Some(&shared.front.receiving);
         let bounds = Bounds { bytes, time, rate, started: record.received(), until, budget };
-        Ok::<_, Failure>((body::read(body, bounds).await?, until, inquiry))
+        Ok::<_, Failure>((body::read(body, bounds).await?, until))
     };
-    let (body, until, inquiry) = read.await.map_err(|failure| failure.by(C::failure))?;
+    let (body, until) = read.await.map_err(|failure| failure.by(C::failure))?;
     record.carried(body.len());
     let at = now();
+    if let Some(account) = record.account() {
+        account.arrived(at);
+    }
     let ours = at + config.request_timeout;
     let deadline = until.map_or(ours, |until| until.min(ours));
     let context = RequestContext {
@@ -250,7 +265,7 @@ where
         depth: 0,
         lends_thread: true,
     };
-    Ok(Arrived { body, at, context, inquiry, deadline })
+    Ok(Arrived { body, at, context, deadline })
 }
 
 /// Waits for the body of an order: few words, from no web page.
@@ -314,10 +329,11 @@ pub(crate) async fn infer<C: Codec>(
     codec: &C,
     servable: Arc<dyn Servable>,
     arrived: Arrived,
+    record: &mut Record<'_>,
 ) -> Result<Done, Failure> {
-    let Arrived { body, at: arrived, mut context, inquiry, deadline } = arrived;
+    let Arrived { body, at: arrived, mut context, deadline } = arrived;
     let config = &shared.parts.config;
-    let (answering, own, decoded, mut account, examples, reply) = {
+    let (answering, own, decoded, examples, reply) = {
         // A compressed body is small whatever it holds, so its size says nothing about the work.
         let question = if codec.coding() == Coding::Identity && body.len() <= config.offload_bytes {
             // The body has done its service once this returns, but for tensors that are parts of it.
@@ -334,9 +350,10 @@ pub(crate) async fn infer<C: Codec>(
         let own = own.filter(|own| *own < deadline);
         context.deadline = own.or(context.deadline);
         let request = InferRequest { signature, inputs, wanted, context };
-        // On the heap, for few ask.
-        let account = inquiry.map(|inquiry| Account::begin(inquiry, &servable, &request, examples, [arrived, decoded]));
-        (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, account, examples, reply)
+        if let Some(account) = record.account() {
+            account.asked(&*servable, &request, examples, decoded);
+        }
+        (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, examples, reply)
     };
     let until = own.unwrap_or(deadline);
     let failed = |refusal: Refusal| match own {
@@ -347,7 +364,7 @@ pub(crate) async fn infer<C: Codec>(
     let response = response.unwrap_or_else(|| Err(late(until, context.received))).map_err(failed)?;
     let answered = now();
     let (queue, compute) = (response.stages.queue(), response.stages.compute());
-    if let Some(account) = &mut account {
+    if let Some(account) = record.account() {
         account.ran(response.stages, answered);
     }
     let answer = if codec.weight(&reply, &response.outputs) <= config.offload_bytes {
@@ -361,9 +378,6 @@ pub(crate) async fn infer<C: Codec>(
     let mut answer = answer.map_err(C::failure)?;
     hold(shared, &mut answer).map_err(C::failure)?;
     let encoded = now();
-    if let Some(account) = account {
-        tell(shared, &account, encoded, &mut answer);
-    }
     let times = Answered {
         decode: decoded.saturating_duration_since(arrived),
         encode: encoded.saturating_duration_since(answered),
@@ -376,13 +390,11 @@ pub(crate) async fn infer<C: Codec>(
     Ok(Done { answer, encoded, times })
 }
 
-/// Tells the caller what it asked about its request.
+/// Puts a part of an account where the caller reads it.
 #[cold]
-fn tell(shared: &Shared, account: &Account, encoded: Instant, answer: &mut Answer) {
-    account.tell(encoded, &*shared.parts.catalog, |name, text| {
-        let value = HeaderValue::try_from(text).expect("an account is printable ASCII");
-        answer.headers_mut().insert(HeaderName::from_static(name), value);
-    });
+fn put(headers: &mut HeaderMap, name: &'static str, text: String) {
+    let value = HeaderValue::try_from(text).expect("an account is printable ASCII");
+    headers.insert(HeaderName::from_static(name), value);
 }
 
 /// Reads the body on a compute thread.

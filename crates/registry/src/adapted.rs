@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use millrace_batching::BatchQueue;
 use millrace_core::{
-    InferFuture, InferRequest, InputAdapter, ModelName, Reason, Refusal, Signatures, TextProcessor, VersionStatistics,
-    Wanted,
+    InferFuture, InferRequest, InputAdapter, ModelName, Progress, Reason, Refusal, Signatures, TextProcessor,
+    VersionStatistics, Wanted,
 };
 
 use crate::clock;
@@ -83,7 +83,7 @@ impl Adapted {
             Ok(wanted) => wanted,
             Err(refusal) => {
                 self.counts.refuse();
-                return InferFuture::refused(refusal);
+                return InferFuture::refused(refusal.with_progress(Progress::Door));
             }
         };
         let begun = self.counts.begin(0);
@@ -100,7 +100,7 @@ impl Adapted {
                     answer.await
                 }
                 Err(refusal) => {
-                    let refused = Err(refusal);
+                    let refused = Err(refusal.with_progress(Progress::Door));
                     begun.end(&refused);
                     refused
                 }

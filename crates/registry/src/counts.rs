@@ -75,6 +75,11 @@ impl Begun {
         }
     }
 
+    /// When it began.
+    pub(crate) fn at(&self) -> Instant {
+        self.began
+    }
+
     /// It goes on where somebody else counts it.
     pub(crate) fn hand_on(mut self) {
         self.is_over = true;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use millrace_core::{
     Compute, InferFuture, InferRequest, InferResult, LoadError, LoadErrorKind, ModelRef, PipelineFactory,
-    PipelineSource, Quoted, Refusal, RequestContext, Resolver, Servable, Signature, contained,
+    PipelineSource, Progress, Quoted, Refusal, RequestContext, Resolver, Servable, Signature, contained,
 };
 
 use crate::PipelineConfig;
@@ -58,8 +58,11 @@ impl Pipeline {
                 Ok(mut future) => poll_fn(|context| polled(&mut future, context)).await,
                 Err(refusal) => Err(refusal),
             };
+            // What it asked of other models are parts of its own run, whatever became of them.
+            let at = begun.at();
             begun.end(&result);
-            result
+            let progress = Progress::Run { queued: at, formed: at, started: at };
+            result.map_err(|refusal| refusal.with_progress(progress))
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use millrace_batching::{BatchConfig, Oversized};
-use millrace_core::{Reason, RequestContext, Tensor};
-use millrace_testkit::FakeModel;
+use millrace_core::{InferRequest, Progress, Reason, RequestContext, Tensor};
+use millrace_testkit::{FakeModel, Misbehaviour};
 
 use crate::harness::{Held, answer, ask, count, now, pool, queue, request, wait, within};
 
@@ -28,6 +28,21 @@ fn a_deadline_that_has_passed_is_refused_at_the_door() {
     late.context = RequestContext::new(now()).with_deadline(now());
     assert_eq!(answer(queue.infer(late)), Err(Reason::Late));
     assert_eq!(queue.statistics().refused, 1);
+}
+
+#[test]
+fn a_refusal_says_how_far_its_request_had_come() {
+    let held = Held::new(BatchConfig::default());
+    let begun = now();
+    let late = wait(held.queue.infer(within(Duration::from_millis(1), &[7.0]))).unwrap_err();
+    assert!(matches!(late.progress(), Some(Progress::Queue { queued }) if queued >= begun), "{:?}", late.progress());
+    let wrong = InferRequest { signature: 7, ..request(&[1.0]) };
+    assert_eq!(wait(held.queue.infer(wrong)).unwrap_err().progress(), Some(Progress::Door));
+    let poison = held.queue.infer(request(&[Misbehaviour::Fail.value()]));
+    held.gate.open();
+    let failed = wait(poison).unwrap_err();
+    let Some(Progress::Run { queued, formed, started }) = failed.progress() else { panic!("{:?}", failed.progress()) };
+    assert!(begun <= queued && queued <= formed && formed <= started && started <= now(), "{:?}", failed.progress());
 }
 
 #[test]

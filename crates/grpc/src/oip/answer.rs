@@ -23,7 +23,12 @@ pub(super) struct Answer<'a> {
     /// Whether it is the last one to its request. `None` where it is no part of a stream.
     pub(super) is_final: Option<bool>,
     pub(super) outputs: &'a [Output],
+    /// Further parameters.
+    pub(super) told: &'a Told,
 }
+
+/// What a request is told about itself: names and texts of parameters.
+pub(super) type Told = Vec<(&'static str, String)>;
 
 /// One output of an answer.
 #[derive(Debug)]
@@ -43,6 +48,7 @@ impl Answer<'_> {
         let version = self.version.to_string();
         let mut length = text_len(self.model) + text_len(&version) + text_len(self.id);
         length += self.is_final.map_or(0, |_| FINAL.len());
+        length += self.told.iter().map(|(name, text)| bytes_len(entry_len(name, text))).sum::<usize>();
         length +=
             self.outputs.iter().map(|output| bytes_len(output.len()) + bytes_len(output.raw.len())).sum::<usize>();
         let whole = self.is_final.map_or(length, |_| bytes_len(length));
@@ -61,6 +67,12 @@ impl Answer<'_> {
             Some(true) => buffer.put_slice(&FINAL),
             Some(false) => buffer.put_slice(&NOT_FINAL),
             None => {}
+        }
+        for (name, text) in self.told {
+            key(&mut buffer, 4, entry_len(name, text));
+            put_text(&mut buffer, 1, name);
+            key(&mut buffer, 2, text_len(text));
+            put_text(&mut buffer, 3, text);
         }
         for output in self.outputs {
             key(&mut buffer, 5, output.len());
@@ -120,6 +132,11 @@ fn put_text(buffer: &mut BytesMut, number: u8, text: &str) {
     }
 }
 
+/// An entry of the parameters that is a text, without key and length.
+fn entry_len(name: &str, text: &str) -> usize {
+    text_len(name) + bytes_len(text_len(text))
+}
+
 fn text_len(text: &str) -> usize {
     if text.is_empty() { 0 } else { bytes_len(text.len()) }
 }
@@ -142,7 +159,7 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
-    use super::{Answer, COPY_BELOW, Output};
+    use super::{Answer, COPY_BELOW, Output, Told};
     use crate::frame::PREFIX;
 
     fn output(name: &str, sizes: &[usize], raw: &Bytes) -> Output {
@@ -160,6 +177,8 @@ mod tests {
             ..InferOutputTensor::default()
         };
         let parameter = |value| InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(value)) };
+        let text =
+            |text: &String| InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text.clone())) };
         ModelInferResponse {
             model_name: answer.model.to_owned(),
             model_version: answer.version.to_string(),
@@ -168,6 +187,7 @@ mod tests {
                 .is_final
                 .map(|value| ("triton_final_response".to_owned(), parameter(value)))
                 .into_iter()
+                .chain(answer.told.iter().map(|(name, told)| ((*name).to_owned(), text(told))))
                 .collect(),
             outputs: answer.outputs.iter().map(one).collect(),
             raw_output_contents: answer.outputs.iter().map(|output| output.raw.clone()).collect(),
@@ -185,6 +205,8 @@ mod tests {
             version in any::<u64>(),
             is_final in any::<Option<bool>>(),
             lengths in prop::collection::vec(prop_oneof![0_usize..40, COPY_BELOW - 2..COPY_BELOW + 2], 0..4),
+            told in prop::sample::subsequence(vec!["millrace_timing", "millrace_explain"], 0..=2),
+            words in ".{1,300}",
         ) {
             let outputs: Vec<Output> = lengths
                 .iter()
@@ -193,7 +215,8 @@ mod tests {
                     output("y", &sizes, &Bytes::from(vec![7; length]))
                 })
                 .collect();
-            let answer = Answer { model: "m", version, id: &id, is_final, outputs: &outputs };
+            let told: Told = told.into_iter().map(|name| (name, words.clone())).collect();
+            let answer = Answer { model: "m", version, id: &id, is_final, outputs: &outputs, told: &told };
             let bytes = written(&answer).concat();
             let (prefix, message) = bytes.split_at(PREFIX);
             prop_assert_eq!(&prefix[1..], &u32::try_from(message.len()).unwrap().to_be_bytes()[..]);
@@ -209,7 +232,7 @@ mod tests {
     fn a_large_tensor_leaves_as_it_is_and_small_ones_in_one_piece() {
         let (large, small) = (Bytes::from(vec![1; COPY_BELOW]), Bytes::from(vec![2; 4]));
         let outputs = [output("a", &[large.len()], &large), output("b", &[4], &small)];
-        let answer = Answer { model: "m", version: 1, id: "", is_final: None, outputs: &outputs };
+        let answer = Answer { model: "m", version: 1, id: "", is_final: None, outputs: &outputs, told: &Told::new() };
         let pieces = written(&answer);
         assert_eq!(pieces.len(), 3);
         assert_eq!(pieces[1].as_ptr(), large.as_ptr());

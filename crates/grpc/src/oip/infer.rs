@@ -5,22 +5,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderValue, Response};
 use millrace_core::{
     InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, TensorList,
     contained, on_compute,
 };
-use millrace_protocol::front::account::Account;
-use millrace_protocol::front::metrics::{Answered, Status};
+use millrace_protocol::front::account::{Account, Inquiry, SERVER_TIMING};
+use millrace_protocol::front::metrics::Answered;
 use millrace_protocol::front::{Answering, Record, now};
-use millrace_protocol::oip::{self, OutputPlan, Parameters, raw_bytes, raw_len};
+use millrace_protocol::oip::{self, EXPLAIN_PARAMETER, OutputPlan, Parameters, TIMING_PARAMETER, raw_bytes, raw_len};
 use tokio::time::timeout_at;
 
-use super::answer::{Answer, Output};
+use super::answer::{Answer, Output, Told};
 use super::failure;
 use super::request::{Outline, Question};
 use crate::body::GrpcBody;
 use crate::call::{Call, RequestBody, late, within};
+use crate::exchange::{Done, conclude};
 use crate::failure::Failure;
 use crate::reply::Reply;
 use crate::service::Shared;
@@ -35,8 +36,9 @@ pub(super) async fn infer<B: RequestBody>(
     body: B,
 ) -> Result<Response<GrpcBody>, Failure> {
     let mut record = Record::new(&shared.parts.front, Protocol::OipGrpc, call.received);
+    record.inquire(call.head.inquiry(shared.parts.config.server_timing));
     let result = attempt(shared, call, &mut record, body).await;
-    conclude(record, result).map(|reply| reply.into_response(call.head))
+    conclude(shared, record, result).map(|reply| reply.into_response(call.head))
 }
 
 async fn attempt<B: RequestBody>(
@@ -48,10 +50,14 @@ async fn attempt<B: RequestBody>(
     check_open(shared)?;
     let arrived = shared.message(call, body, shared.parts.config.max_message_bytes).await.map_err(failure)?;
     record.carried(arrived.sent);
+    if let Some(account) = record.account() {
+        account.arrived(now());
+    }
     let message = arrived.bytes;
-    let (id, begun) = {
+    let (id, is_inside, begun) = {
         let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
-        (outline.id.to_owned(), begin(shared, call, record, &outline, &message)?)
+        let is_inside = inquire(call, record, &outline)?;
+        (outline.id.to_owned(), is_inside, begin(shared, call, record, &outline, &message)?)
     };
     let ready = match begun {
         Begun::Ready(ready) => ready,
@@ -60,12 +66,10 @@ async fn attempt<B: RequestBody>(
     };
     // What was copied out of it is copied; what was not keeps it.
     drop(message);
-    let Ready { servable, request, plan, patience, deadline, read, mut times } = ready;
-    // On the heap, for few ask.
-    let mut account = call
-        .head
-        .inquiry(shared.parts.config.server_timing)
-        .map(|inquiry| Account::begin(inquiry, &servable, &request, times.examples, read));
+    let Ready { servable, request, plan, patience, deadline, decoded, mut times } = ready;
+    if let Some(account) = record.account() {
+        account.asked(&*servable, &request, times.examples, decoded);
+    }
     let response = {
         let future = contained(|| servable.infer(request)).map_err(failure)?;
         let until = patience.own.unwrap_or(deadline);
@@ -73,7 +77,7 @@ async fn attempt<B: RequestBody>(
         response.unwrap_or_else(|| Err(late(until, call.received))).map_err(|refusal| patience.failure(refusal))?
     };
     let began = now();
-    if let Some(account) = &mut account {
+    if let Some(account) = record.account() {
         account.ran(response.stages, began);
     }
     let outputs = match convert(shared, plan, response, &mut times) {
@@ -84,14 +88,50 @@ async fn attempt<B: RequestBody>(
             outputs.and_then(|outputs| outputs).map_err(failure)?
         }
     };
-    let reply = write(&*servable, (&id, None), &outputs)?;
+    let told = if is_inside { tell(shared, record) } else { Told::new() };
+    let reply = write(&*servable, (&id, None), (&outputs, &told))?;
     drop(outputs);
     let reply = shared.finish(call.head, reply).await.map_err(failure)?;
-    let mut done = Done::now(reply, began, times);
-    if let Some(account) = account {
-        done.reply.tell(&account, done.ended, &*shared.parts.catalog);
+    Ok(done(reply, began, times))
+}
+
+/// Reads what a request's parameters ask about it, beside what the call's head asks: whether the answer is to stand in the
+/// message, where the clients that can set the one can read the other.
+///
+/// # Errors
+/// A [`Failure`] for anything but on and off.
+pub(super) fn inquire(call: Call<'_>, record: &mut Record<'_>, outline: &Outline<'_>) -> Result<bool, Failure> {
+    let (timing, explain) = outline.asks().map_err(failure)?;
+    if timing.is_none() && explain.is_none() {
+        return Ok(false);
     }
-    Ok(done)
+    let known = record.account().map(|account| account.inquiry());
+    let timing = timing.unwrap_or_else(|| known.is_some_and(|known| known.timing));
+    let explain = explain.unwrap_or_else(|| known.is_some_and(|known| known.explain));
+    let id = call.head.request_id.as_ref().map(HeaderValue::as_bytes);
+    record.inquire(Inquiry::new(timing, explain, id));
+    Ok(true)
+}
+
+/// What a request asked about itself, for its answer's parameters. It is not told again.
+pub(super) fn tell(shared: &Shared, record: &mut Record<'_>) -> Told {
+    let mut told = Told::new();
+    if let Some(account) = record.take_account() {
+        account.tell(now(), &*shared.parts.catalog, |name, text| told.push((parameter_of(name), text)));
+    }
+    told
+}
+
+/// The same for one that was refused with `refusal`.
+pub(super) fn tell_refused(shared: &Shared, account: &Account, refusal: &Refusal) -> Told {
+    let mut told = Told::new();
+    account.tell_refused(refusal, now(), &*shared.parts.catalog, |name, text| told.push((parameter_of(name), text)));
+    told
+}
+
+/// The parameter that says what elsewhere the header `name` does.
+fn parameter_of(name: &str) -> &'static str {
+    if name == SERVER_TIMING { TIMING_PARAMETER } else { EXPLAIN_PARAMETER }
 }
 
 /// Refuses what comes once the server has stopped taking requests.
@@ -117,8 +157,8 @@ pub(super) struct Ready {
     pub(super) plan: OutputPlan,
     pub(super) patience: Patience,
     pub(super) deadline: Instant,
-    /// When its message was there, and when that was read.
-    read: [Instant; 2],
+    /// When its message was read.
+    pub(super) decoded: Instant,
     pub(super) times: Answered,
 }
 
@@ -131,33 +171,10 @@ pub(super) enum Begun {
     Long(Asked),
 }
 
-/// An inference that was answered.
-pub(super) struct Done {
-    pub(super) reply: Reply,
-    pub(super) ended: Instant,
-    pub(super) times: Answered,
-}
-
-impl Done {
-    /// Answered just now; writing the answer began at `began`.
-    pub(super) fn now(reply: Reply, began: Instant, times: Answered) -> Self {
-        let ended = now();
-        Self { reply, ended, times: Answered { encode: ended.saturating_duration_since(began), ..times } }
-    }
-}
-
-/// Records how a request ended.
-pub(super) fn conclude(record: Record<'_>, result: Result<Done, Failure>) -> Result<Reply, Failure> {
-    match result {
-        Ok(Done { reply, ended, times }) => {
-            record.answered(ended, Answered { response_bytes: reply.len(), ..times });
-            Ok(reply)
-        }
-        Err(failure) => {
-            record.refused(Status::Grpc(Some(failure.code())), failure.code(), failure.refusal().reason());
-            Err(failure)
-        }
-    }
+/// Answered just now; writing the answer began at `began`.
+pub(super) fn done(reply: Reply, began: Instant, times: Answered) -> Done {
+    let encoded = now();
+    Done { reply, encoded, times: Answered { encode: encoded.saturating_duration_since(began), ..times } }
 }
 
 /// Finds the model of a request that has just arrived, and reads the question where that is little work.
@@ -173,6 +190,9 @@ pub(super) fn begin(
 ) -> Result<Begun, Failure> {
     let parts = &shared.parts;
     let arrived = now();
+    if let Some(account) = record.account() {
+        account.arrived(arrived);
+    }
     let (context, deadline) = call.context(Protocol::OipGrpc, arrived, parts.config.request_timeout);
     let servable = oip::resolve_name(&*parts.resolver, outline.model_name, outline.model_version, &context)?;
     record.found(&*servable);
@@ -214,7 +234,7 @@ impl Asked {
         let own = Some(own).filter(|own| *own < deadline);
         let patience = Patience { parameters, own, received: context.received };
         let request = InferRequest { signature: 0, inputs, wanted: plan.wanted(), context };
-        Ready { servable, request, plan, patience, deadline, read: [arrived, decoded], times }
+        Ready { servable, request, plan, patience, deadline, decoded, times }
     }
 }
 
@@ -308,8 +328,8 @@ impl Converted {
 pub(super) fn write(
     servable: &dyn Servable,
     (id, is_final): (&str, Option<bool>),
-    outputs: &[Output],
+    (outputs, told): (&[Output], &Told),
 ) -> Result<Reply, Failure> {
     let (model, version) = (servable.model().as_str(), servable.version());
-    Answer { model, version, id, is_final, outputs }.write().map_err(failure)
+    Answer { model, version, id, is_final, outputs, told }.write().map_err(failure)
 }

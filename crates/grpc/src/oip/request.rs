@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 use millrace_core::{MAX_RANK, Reason, Refusal, Servable, ShapeError, TensorList};
-use millrace_protocol::oip::{Inputs, OutputParameters, OutputPlan, Outputs, Parameter, Parameters, no_shared_memory};
+use millrace_protocol::oip::{
+    EXPLAIN_PARAMETER, Inputs, OutputParameters, OutputPlan, Outputs, Parameter, Parameters, TIMING_PARAMETER,
+    no_shared_memory,
+};
 use millrace_protocol::tfs::Bare;
 use smallvec::SmallVec;
 
@@ -72,6 +75,22 @@ impl<'m> Outline<'m> {
             list.push(value.bytes(number)?);
         }
         Ok(outline)
+    }
+
+    /// Whether the parameters ask for the stages and for everything, as far as they say.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of anything but on and off.
+    pub(super) fn asks(&self) -> Result<(Option<bool>, Option<bool>), Refusal> {
+        let (mut timing, mut explain) = (None, None);
+        for entry in &self.parameters {
+            match parameter(entry)? {
+                (TIMING_PARAMETER, value) => timing = Some(value.switch(TIMING_PARAMETER)?),
+                (EXPLAIN_PARAMETER, value) => explain = Some(value.switch(EXPLAIN_PARAMETER)?),
+                _ => {}
+            }
+        }
+        Ok((timing, explain))
     }
 
     /// Bytes that have to be converted, not shared: lists of elements rather than raw ones. Strings among the raw ones are

@@ -14,12 +14,13 @@ use millrace_proto::inference::infer_parameter::ParameterChoice;
 use millrace_proto::inference::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 use millrace_protocol::front::{ConnectionContext, Record, now};
 
-use super::answer::Answer;
+use super::answer::{Answer, Told};
 use super::failure;
-use super::infer::{Begun, Done, Ready, begin, check_open, conclude, convert, write};
+use super::infer::{Begun, Ready, begin, check_open, convert, done, inquire, tell, tell_refused, write};
 use super::request::Outline;
 use crate::body::GrpcBody;
 use crate::call::{Call, RequestBody, within};
+use crate::exchange::{Done, conclude};
 use crate::failure::Failure;
 use crate::head::Head;
 use crate::receive::Message;
@@ -62,15 +63,23 @@ impl Asker {
         // The call's own deadline is the stream's, and kept there.
         let call = Call { head: &Head { timeout: None, ..self.head.clone() }, connection: self.connection, received };
         let mut record = Record::new(&shared.parts.front, Protocol::OipGrpc, received);
+        record.inquire(call.head.inquiry(shared.parts.config.server_timing));
         record.carried(message.len());
         let mut names = Names::default();
         let result = attempt(shared, call, &mut record, &mut names, message, &answers).await;
-        let reply = match conclude(record, result) {
+        // The head of the stream is long sent: what each request is told stands in its own answer.
+        let told = match &result {
+            Err(failure) if !self.head.ends_on_error => {
+                record.take_account().map(|account| tell_refused(shared, &account, failure.refusal()))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        let reply = match conclude(shared, record, result) {
             Ok(reply) => reply,
             Err(failure) if self.head.ends_on_error => return Err(failure),
             Err(failure) => {
                 shared.log(&failure, &self.head);
-                failed(names, &failure)?
+                failed(names, &failure, told.unwrap_or_default())?
             }
         };
         // Nobody listens any more where this fails.
@@ -92,6 +101,9 @@ async fn attempt(
     let parts = &shared.parts;
     let unpacked = message.unpack(parts.config.max_message_bytes, &parts.front, &*parts.compute).await;
     let message: Bytes = unpacked.map_err(failure)?;
+    if let Some(account) = record.account() {
+        account.arrived(now());
+    }
     let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
     *names = Names {
         model: outline.model_name.to_owned(),
@@ -99,6 +111,7 @@ async fn attempt(
         id: outline.id.to_owned(),
     };
     let id = names.id.as_str();
+    inquire(call, record, &outline)?;
     let begun = begin(shared, call, record, &outline, &message)?;
     drop(outline);
     let ready = match begun {
@@ -108,7 +121,10 @@ async fn attempt(
     drop(message);
     let deadline = Some(ready.deadline);
     let answering = pin!(async {
-        let Ready { servable, request, plan, patience, mut times, .. } = ready;
+        let Ready { servable, request, plan, patience, decoded, mut times, .. } = ready;
+        if let Some(account) = record.account() {
+            account.asked(&*servable, &request, times.examples, decoded);
+        }
         let mut stream = contained(|| servable.infer_stream(request)).map_err(failure)?;
         let mut next = patience.wait(poll_fn(|context| poll(&mut stream, context))).await?;
         while let Some(response) = next {
@@ -116,11 +132,15 @@ async fn attempt(
             let ahead = poll_fn(|context| Poll::Ready(poll(&mut stream, context))).await;
             let is_final = matches!(ahead, Poll::Ready(Ok(None)));
             let began = now();
+            if let Some(account) = record.account() {
+                account.ran(response.stages, began);
+            }
             let outputs = convert(shared, plan.clone(), response, &mut times).outputs(shared).await?;
-            let reply = write(&*servable, (id, Some(is_final)), &outputs)?;
+            let told = if is_final { tell(shared, record) } else { Told::new() };
+            let reply = write(&*servable, (id, Some(is_final)), (&outputs, &told))?;
             let reply = shared.finish(call.head, reply).await.map_err(failure)?;
             if is_final {
-                return Ok(Done::now(reply, began, times));
+                return Ok(done(reply, began, times));
             }
             let _gone = answers.send(reply).await;
             next = match ahead {
@@ -130,9 +150,10 @@ async fn attempt(
         }
         // The model ended without a last word. Most clients want to hear none.
         let (model, version) = (servable.model().as_str(), servable.version());
-        let empty = Answer { model, version, id, is_final: Some(true), outputs: &[] };
+        let told = tell(shared, record);
+        let empty = Answer { model, version, id, is_final: Some(true), outputs: &[], told: &told };
         let reply = if patience.wants_empty_end() { empty.write().map_err(failure)? } else { Reply::nothing() };
-        Ok(Done::now(reply, now(), times))
+        Ok(done(reply, now(), times))
     });
     within(deadline, call.received, answering).await
 }
@@ -144,13 +165,15 @@ fn poll(stream: &mut InferStream, context: &mut Context<'_>) -> Poll<Result<Opti
 }
 
 /// The answer that says why a request failed.
-fn failed(names: Names, failure: &Failure) -> Result<Reply, Failure> {
-    let is_final = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+fn failed(names: Names, failure: &Failure, told: Told) -> Result<Reply, Failure> {
+    let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+    let is_final = [(FINAL_RESPONSE.to_owned(), parameter(ParameterChoice::BoolParam(true)))];
+    let told = told.into_iter().map(|(name, text)| (name.to_owned(), parameter(ParameterChoice::StringParam(text))));
     let response = ModelInferResponse {
         model_name: names.model,
         model_version: names.version,
         id: names.id,
-        parameters: [(FINAL_RESPONSE.to_owned(), is_final)].into_iter().collect(),
+        parameters: is_final.into_iter().chain(told).collect(),
         ..ModelInferResponse::default()
     };
     let error_message = failure.refusal().message().to_owned();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use millrace_core::{Protocol, RequestContext, Servable};
-use millrace_protocol::front::metrics::Status;
 use millrace_protocol::front::{Record, now};
 use millrace_protocol::tfs::{self, ModelSpec, Verb};
 
 use super::failure;
 use super::request::{read_spec_only, read_tasks};
 use crate::call::{Call, RequestBody};
+use crate::exchange::refused;
 use crate::failure::Failure;
 use crate::service::Shared;
 
@@ -26,12 +26,11 @@ pub(super) enum Asked {
 /// Says why the call is refused, and records that it was.
 pub(super) async fn refuse<B: RequestBody>(shared: &Shared, call: Call<'_>, asked: Asked, body: B) -> Failure {
     let mut record = Record::new(&shared.parts.front, Protocol::TfsGrpc, call.received);
+    record.inquire(call.head.inquiry(shared.parts.config.server_timing));
     let failure = match read(shared, call, asked, body, &mut record).await {
-        Ok(refused) => refused,
-        Err(failure) => failure,
+        Ok(failure) | Err(failure) => failure,
     };
-    record.refused(Status::Grpc(Some(failure.code())), failure.code(), failure.refusal().reason());
-    failure
+    refused(shared, record, failure)
 }
 
 /// The reason why no model answers; an error where it does not come to that.
@@ -45,7 +44,11 @@ async fn read<B: RequestBody>(
     shared.check_serving().map_err(failure)?;
     let arrived = shared.message(call, body, shared.parts.config.max_message_bytes).await.map_err(failure)?;
     record.carried(arrived.sent);
-    let (context, _) = call.context(Protocol::TfsGrpc, now(), shared.parts.config.request_timeout);
+    let at = now();
+    if let Some(account) = record.account() {
+        account.arrived(at);
+    }
+    let (context, _) = call.context(Protocol::TfsGrpc, at, shared.parts.config.request_timeout);
     match asked {
         Asked::One(verb) => one(shared, verb, &arrived.bytes, &context, record),
         Asked::Several => several(shared, &arrived.bytes, &context, record),

@@ -101,7 +101,7 @@ where
         }
     }
     .await;
-    conclude(record, result)
+    conclude(shared, record, result)
 }
 
 /// Several predictions side by side. A body that is no list of requests is refused as a whole; a request that fails on its
@@ -115,19 +115,24 @@ where
     let mut record = Record::new(&shared.front, Protocol::General, now());
     let max_depth = shared.parts.config.max_json_depth;
     let result = async {
-        let (mut arrived, body) = arrive(shared, &asked, &mut record, body).await?;
-        // Each has an account of its own, and the answer's head has room for one.
-        arrived.inquiry = None;
+        let (arrived, body) = arrive(shared, &asked, &mut record, body).await?;
         let predictions = on_thread(shared, body, move |body| Prediction::read_batch(body, max_depth)).await?;
-        let arrived = &arrived;
+        let (arrived, inquiry) = (&arrived, &record.account().map(|account| account.inquiry().clone()));
         let predictions = predictions.into_iter().map(|prediction| async move {
             let mut record = Record::new(&shared.front, Protocol::General, now());
+            record.inquire(inquiry.clone().map(Box::new));
             let result = one(shared, &mut record, arrived, prediction).await;
-            conclude(record, result)
+            let account = record.take_account();
+            (conclude(shared, record, result), account)
         });
-        let answers: Vec<Bytes> = join_all(predictions)
-            .await
+        let parts = join_all(predictions).await;
+        if let Some(account) = record.account() {
+            // The head has room for one account.
+            parts.iter().for_each(|(result, part)| account.joined(part.as_deref().filter(|_| result.is_ok())));
+        }
+        let answers: Vec<Bytes> = parts
             .into_iter()
+            .map(|(result, _)| result)
             // Why a request failed is logged, though its sender is not told.
             .filter_map(|result| result.map_err(|failure| drop(shared.refuse(&failure, &asked))).ok())
             .map(|answer| answer.into_body().into_bytes())
@@ -154,7 +159,7 @@ where
         Ok(Done { answer, encoded: now(), times: Default::default() })
     }
     .await;
-    conclude(record, result)
+    conclude(shared, record, result)
 }
 
 /// Waits for the body and unpacks it.
@@ -204,7 +209,7 @@ async fn one(
         max_depth: config.max_json_depth,
         max_answer: config.max_answer_bytes,
     };
-    infer(shared, &codec, servable, arrived.with_body(prediction.input)).await
+    infer(shared, &codec, servable, arrived.with_body(prediction.input), record).await
 }
 
 fn resolve(

@@ -211,7 +211,7 @@ where
         obey::<D>(shared, &asked, asking, &mut record, (arrived, body)).await
     }
     .await;
-    conclude(record, result)
+    conclude(shared, record, result)
 }
 
 /// From a body to its answer.
@@ -245,7 +245,7 @@ async fn obey<D: Dialect>(
             let prepared =
                 arrived.before_deadline(prepare::prepare(shared, &chosen, &ask)).await.map_err(D::failure)?;
             let codec = TextCodec::<D>::new(ask, prepared, chosen.text, config.max_answer_bytes);
-            return infer(shared, &codec, chosen.servable, arrived).await;
+            return infer(shared, &codec, chosen.servable, arrived, record).await;
         }
         Order::Tokenize(order) => {
             (order.texts.len(), arrived.before_deadline(tokens::tokenize(shared, &chosen, order)).await)

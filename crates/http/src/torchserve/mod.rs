@@ -104,7 +104,9 @@ where
     let answered = exchange(shared, asked, &codec, found, body).await;
     // A version that is there may have no worker all the same.
     answered.map_err(|refused| match refused.refusal().reason() {
-        Reason::NotReady if is_found => failure(not_served(refused.refusal().clone(), model, version)),
+        Reason::NotReady if is_found => {
+            failure(not_served(refused.refusal().clone(), model, version)).in_place_of(refused)
+        }
         _ => refused,
     })
 }

@@ -1,9 +1,9 @@
 //! What a request is told about itself: `Server-Timing` and the whole account, on every route that infers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
-use millrace_core::{ClosedBy, DType, InferFuture, InferRequest, InferResponse, Stages};
+use millrace_core::{ClosedBy, DType, InferFuture, InferRequest, InferResponse, Progress, Reason, Refusal, Stages};
 use millrace_http::{SageMakerConfig, VertexConfig};
 use serde_json::Value;
 
@@ -108,10 +108,8 @@ async fn a_server_may_tell_stages_without_being_asked() {
     assert_eq!(server_timing(&told.headers).len(), STAGES.len() + 2);
     // Who wants none gets none.
     assert!(!predict(&server, PREDICT, &[(TIMING, "0")]).await.headers.contains_key("server-timing"));
-    // Refusals have had no stages.
     let refused = server.ask(Method::POST, PREDICT, &[], "{").await;
-    assert_eq!(refused.status, 400);
-    assert!(!refused.headers.contains_key("server-timing"));
+    assert_eq!((refused.status.as_u16(), refused.refused_in().as_str()), (400, "decode invalid_input"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,14 +190,124 @@ async fn every_inference_route_explains() {
     }
 }
 
+impl Answer {
+    /// The stage that refused the request, and why, as both headers have it; the stages up to it add up.
+    #[track_caller]
+    fn refused_in(&self) -> String {
+        let metrics = server_timing(&self.headers);
+        let [stages @ .., (total, Some(sum), None), (refused, None, Some(words))] = &metrics[..] else {
+            panic!("{metrics:?}")
+        };
+        assert_eq!((total.as_str(), refused.as_str()), ("total", "refused"));
+        let parts: f64 = stages.iter().map(|(_, time, _)| time.unwrap()).sum();
+        assert!((parts - sum).abs() < 1e-9, "{metrics:?}");
+        let words = words.replace("stage=", "").replace("reason=", "");
+        assert_eq!(words.split(' ').next(), stages.last().map(|(name, ..)| name.as_str()), "{metrics:?}");
+        if let Some(account) = self.headers.get(EXPLAIN) {
+            let account: Value = serde_json::from_str(account.to_str().unwrap()).unwrap();
+            let refused = &account["refused"];
+            assert_eq!(format!("{} {}", refused["stage"], refused["reason"]).replace('"', ""), words);
+        }
+        words
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn requests_of_one_body_have_no_common_account() {
+async fn requests_of_one_body_have_one_account() {
     let server = TestServer::new(world());
-    let body = r#"[{"model_name": "slow", "input_data": [[1, 2]]}, {"model_name": "slow", "input_data": [[3, 4]]}]"#;
-    let json = [("content-type", "application/json"), (TIMING, "1")];
-    let answer = server.ask(Method::POST, "/batch_predict?explain=1", &json, body).await;
+    let ask = async |body: &'static str| {
+        let json = [("content-type", "application/json"), (TIMING, "1")];
+        server.ask(Method::POST, "/batch_predict?explain=1", &json, body).await
+    };
+    let two =
+        r#"[{"model_name": "slow", "input_data": [[1, 2]]}, {"model_name": "slow", "input_data": [[3, 4], [5, 6]]}]"#;
+    let answer = ask(two).await;
     assert_eq!((answer.status.as_u16(), answer.json().as_array().unwrap().len()), (200, 2));
-    assert!(!answer.headers.contains_key("server-timing") && !answer.headers.contains_key(EXPLAIN));
+    let told = account(&answer);
+    assert_eq!((&told["model"], &told["version"], &told["rows"]), (&"slow".into(), &7.into(), &3.into()));
+    assert_eq!(told["parts"], serde_json::json!({"answered": 2, "refused": 0}));
+    // They run side by side: together they wait and compute no longer than one.
+    assert_eq!((&told["stages_us"]["queue"], &told["stages_us"]["compute"]), (&2000.0.into(), &3000.0.into()));
+    let metrics = server_timing(&answer.headers);
+    assert_eq!(metrics.last().unwrap().2.as_deref(), Some("rows=8 closed_by=timeout"));
+    // Who is left out of the answer is counted in its account.
+    let answer =
+        ask(r#"[{"model_name": "slow", "input_data": [[1, 2]]}, {"model_name": "none", "input_data": [[3]]}]"#).await;
+    assert_eq!((answer.status.as_u16(), answer.json().as_array().unwrap().len()), (200, 1));
+    assert_eq!(account(&answer)["parts"], serde_json::json!({"answered": 1, "refused": 1}));
+    let refused = ask(r#"[{"model_name": 3}]"#).await;
+    assert_eq!((refused.status.as_u16(), refused.refused_in().as_str()), (422, "decode invalid_input"));
+}
+
+/// A model whose refusals say that they came in the stage that `progress` gives for the instant when it was asked.
+fn refusing(progress: fn(Instant) -> Option<Progress>) -> impl Fn(InferRequest) -> InferFuture + Send + Sync + 'static {
+    move |_| {
+        InferFuture::boxed(async move {
+            let at = tokio::time::Instant::now().into_std();
+            tokio::time::sleep(Duration::from_millis(4)).await;
+            let refusal = Refusal::new(Reason::QueueFull, "no room");
+            Err(progress(at).map_or_else(|| refusal.clone(), |progress| refusal.clone().with_progress(progress)))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_is_told_where_its_time_went_and_who_refused_it() {
+    let form = || signature(vec![spec("x", DType::Fp32, &[-1, 2])], vec![spec("y", DType::Fp32, &[-1, 2])]);
+    let models = world()
+        .version("door", 1, form(), refusing(|_| Some(Progress::Door)))
+        .version("queue", 1, form(), refusing(|queued| Some(Progress::Queue { queued })))
+        .version("run", 1, form(), refusing(|at| Some(Progress::Run { queued: at, formed: at, started: at })))
+        .version("silent", 1, form(), refusing(|_| None));
+    let server = TestServer::with(models, |config| {
+        config.max_body_bytes = 100;
+        config.sagemaker = Some(SageMakerConfig { model: Some("door".parse().unwrap()), ..SageMakerConfig::default() });
+    });
+    let infer = r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    let general = r#"{"input_data": [[1, 2], [3, 4]]}"#;
+    const LONG: &[u8] = &[b' '; 101];
+    let long = std::str::from_utf8(LONG).unwrap();
+    let asked = [("content-type", "application/json"), (TIMING, "1"), (EXPLAIN, "1"), ("x-request-id", "mine")];
+    for (path, body, status, words) in [
+        (PREDICT, long, 413, "receive too_large"),
+        ("/v2/models/slow/infer", long, 413, "receive too_large"),
+        (PREDICT, "{", 400, "decode invalid_input"),
+        ("/v1/models/none:predict", ROWS, 404, "decode model_unknown"),
+        ("/predictions/none", "[[1, 2]]", 404, "decode model_unknown"),
+        ("/v1/models/door:predict", ROWS, 503, "admit queue_full"),
+        ("/v2/models/queue/infer", infer, 503, "queue queue_full"),
+        ("/predictions/run", "[[1, 2]]", 503, "compute queue_full"),
+        ("/predict/silent", general, 429, "model queue_full"),
+        ("/invocations", ROWS, 429, "admit queue_full"),
+        ("/embed/vectors", r#"{"inputs": ""}"#, 400, "decode invalid_input"),
+        ("/embed/none", r#"{"inputs": "a"}"#, 404, "decode model_unknown"),
+    ] {
+        let refused = server.ask(Method::POST, path, &asked, body).await;
+        assert_eq!((refused.status.as_u16(), refused.refused_in().as_str()), (status, words), "{path}");
+        let account: Value = serde_json::from_str(refused.headers[EXPLAIN].to_str().unwrap()).unwrap();
+        assert_eq!((&account["request_id"], &account["batch"]), (&"mine".into(), &Value::Null), "{account}");
+        // The model that was asked is named; it took all of the time there was.
+        let waited = if words.contains("queue_full") { 4000.0 } else { 0.0 };
+        let last =
+            account["stages_us"].as_object().unwrap().values().map(|time| time.as_f64().unwrap()).fold(0.0, f64::max);
+        assert!(last >= waited && (waited == 0.0 || account["version"] == 1), "{account}");
+        let silent = server.ask(Method::POST, path, &[], body).await;
+        assert!(!silent.headers.contains_key("server-timing") && !silent.headers.contains_key(EXPLAIN), "{path}");
+        assert_eq!(silent.body, refused.body, "{path}");
+    }
+    server.readiness.refuse_new();
+    let refused = server.ask(Method::POST, PREDICT, &asked, ROWS).await;
+    assert_eq!((refused.status.as_u16(), refused.refused_in().as_str()), (503, "receive draining"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_had_its_time_is_told_what_for() {
+    let server = TestServer::new(world());
+    let late = predict(&server, PREDICT, &[("x-request-timeout-ms", "3"), (TIMING, "1")]).await;
+    assert_eq!((late.status.as_u16(), late.refused_in().as_str()), (504, "model late"));
+    let time =
+        |name: &str| server_timing(&late.headers).into_iter().find(|(known, ..)| known == name).unwrap().1.unwrap();
+    assert!(time("model") >= 3.0 && time("model") < 5.0, "{:?}", late.headers);
 }
 
 #[tokio::test]

@@ -1,14 +1,15 @@
-//! What a request is told about itself beside its answer, where it asks: how long each stage took, in what company it ran,
-//! and why its batch closed.
+//! What a request is told about itself beside its answer or its refusal, where it asks: how long each stage took, in what
+//! company it ran, why its batch closed, and where it was refused.
 //!
-//! An [`Inquiry`] is what it asked; an [`Account`] begins when the request goes to its model and is told once the answer is
-//! written. Requests that ask nothing carry an empty pointer. Putting the words into headers is the front-ends'.
+//! An [`Inquiry`] is what it asked; an [`Account`] begins with it, is told what happens on the way and tells it in the end.
+//! Requests that ask nothing carry an empty pointer. Putting the words into headers is the front-ends'.
 
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_core::{Catalog, InferRequest, Quoted, Reason, Refusal, RequestContext, Servable, Stages};
+use millrace_core::{
+    Catalog, ClosedBy, InferRequest, Priority, Progress, Protocol, Quoted, Reason, Refusal, Servable, Stages,
+};
 
 use super::clock::now;
 
@@ -26,6 +27,8 @@ const READINGS: u32 = 64;
 
 /// The stages in their order. Each ends where the next begins.
 const STAGES: [&str; 8] = ["receive", "decode", "admit", "queue", "form", "compute", "wake", "encode"];
+/// What stands for the stages from `admit` to `wake` where the model did not say in which of them it refused.
+const MODEL: &str = "model";
 
 /// What a request wants to know about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,104 +65,228 @@ pub fn switch(name: &str, value: &[u8]) -> Result<bool, Refusal> {
     }
 }
 
-/// What is known of one request, for the answer's headers.
+/// What is known of one request.
 #[derive(Debug)]
 pub struct Account {
     inquiry: Box<Inquiry>,
-    servable: Arc<dyn Servable>,
-    signature: usize,
-    context: RequestContext,
-    rows: usize,
-    arrived: Instant,
+    protocol: Protocol,
+    received: Instant,
+    arrived: Option<Instant>,
+    /// The model and the version that answer, once they are found. One account may be of several models.
+    model: Option<Box<str>>,
+    version: Option<u64>,
+    asked: Option<Asked>,
+    ran: Option<(Stages, Instant)>,
+    /// How many parts of the request were answered and refused, where it had parts.
+    parts: Option<[usize; 2]>,
+}
+
+/// What went to the model.
+#[derive(Debug)]
+struct Asked {
     decoded: Instant,
-    stages: Stages,
-    answered: Instant,
+    signature: Option<Box<str>>,
+    priority: Priority,
+    deadline: Option<Instant>,
+    rows: usize,
+}
+
+/// The stages of one request in their order, and how it ended.
+struct Told {
+    stages: Vec<(&'static str, Duration)>,
+    refused: Option<Reason>,
 }
 
 impl Account {
-    /// Begins the account of a request of `rows` rows that is about to go to `servable`: its body was whole at `arrived`
-    /// and read at `decoded`.
-    pub fn begin(
-        inquiry: Box<Inquiry>,
-        servable: &Arc<dyn Servable>,
-        request: &InferRequest,
-        rows: usize,
-        [arrived, decoded]: [Instant; 2],
-    ) -> Box<Self> {
-        let (servable, stages, answered) = (Arc::clone(servable), Stages::immediate(decoded), decoded);
-        let (signature, context) = (request.signature, request.context);
-        Box::new(Self { inquiry, servable, signature, context, rows, arrived, decoded, stages, answered })
+    /// Begins the account of a request whose first byte came at `received`.
+    pub fn begin(inquiry: Box<Inquiry>, protocol: Protocol, received: Instant) -> Box<Self> {
+        let (arrived, model, version, asked, ran, parts) = (None, None, None, None, None, None);
+        Box::new(Self { inquiry, protocol, received, arrived, model, version, asked, ran, parts })
+    }
+
+    /// What was asked.
+    pub fn inquiry(&self) -> &Inquiry {
+        &self.inquiry
+    }
+
+    /// It turns out to be of this protocol.
+    pub fn is_of(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// Its body was whole at `at`.
+    pub fn arrived(&mut self, at: Instant) {
+        self.arrived = Some(at);
+    }
+
+    /// It is for this version.
+    pub fn found(&mut self, servable: &dyn Servable) {
+        self.model = Some(servable.model().as_str().into());
+        self.version = Some(servable.version());
+    }
+
+    /// Its body was read at `decoded`, and `request`, of `rows` rows, is about to go to `servable`.
+    pub fn asked(&mut self, servable: &dyn Servable, request: &InferRequest, rows: usize, decoded: Instant) {
+        let signature = servable.signatures().iter().nth(request.signature).map(|(name, _)| name.into());
+        let (priority, deadline) = (request.context.priority, request.context.deadline);
+        self.asked = Some(Asked { decoded, signature, priority, deadline, rows });
     }
 
     /// The model's answer was there at `answered`.
     pub fn ran(&mut self, stages: Stages, answered: Instant) {
-        (self.stages, self.answered) = (stages, answered);
+        self.ran = Some((stages, answered));
     }
 
-    /// Gives the headers that were asked for, name by name. `encoded` is when the answer was written; `catalog` knows the
+    /// A part of the request came to its end; without an account it was refused. Together they are told as one request that
+    /// was cut into pieces is: from the first that began a stage to the last that ended it, and of batches the largest.
+    pub fn joined(&mut self, part: Option<&Self>) {
+        let [answered, refused] = self.parts.get_or_insert_default();
+        let Some(Self { model, version, asked: Some(asked), ran: Some((stages, at)), .. }) = part else {
+            *refused += 1;
+            return;
+        };
+        *answered += 1;
+        let Some(((all, last), whole)) = self.ran.as_mut().zip(self.asked.as_mut()) else {
+            (self.model, self.version) = (model.clone(), *version);
+            self.asked = Some(Asked { signature: asked.signature.clone(), ..*asked });
+            self.ran = Some((*stages, *at));
+            return;
+        };
+        if self.model != *model {
+            (self.model, self.version, whole.signature) = (None, None, None);
+        }
+        self.version = self.version.filter(|known| Some(*known) == *version);
+        whole.signature = whole.signature.take().filter(|known| Some(known) == asked.signature.as_ref());
+        whole.rows += asked.rows;
+        whole.decoded = whole.decoded.min(asked.decoded);
+        *last = (*last).max(*at);
+        *all = Stages {
+            queued: all.queued.min(stages.queued),
+            formed: all.formed.min(stages.formed),
+            started: all.started.min(stages.started),
+            finished: all.finished.max(stages.finished),
+            ..if all.batch_rows < stages.batch_rows { *stages } else { *all }
+        };
+    }
+
+    /// Gives what was asked for, name by name, to a request whose answer was written at `encoded`. `catalog` knows the
     /// engine.
-    pub fn tell(&self, encoded: Instant, catalog: &dyn Catalog, mut give: impl FnMut(&'static str, String)) {
-        let times = self.times(encoded);
+    pub fn tell(&self, encoded: Instant, catalog: &dyn Catalog, give: impl FnMut(&'static str, String)) {
+        self.give(&Told { stages: self.stages(encoded), refused: None }, catalog, give);
+    }
+
+    /// The same to a request that was refused at `at`: the stages that it came through, the last of them the one that
+    /// refused it.
+    pub fn tell_refused(
+        &self,
+        refusal: &Refusal,
+        at: Instant,
+        catalog: &dyn Catalog,
+        give: impl FnMut(&'static str, String),
+    ) {
+        let stages = self.stages_until(refusal.progress(), at);
+        self.give(&Told { stages, refused: Some(refusal.reason()) }, catalog, give);
+    }
+
+    fn give(&self, told: &Told, catalog: &dyn Catalog, mut give: impl FnMut(&'static str, String)) {
         if self.inquiry.timing {
-            give(SERVER_TIMING, self.server_timing(&times));
+            give(SERVER_TIMING, self.server_timing(told));
         }
         if self.inquiry.explain {
-            give(EXPLAIN, self.explain(&times, catalog));
+            give(EXPLAIN, self.explain(told, catalog));
         }
     }
 
-    /// How long each stage took. Together they are the time from the first byte to the written answer: an instant that
-    /// lies before its neighbour's, as those of a pipeline's inner calls may, ends a stage of no length.
-    fn times(&self, encoded: Instant) -> [Duration; STAGES.len()] {
-        let Stages { queued, formed, started, finished, .. } = self.stages;
-        let mut last = self.context.received;
-        [self.arrived, self.decoded, queued, formed, started, finished, self.answered, encoded].map(|end| {
-            let took = end.saturating_duration_since(last);
-            last = last.max(end);
-            took
-        })
+    /// How long each stage took. Together they are the time from the first byte to the written answer.
+    fn stages(&self, encoded: Instant) -> Vec<(&'static str, Duration)> {
+        let arrived = self.arrived.unwrap_or(self.received);
+        let decoded = self.asked.as_ref().map_or(encoded, |asked| asked.decoded);
+        let (stages, answered) = self.ran.unwrap_or_else(|| (Stages::immediate(decoded), decoded));
+        let Stages { queued, formed, started, finished, .. } = stages;
+        let ends = [arrived, decoded, queued, formed, started, finished, answered, encoded];
+        chained(self.received, STAGES.into_iter().zip(ends))
     }
 
-    fn server_timing(&self, times: &[Duration]) -> String {
+    /// The same up to the stage that refused it.
+    fn stages_until(&self, progress: Option<Progress>, at: Instant) -> Vec<(&'static str, Duration)> {
+        let mut ends = vec![self.arrived];
+        if self.arrived.is_some() {
+            ends.push(self.asked.as_ref().map(|asked| asked.decoded));
+        }
+        let is_asked = self.asked.is_some();
+        match (self.ran, progress) {
+            (Some((stages, answered)), _) => {
+                let Stages { queued, formed, started, finished, .. } = stages;
+                ends.extend([queued, formed, started, finished, answered, at].map(Some));
+            }
+            (None, Some(progress)) if is_asked => ends.extend(match progress {
+                Progress::Door => vec![None],
+                Progress::Queue { queued } => vec![Some(queued), None],
+                Progress::Run { queued, formed, started } => vec![Some(queued), Some(formed), Some(started), None],
+            }),
+            (None, _) => {}
+        }
+        let mut stages: Vec<_> = STAGES.into_iter().zip(ends.into_iter().map(|end| end.unwrap_or(at))).collect();
+        if is_asked && stages.len() == 2 {
+            stages.push((MODEL, at));
+        }
+        chained(self.received, stages)
+    }
+
+    fn server_timing(&self, told: &Told) -> String {
         let mut text = String::with_capacity(256);
-        for (name, time) in STAGES.iter().zip(times) {
+        for (name, time) in &told.stages {
             push(&mut text, format_args!("{name};dur={}, ", Decimal(*time, 1_000_000)));
         }
-        let total = Decimal(times.iter().sum(), 1_000_000);
-        push(&mut text, format_args!("total;dur={total}"));
-        if let Some(closed_by) = self.stages.closed_by {
-            let (rows, name) = (self.stages.batch_rows, closed_by.name());
+        push(&mut text, format_args!("total;dur={}", Decimal(told.total(), 1_000_000)));
+        if let Some((stages, closed_by)) = self.batch() {
+            let (rows, name) = (stages.batch_rows, closed_by.name());
             push(&mut text, format_args!(", batch;desc=\"rows={rows} closed_by={name}\""));
+        }
+        if let Some(reason) = told.refused {
+            push(&mut text, format_args!(", refused;desc=\"stage={} reason={}\"", told.last(), reason.name()));
         }
         text
     }
 
-    fn explain(&self, times: &[Duration], catalog: &dyn Catalog) -> String {
-        let (servable, stages) = (&*self.servable, &self.stages);
-        let version = servable.version();
-        let signature = servable.signatures().iter().nth(self.signature).map(|(name, _)| name.to_owned());
-        let status = catalog.model(servable.model().as_str());
-        let status = status.and_then(|model| model.versions.into_iter().find(|known| known.version == version));
-        let engine = status.and_then(|status| {
-            let chosen = status.choice.as_deref().and_then(|choice| choice.engine(stages.batch_rows + stages.padding));
-            chosen.map(str::to_owned).or_else(|| status.backend.as_deref().map(str::to_owned))
-        });
+    fn batch(&self) -> Option<(Stages, ClosedBy)> {
+        let (stages, _) = self.ran?;
+        Some((stages, stages.closed_by?))
+    }
+
+    /// What ran a batch of that size, or would have.
+    fn engine(&self, catalog: &dyn Catalog) -> Option<String> {
+        let (name, version) = (self.model.as_deref()?, self.version?);
+        let status = catalog.model(name)?.versions.into_iter().find(|known| known.version == version)?;
+        let rows = self.ran.map_or(1, |(stages, _)| stages.batch_rows + stages.padding);
+        let chosen = status.choice.as_deref().and_then(|choice| choice.engine(rows));
+        chosen.or(status.backend.as_deref()).map(str::to_owned)
+    }
+
+    fn explain(&self, told: &Told, catalog: &dyn Catalog) -> String {
         let request_id = self.inquiry.request_id.as_deref().map(|id| String::from_utf8_lossy(id).into_owned());
-        let deadline = self.context.deadline.map(|at| at.saturating_duration_since(self.context.received).as_millis());
+        let engine = self.engine(catalog);
+        let asked = self.asked.as_ref();
+        let signature = asked.and_then(|asked| asked.signature.as_deref());
+        let deadline = asked.and_then(|asked| asked.deadline);
+        let deadline = deadline.map(|at| at.saturating_duration_since(self.received).as_millis());
+        let ahead = self.ran.map(|(stages, _)| stages.ahead);
         let mut text = String::with_capacity(768);
         push(&mut text, format_args!("{{\"request_id\":{}", Text(request_id.as_deref())));
-        push(&mut text, format_args!(",\"model\":{},\"version\":{version}", Text(Some(servable.model().as_str()))));
-        push(&mut text, format_args!(",\"signature\":{}", Text(signature.as_deref())));
+        push(&mut text, format_args!(",\"model\":{}", Text(self.model.as_deref())));
+        push(&mut text, format_args!(",\"version\":{}", OrNull(self.version)));
+        push(&mut text, format_args!(",\"signature\":{}", Text(signature)));
         push(&mut text, format_args!(",\"engine\":{}", Text(engine.as_deref())));
-        push(&mut text, format_args!(",\"protocol\":\"{}\"", self.context.protocol.name()));
-        push(&mut text, format_args!(",\"priority\":{}", self.context.priority.0));
-        match deadline {
-            Some(deadline) => push(&mut text, format_args!(",\"deadline_ms\":{deadline}")),
-            None => text.push_str(",\"deadline_ms\":null"),
+        push(&mut text, format_args!(",\"protocol\":\"{}\"", self.protocol.name()));
+        push(&mut text, format_args!(",\"priority\":{}", OrNull(asked.map(|asked| asked.priority.0))));
+        push(&mut text, format_args!(",\"deadline_ms\":{}", OrNull(deadline)));
+        push(&mut text, format_args!(",\"rows\":{}", OrNull(asked.map(|asked| asked.rows))));
+        push(&mut text, format_args!(",\"rows_ahead\":{}", OrNull(ahead)));
+        if let Some([answered, refused]) = self.parts {
+            push(&mut text, format_args!(",\"parts\":{{\"answered\":{answered},\"refused\":{refused}}}"));
         }
-        push(&mut text, format_args!(",\"rows\":{},\"rows_ahead\":{}", self.rows, stages.ahead));
-        match stages.closed_by {
-            Some(closed_by) => push(
+        match self.batch() {
+            Some((stages, closed_by)) => push(
                 &mut text,
                 format_args!(
                     ",\"batch\":{{\"rows\":{},\"padding\":{},\"requests\":{},\"closed_by\":\"{}\"}}",
@@ -171,15 +298,42 @@ impl Account {
             ),
             None => text.push_str(",\"batch\":null"),
         }
-        for (index, (name, time)) in STAGES.iter().zip(times).enumerate() {
+        if let Some(reason) = told.refused {
+            let (stage, reason) = (told.last(), reason.name());
+            push(&mut text, format_args!(",\"refused\":{{\"stage\":\"{stage}\",\"reason\":\"{reason}\"}}"));
+        }
+        for (index, (name, time)) in told.stages.iter().enumerate() {
             let before = if index == 0 { ",\"stages_us\":{" } else { "," };
             push(&mut text, format_args!("{before}\"{name}\":{}", Decimal(*time, 1000)));
         }
-        push(&mut text, format_args!("}},\"total_us\":{}", Decimal(times.iter().sum(), 1000)));
-        let (readings, each) = (STAGES.len() + 1, clock_cost());
+        push(&mut text, format_args!("}},\"total_us\":{}", Decimal(told.total(), 1000)));
+        let (readings, each) = (told.stages.len() + 1, clock_cost());
         push(&mut text, format_args!(",\"clock\":{{\"readings\":{readings},\"each_us\":{}}}}}", Decimal(each, 1000)));
         text
     }
+}
+
+impl Told {
+    fn total(&self) -> Duration {
+        self.stages.iter().map(|(_, time)| *time).sum()
+    }
+
+    /// The stage that refused it.
+    fn last(&self) -> &'static str {
+        self.stages.last().map_or(STAGES[0], |(name, _)| name)
+    }
+}
+
+/// The times between instants from `begin` on. One that lies before its neighbour, as those of a pipeline's inner calls may,
+/// ends a stage of no length.
+fn chained(begin: Instant, ends: impl IntoIterator<Item = (&'static str, Instant)>) -> Vec<(&'static str, Duration)> {
+    let mut last = begin;
+    let between = |(name, end): (_, Instant)| {
+        let took = end.saturating_duration_since(last);
+        last = last.max(end);
+        (name, took)
+    };
+    ends.into_iter().map(between).collect()
 }
 
 fn push(text: &mut String, words: fmt::Arguments<'_>) {
@@ -201,6 +355,18 @@ impl fmt::Display for Decimal {
         let (nanoseconds, unit) = (self.0.as_nanos(), u128::from(self.1));
         let width = usize::try_from(self.1.ilog10()).unwrap_or_default();
         write!(f, "{}.{:0width$}", nanoseconds / unit, nanoseconds % unit)
+    }
+}
+
+/// A number, or `null`.
+struct OrNull<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(number) => number.fmt(f),
+            None => f.write_str("null"),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use millrace_core::{Code, Protocol, Reason, Servable};
 
 use super::Front;
+use super::account::{Account, Inquiry};
 use super::clock::now;
 use super::metrics::{Answered, Series, Status};
 
@@ -18,12 +19,14 @@ pub struct Record<'a> {
     received: Instant,
     request_bytes: usize,
     is_ended: bool,
+    /// What it is told about itself, where it asks.
+    account: Option<Box<Account>>,
 }
 
 impl<'a> Record<'a> {
     /// A request whose first byte came at `received`.
     pub fn new(front: &'a Front, protocol: Protocol, received: Instant) -> Self {
-        Self { front, protocol, series: None, received, request_bytes: 0, is_ended: false }
+        Self { front, protocol, series: None, received, request_bytes: 0, is_ended: false, account: None }
     }
 
     /// When its first byte came.
@@ -31,14 +34,35 @@ impl<'a> Record<'a> {
         self.received
     }
 
+    /// What it wants to know about itself; what it wanted before counts no more.
+    pub fn inquire(&mut self, inquiry: Option<Box<Inquiry>>) {
+        self.account = inquiry.map(|inquiry| Account::begin(inquiry, self.protocol, self.received));
+    }
+
+    /// What it will be told about itself.
+    pub fn account(&mut self) -> Option<&mut Account> {
+        self.account.as_deref_mut()
+    }
+
+    /// The same to keep, for whoever tells it.
+    pub fn take_account(&mut self) -> Option<Box<Account>> {
+        self.account.take()
+    }
+
     /// Its body shows that it is of this protocol, whatever its route is shared with.
     pub fn is_of(&mut self, protocol: Protocol) {
         self.protocol = protocol;
+        if let Some(account) = &mut self.account {
+            account.is_of(protocol);
+        }
     }
 
     /// It is for this version.
     pub fn found(&mut self, servable: &dyn Servable) {
         self.series = Some(self.front.table.of(servable));
+        if let Some(account) = &mut self.account {
+            account.found(servable);
+        }
     }
 
     /// Its body, as sent, had so many bytes.

@@ -29,7 +29,7 @@ pub use failure::{Failure, code, http_status};
 pub use input::{Declared, Inputs};
 pub use model::{ModelConfig, ModelMetadata, TensorConfig, TensorMetadata, model_config, model_metadata, platform};
 pub use output::{OutputParameters, OutputPlan, Outputs, PlannedOutput};
-pub use parameter::{EMPTY_FINAL_RESPONSE, Parameter, Parameters};
+pub use parameter::{EMPTY_FINAL_RESPONSE, EXPLAIN_PARAMETER, Parameter, Parameters, TIMING_PARAMETER};
 pub use raw::{raw_bytes, raw_len, strings_from_raw, tensor_from_raw};
 pub use repository::{
     IndexEntry, IndexState, check_load_parameter, check_repository, load_failure, no_control, order_model,

@@ -14,6 +14,12 @@ use crate::tfs::Bare;
 /// The one reserved parameter that a gRPC request may carry.
 pub const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 
+/// The parameter of a gRPC request that asks for the stages, and of its answer that tells them, where Triton's clients find
+/// them.
+pub const TIMING_PARAMETER: &str = "millrace_timing";
+/// The same for the whole account.
+pub const EXPLAIN_PARAMETER: &str = "millrace_explain";
+
 /// A parameter's value, as either wire form has it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Parameter<'a> {
@@ -45,6 +51,14 @@ impl Parameter<'_> {
             Self::Bool(value) => Some(*value),
             Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::String(_) => None,
         }
+    }
+
+    /// The same of the parameter `name`, which is nothing else.
+    ///
+    /// # Errors
+    /// `InvalidInput` for any other value.
+    pub fn switch(&self, name: &str) -> Result<bool, Refusal> {
+        self.bool().ok_or_else(|| wrong_type(name, "a boolean"))
     }
 }
 
@@ -97,7 +111,7 @@ impl Parameters {
     /// `InvalidInput` for a known parameter of another type, or a reserved name.
     pub fn set(&mut self, name: &str, value: &Parameter<'_>) -> Result<(), Refusal> {
         let unsigned = || value.unsigned().ok_or_else(|| wrong_type(name, "an unsigned integer"));
-        let bool = || value.bool().ok_or_else(|| wrong_type(name, "a boolean"));
+        let bool = || value.switch(name);
         match name {
             "priority" => {
                 self.priority = match unsigned()? {
