@@ -194,6 +194,21 @@ def test_stream():
         equal(len(ids), 50)
 
 
+def test_an_account_stands_in_the_parameters():
+    asked = {"millrace_explain": True}
+    plain = client.infer("half_plus_two", half_plus_two([1]))
+    told = client.infer("half_plus_two", half_plus_two([1]), parameters=asked)
+    equal(told.as_numpy("y").tolist(), plain.as_numpy("y").tolist())
+    equal(dict(plain.get_response().parameters), {})
+    with Stream() as stream, Stream(headers={"x-millrace-explain": "1"}) as asking:
+        stream.ask("half_plus_two", half_plus_two([1]), parameters=asked)
+        asking.ask("half_plus_two", half_plus_two([1]))
+        for response in (told.get_response(), *(one.next()[0].get_response() for one in (stream, asking))):
+            account = json.loads(response.parameters["millrace_explain"].string_param)
+            equal((account["model"], account["rows"], account["batch"]["requests"]), ("half_plus_two", 1, 1))
+            true(abs(sum(account["stages_us"].values()) - account["total_us"]) < 1e-3, account)
+
+
 def test_stream_goes_on_after_an_error():
     with Stream(compression_algorithm="gzip", stream_timeout=20.0) as stream:
         stream.ask("nothing", half_plus_two([1]), request_id="bad")

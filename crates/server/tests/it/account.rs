@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use millrace_proto::inference::ModelInferRequest;
+use millrace_proto::inference::infer_parameter::ParameterChoice;
 use millrace_proto::inference::model_infer_request::InferInputTensor;
+use millrace_proto::inference::{ModelInferRequest, ModelStreamInferResponse};
 use prost::Message as _;
 use serde_json::Value;
 
@@ -149,4 +150,79 @@ fn an_operator_may_have_every_request_told() {
     adds_up(post(&mut client, HALF_PLUS_TWO, "", INSTANCES).header("server-timing").unwrap(), 3);
     assert_eq!(post(&mut client, HALF_PLUS_TWO, "x-millrace-timing: 0\r\n", INSTANCES).header("server-timing"), None);
     assert_eq!(client.get("/health").header("server-timing"), None);
+}
+
+/// The stage that refused a request and why: documented, the last one, and the stages add up.
+#[track_caller]
+fn refused_in(text: &str) -> String {
+    let (times, words) = text.split_once(", refused;desc=").unwrap_or_else(|| panic!("{text}"));
+    let times: Vec<_> = times.split(", ").map(|metric| metric.split_once(";dur=").unwrap()).collect();
+    let [stages @ .., ("total", total)] = &times[..] else { panic!("{text}") };
+    let parts: f64 = stages.iter().map(|(_, time)| time.parse::<f64>().unwrap()).sum();
+    assert!((parts - total.parse::<f64>().unwrap()).abs() < 1e-6, "{text}");
+    assert!(stages.iter().all(|(name, _)| MANUAL.contains(&format!("\n| `{name}` |"))), "{text}");
+    let words = words.trim_matches('"').replace("stage=", "").replace("reason=", "");
+    assert_eq!(words.split(' ').next(), stages.last().map(|(name, _)| *name), "{text}");
+    words
+}
+
+#[test]
+fn a_refused_request_is_told_which_stage_refused_it() {
+    let repository = repository();
+    let process = started(&mut serve(repository.path()));
+    for (path, body, status, words) in [
+        (HALF_PLUS_TWO, &b"{"[..], 400, "decode invalid_input"),
+        ("/v1/models/none:predict", INSTANCES, 404, "decode model_unknown"),
+        (HALF_PLUS_TWO, br#"{"instances": [[1.0], [2.0]]}"#, 400, "admit invalid_input"),
+    ] {
+        let refused = post(&mut Client::connect(process.address), path, ASK, body);
+        assert_eq!(refused.status, status, "{path}: {}", refused.text());
+        assert_eq!(refused_in(refused.header("server-timing").unwrap()), words, "{path}");
+    }
+    // A deadline that is over before the queue sees it.
+    let headers = format!("{ASK}x-request-timeout-ms: 0\r\n");
+    let late = post(&mut Client::connect(process.address), HALF_PLUS_TWO, &headers, INSTANCES);
+    assert!(refused_in(late.header("server-timing").unwrap()).ends_with(" late"), "{late:?}");
+
+    let input = InferInputTensor { name: "x".into(), datatype: "FP32".into(), shape: vec![1], ..Default::default() };
+    let good = ModelInferRequest {
+        model_name: "half_plus_two".into(),
+        inputs: vec![input],
+        raw_input_contents: vec![1.0_f32.to_le_bytes().to_vec().into()],
+        ..Default::default()
+    };
+    let bad = ModelInferRequest { model_name: "none".into(), ..good.clone() };
+    let grpc = Grpc::connect(process.address);
+    let asked = [("x-millrace-timing", "1")];
+    let ended = grpc.send(MODEL_INFER, &asked, framed(&bad.encode_to_vec())).wait();
+    ended.refuses(code::NOT_FOUND, "none");
+    assert_eq!(refused_in(ended.head["server-timing"].to_str().unwrap()), "decode model_unknown");
+
+    let mut stream = grpc.open("/inference.GRPCInferenceService/ModelStreamInfer", &asked);
+    for (question, is_refused) in [(&good, false), (&bad, true), (&good, false)] {
+        stream.send(question);
+        let answer = stream.next::<ModelStreamInferResponse>().unwrap().infer_response.unwrap();
+        let Some(ParameterChoice::StringParam(text)) = &answer.parameters["millrace_timing"].parameter_choice else {
+            panic!("{answer:?}")
+        };
+        if is_refused { assert_eq!(refused_in(text), "decode model_unknown") } else { adds_up(text, 1) }
+    }
+}
+
+#[test]
+fn a_body_of_many_requests_has_one_account() {
+    let repository = repository();
+    let process = started(&mut serve(repository.path()));
+    let part = |rows: usize, model: &str| {
+        let rows = vec!["[1]"; rows].join(",");
+        format!("{{\"model_name\": \"{model}\", \"input_data\": [{rows}]}}")
+    };
+    let body = format!("[{}, {}, {}]", part(3, "half_plus_two"), part(4, "half_plus_two"), part(1, "none"));
+    let headers = format!("{ASK}content-type: application/json\r\n");
+    let told = post(&mut Client::connect(process.address), "/batch_predict?explain=1", &headers, body.as_bytes());
+    assert_eq!(told.status, 200, "{}", told.text());
+    adds_up(told.header("server-timing").unwrap(), 3);
+    let account = account(told.header("x-millrace-explain"));
+    assert_eq!((&account["model"], &account["rows"]), (&"half_plus_two".into(), &7.into()), "{account}");
+    assert_eq!(account["parts"], serde_json::json!({"answered": 2, "refused": 1}), "{account}");
 }
