@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -13,6 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::Address;
+
+/// Bytes. Pieces that are no more together are sent as one: the kernel takes a third of a microsecond longer for a list
+/// of two than for one piece, and the copy takes a tenth of that.
+const JOINED: usize = 2048;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -106,6 +111,14 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [_, _, ..] = slices
+            && slices.iter().map(|slice| slice.len()).sum::<usize>() <= JOINED
+        {
+            let mut room = [MaybeUninit::uninit(); JOINED];
+            let mut joined = ReadBuf::uninit(&mut room);
+            slices.iter().for_each(|slice| joined.put_slice(slice));
+            return self.poll_write(context, joined.filled());
+        }
         either!(self, stream => Pin::new(stream).poll_write_vectored(context, slices))
     }
 
