@@ -1,7 +1,7 @@
 //! A network and what stands on top of it: labels, a pooler, or nothing.
 
 use candle_core::{Result, Tensor};
-use millrace_core::{DType, Dim, LoadError, LoadErrorKind, Signature, TensorSpec};
+use millrace_core::{DType, Dim, LoadError, LoadErrorKind, ModelSource, Signature, TensorSpec};
 use millrace_huggingface::{Activation, ResnetConfig, VitConfig};
 
 use super::resnet::ResNet;
@@ -23,6 +23,8 @@ pub(super) struct Network {
     body: Body,
     head: Head,
     signature: Signature,
+    /// How many layers there are, and how many the file has beside.
+    layers: [usize; 2],
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl Network {
     /// # Errors
     /// [`LoadError`] naming the tensor that is absent or of the wrong shape.
     pub(super) fn load(
-        weights: &Weights,
+        (weights, source): (&Weights, &ModelSource),
         config: NetworkConfig,
         labels: Option<usize>,
         kernels: Kernels,
@@ -73,7 +75,7 @@ impl Network {
                 let hidden = vec![Dim::Fixed(vit.n_tokens()), Dim::Fixed(config.hidden_size)];
                 let pooled = matches!(head, Head::Pooler(..)).then(|| vec![Dim::Fixed(config.pooler_size)]);
                 let signature = signature(config.channels, sides, labels, hidden, pooled)?;
-                Ok(Self { body: Body::Vit(vit), head, signature })
+                Ok(Self { layers: vit.layers(&scope, source), body: Body::Vit(vit), head, signature })
             }
             NetworkConfig::ResNet(config) => {
                 let scope = below(&root, "resnet", "embedder.embedder.convolution.weight");
@@ -88,7 +90,8 @@ impl Network {
                 let hidden = vec![channels.clone(), resnet.side("height"), resnet.side("width")];
                 let pooled = Some(vec![channels, Dim::Fixed(1), Dim::Fixed(1)]);
                 let signature = signature(config.channels, sides, labels, hidden, pooled)?;
-                Ok(Self { body: Body::ResNet(resnet), head, signature })
+                let layers = resnet.layers(&scope, &config, source);
+                Ok(Self { body: Body::ResNet(resnet), head, signature, layers })
             }
         }
     }
@@ -96,6 +99,14 @@ impl Network {
     /// What goes in and out.
     pub(super) fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// How many layers there are, in words.
+    pub(super) fn layers(&self) -> String {
+        match self.layers {
+            [used, 0] => used.to_string(),
+            [used, more] => format!("{used} of {} in the weights", used.saturating_add(more)),
+        }
     }
 
     /// The most numbers that a run has in hand for one picture, roughly.

@@ -42,5 +42,5 @@ fn network(architecture: Architecture, loading: &Loading<'_>, kernels: Kernels) 
     };
     let sizes = sizes.expect("the configuration has the sizes of its own `model_type`");
     let labels = (config.head() == millrace_huggingface::Head::Image).then(|| config.labels().len());
-    Network::load(&loading.weights, sizes, labels, kernels)
+    Network::load((&loading.weights, loading.source), sizes, labels, kernels)
 }

@@ -39,11 +39,17 @@ impl ImageModel {
         let (place, weights) = (&loading.place, &loading.weights);
         let precision = if place.is_cpu() { candle_core::DType::F32 } else { weights.precision().dtype() };
         let memory_bytes = weights.n_bytes();
-        Self(Arc::new(Loaded { facts: facts(loading), network, place: place.clone(), precision, memory_bytes }))
+        Self(Arc::new(Loaded {
+            facts: facts(loading, &network),
+            network,
+            place: place.clone(),
+            precision,
+            memory_bytes,
+        }))
     }
 }
 
-fn facts(loading: &Loading<'_>) -> ModelFacts {
+fn facts(loading: &Loading<'_>, network: &Network) -> ModelFacts {
     let Loading { config, place, weights, .. } = loading;
     let kept = weights.precision();
     let precision = if place.is_cpu() && kept != Precision::Fp32 {
@@ -56,6 +62,7 @@ fn facts(loading: &Loading<'_>) -> ModelFacts {
         ("model type", config.model_type().to_owned()),
         ("precision", precision),
         ("device", place.name()),
+        ("layers", network.layers()),
     ];
     let stated = properties.into_iter().filter(|(_, value)| !value.is_empty());
     ModelFacts {

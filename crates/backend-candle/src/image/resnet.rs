@@ -1,13 +1,15 @@
 //! ResNet: He and others, Deep Residual Learning for Image Recognition, 2015; as `transformers` names and strides it.
 
+use std::collections::BTreeSet;
+
 use candle_core::{Result, Tensor};
-use millrace_core::{Dim, DimExpr, LoadError};
+use millrace_core::{Dim, DimExpr, LoadError, ModelSource};
 use millrace_huggingface::{Activation, ResnetConfig, ResnetLayer};
 
 use super::convolution::{Convolution, Shape};
 use super::window::{Picture, Window};
 use crate::nn::{Kernels, with_floats};
-use crate::weights::Scope;
+use crate::weights::{Scope, warn_of_unused};
 
 /// What a bottleneck divides its channels by.
 const REDUCTION: usize = 4;
@@ -59,6 +61,21 @@ impl ResNet {
             }
         }
         Ok(Self { stem, pool: Window::new(3, 2), blocks, activation: config.activation, kernels, channels, halvings })
+    }
+
+    /// How many layers there are, and how many more stand below `scope`, of which the log warns.
+    pub(super) fn layers(&self, scope: &Scope<'_>, config: &ResnetConfig, source: &ModelSource) -> [usize; 2] {
+        let place = |name: &str| {
+            let (stage, rest) = name.strip_prefix("encoder.stages.")?.split_once(".layers.")?;
+            Some([stage.parse().ok()?, rest.split('.').next()?.parse().ok()?])
+        };
+        let is_beyond = |[stage, layer]: &[usize; 2]| config.depths.get(*stage).is_none_or(|depth| layer >= depth);
+        let beyond: BTreeSet<[usize; 2]> = scope.names().filter_map(place).filter(is_beyond).collect();
+        let (used, unused) = (self.blocks.len(), beyond.len());
+        if unused > 0 {
+            warn_of_unused(source, used, unused);
+        }
+        [used, unused]
     }
 
     /// Channels that come out.

@@ -90,6 +90,23 @@ fn weights_that_do_not_fit_the_sizes_are_refused_by_name() {
 }
 
 #[test]
+fn layers_beyond_those_of_the_configuration_are_left_out_and_told() {
+    let layers = |model: &str, changes: &[(&str, Value)]| {
+        let source = with_config(model, |config| {
+            changes.iter().for_each(|(key, value)| config[*key] = value.clone());
+        });
+        CandleBackend::default().load(&source).unwrap().facts().properties["layers"].clone()
+    };
+    assert_eq!(layers("vit_labels", &[]), "2");
+    assert_eq!(layers("vit_labels", &[("num_hidden_layers", json!(1))]), "1 of 2 in the weights");
+    assert_eq!(layers("resnet_basic", &[]), "4");
+    assert_eq!(layers("resnet_basic", &[("depths", json!([2, 1]))]), "3 of 4 in the weights");
+    // A stage that is not named at all.
+    let one = [("depths", json!([1])), ("hidden_sizes", json!([16]))];
+    assert_eq!(layers("resnet_features", &one), "1 of 3 in the weights");
+}
+
+#[test]
 fn a_network_whose_head_is_not_asked_for_gives_its_features() {
     let source = with_config("vit_labels", |config| config["architectures"] = json!(["ViTModel"]));
     let model = CandleBackend::default().load(&source).unwrap();

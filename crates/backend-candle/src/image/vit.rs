@@ -1,7 +1,7 @@
 //! ViT: Dosovitskiy and others, An Image is Worth 16x16 Words, 2020.
 
 use candle_core::{Result, Tensor};
-use millrace_core::{LoadError, LoadErrorKind};
+use millrace_core::{LoadError, LoadErrorKind, ModelSource};
 use millrace_huggingface::{Activation, VitConfig};
 
 use super::product::Product;
@@ -77,6 +77,12 @@ impl Vit {
             norm: LayerNorm::load(&scope.at("layernorm"), hidden_size, config.layer_norm_eps, kernels)?,
             config,
         })
+    }
+
+    /// How many layers there are, and how many more stand below `scope`, of which the log warns.
+    pub(super) fn layers(&self, scope: &Scope<'_>, source: &ModelSource) -> [usize; 2] {
+        let used = self.layers.len();
+        [used, scope.unused_layers("encoder.layer", used, source)]
     }
 
     /// Tokens of a picture: one before all, and its patches.

@@ -189,17 +189,18 @@ impl<'a> Scope<'a> {
     /// How many layers there are beyond the `used` first of those called `part.0`, `part.1` and so on. To name fewer in the
     /// configuration is a usual way to shorten a network, and `transformers` loads it with a warning; so does this.
     pub(crate) fn unused_layers(&self, part: &str, used: usize, source: &ModelSource) -> usize {
-        let prefix = format!("{}{part}.", self.prefix);
-        let number = |name: &str| name.strip_prefix(&prefix)?.split('.').next()?.parse().ok();
-        let last: Option<usize> = self.weights.tensors.all().filter_map(|(name, _)| number(name)).max();
-        let all = last.map_or(0, |last| last.saturating_add(1));
-        if all > used {
-            tracing::warn!(
-                model = %source.model, version = source.version, used, all,
-                "the weights have more layers than the configuration names; the last ones are not used"
-            );
+        let number = |name: &str| name.strip_prefix(part)?.strip_prefix('.')?.split('.').next()?.parse().ok();
+        let last: Option<usize> = self.names().filter_map(number).max();
+        let unused = last.map_or(0, |last| last.saturating_add(1)).saturating_sub(used);
+        if unused > 0 {
+            warn_of_unused(source, used, unused);
         }
-        all.saturating_sub(used)
+        unused
+    }
+
+    /// The names of all tensors here, without the scope's own.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.weights.tensors.all().filter_map(|(name, _)| name.strip_prefix(&*self.prefix))
     }
 
     /// The shape of tensor `name`, where there is one.
@@ -271,4 +272,12 @@ impl<'a> Scope<'a> {
     fn full(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
+}
+
+/// Logs that beside the `used` layers of a network its weights have `unused` ones.
+pub(crate) fn warn_of_unused(source: &ModelSource, used: usize, unused: usize) {
+    tracing::warn!(
+        model = %source.model, version = source.version, used, unused,
+        "the weights have more layers than the configuration names; the last ones are not used"
+    );
 }
