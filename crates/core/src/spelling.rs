@@ -5,7 +5,8 @@ const LONGEST: usize = 64;
 
 /// The known word nearest to `word`, if at most a quarter of its letters are wrong: for "did you mean …?".
 ///
-/// What counts is letters to insert, delete, replace or swap with their neighbour (the optimal string alignment distance).
+/// What counts is letters to insert, delete, replace or swap with their neighbour (the optimal string alignment distance),
+/// small or large.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let near = known.into_iter().map(|candidate| (distance(word, candidate), candidate)).min()?;
     (near.0 <= near.1.len() / 4).then_some(near.1)
@@ -22,9 +23,9 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, left) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, right) in b.iter().enumerate() {
-            let replaced = above[j] + usize::from(left != right);
+            let replaced = above[j] + usize::from(!left.eq_ignore_ascii_case(right));
             let mut best = replaced.min(above[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *left == b[j - 1] && a[i - 1] == *right {
+            if i > 0 && j > 0 && left.eq_ignore_ascii_case(&b[j - 1]) && a[i - 1].eq_ignore_ascii_case(right) {
                 best = best.min(before[j - 1] + 1);
             }
             row.push(best);
@@ -48,6 +49,8 @@ mod tests {
             ("abc", "abd", 1),
             ("abc", "ab", 1),
             ("ab", "ba", 1),
+            ("aB", "bA", 1),
+            ("Abc", "aBC", 0),
             ("verisons", "versions", 1),
             ("kitten", "sitting", 3),
         ] {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use millrace_core::nearest;
 use serde::Deserialize;
 
-use super::error::{ConfigError, Place, closest};
+use super::error::{ConfigError, Place};
 use super::raw::Raw;
 
 /// The environment as a lookup; tests pass their own.
@@ -33,7 +34,7 @@ fn find(rest: &str) -> Option<(&'static str, &'static str)> {
 
 fn unknown(name: &str, rest: &str) -> ConfigError {
     let names = all();
-    let suggestion = closest(rest, names.iter().map(String::as_str)).map(|known| format!("{PREFIX}{known}"));
+    let suggestion = nearest(rest, names.iter().map(String::as_str)).map(|known| format!("{PREFIX}{known}"));
     let message = "names no configuration key (the form is MILLRACE_SECTION__KEY, with two underscores between them)";
     ConfigError::new(Place::Environment(name.escape_default().to_string()), message).suggest(suggestion)
 }

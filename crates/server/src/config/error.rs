@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use millrace_core::Quoted;
+use millrace_core::{Quoted, nearest};
 
 /// A configuration that cannot be used. Its text is one line: where it stands, what is wrong, what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl ConfigError {
         let mut this = Self::new(place, message.clone());
         if let Some((unknown, known)) = unknown_field(&message) {
             this.message = format!("unknown key {}", Quoted(&unknown));
-            this.suggestion = closest(&unknown, known.iter().map(String::as_str)).map(str::to_owned);
+            this.suggestion = nearest(&unknown, known.iter().map(String::as_str)).map(str::to_owned);
             if this.suggestion.is_none() {
                 this.message = format!("{}; known here: {}", this.message, known.join(", "));
             }
@@ -95,31 +95,4 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     let (unknown, rest) = rest.split_once("`, expected ")?;
     let known = rest.split('`').skip(1).step_by(2).map(str::to_owned).collect();
     Some((unknown.to_owned(), known))
-}
-
-/// The candidate that is spelled most like `word`, if one is near enough to be what was meant.
-pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let most = (word.chars().count() / 3).max(2);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= most)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// How many letters must be added, dropped or changed to get from one word to the other.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.iter().enumerate() {
-            let change = diagonal + usize::from(!a.eq_ignore_ascii_case(b));
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }

@@ -6,11 +6,12 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use millrace_core::nearest;
 use millrace_registry::BatchOverrides;
 use millrace_registry::text_format::{self, Field, Message, Value};
 use serde::Deserialize;
 
-use crate::config::error::{ConfigError, closest};
+use crate::config::error::ConfigError;
 
 /// One `config { … }` of a `model_config_list`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +128,7 @@ impl File<'_> {
     ) -> Result<impl Iterator<Item = &'m Field> + use<'m>, ConfigError> {
         if let Some(field) = message.0.iter().find(|field| !names.contains(&field.name.as_str())) {
             let error = self.error(field.offset, format!("unknown field `{}`", field.name));
-            return Err(error.suggest(closest(&field.name, names.iter().copied())));
+            return Err(error.suggest(nearest(&field.name, names.iter().copied())));
         }
         Ok(message.0.iter())
     }
