@@ -11,19 +11,21 @@ const MOST_SAMPLES: usize = 32;
 /// So many runs of one row count are evidence.
 const EVIDENCE: u32 = 3;
 /// A gain below this share is noise.
-const MARGIN: f64 = 1.05;
+const MARGIN: f64 = 1.03;
 /// Batches must lose by this much before an operator's batches are run row by row.
 const LOSS: f64 = 1.15;
 /// The estimate forgets at this rate.
 const FORGET: f64 = 1.0 / 16.0;
 /// So many outliers in a row are no outliers but a new level.
 const LEVEL_SHIFT: u32 = 4;
+/// As long as a size ran no oftener than this, a run of less than half the time shows that those before were cold.
+const YOUNG: u32 = 4;
 /// What a plan specialised for a row count is hoped to cost, next to the general plan, until it has run.
 const HOPE: f64 = 0.7;
 /// A run of a size that never ran may be expected to take this long, whatever the sizes that did run.
 const SAFE_SECONDS: f64 = 0.02;
-/// How many rows a first run may have.
-const FIRST_ROWS: usize = 32;
+/// How many rows a first run may have: nobody knows yet whether a row takes a microsecond or a second.
+const FIRST_ROWS: usize = 1;
 
 /// How long a run will take.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,17 +147,23 @@ impl CostModel {
         self.line
     }
 
-    /// The most rows that a run may have without being a leap in the dark: twice the most that ran, or whatever is
-    /// surely short. A convolution that takes seconds for 64 rows is found out at 8.
+    /// The most rows that a run may have without being a leap in the dark: twice the most that ran twice (the first run of a
+    /// size is cold and tells little), or whatever is surely short. A convolution that takes seconds for 64 rows is found out
+    /// at a few.
     pub(crate) fn reach(&self) -> usize {
-        let tried = self.samples.iter().map(|sample| sample.rows).fold(0.0, f64::max);
-        if tried < 1.0 {
+        if self.samples.is_empty() {
             return FIRST_ROWS;
         }
+        let tried = |sample: &Sample| if sample.count > 1 { 2.0 * sample.rows } else { sample.rows };
+        let most = self.samples.iter().map(tried).fold(0.0, f64::max);
+        whole(most).max(self.short()).max(2)
+    }
+
+    /// How many rows surely run in no time, whatever else is known.
+    pub(crate) fn short(&self) -> usize {
         let row = self.samples.iter().map(Sample::row_seconds).fold(0.0, f64::max);
         // Three times the worst row seen: batches that lose, lose by about that much.
-        let short = SAFE_SECONDS / (3.0 * row).max(1e-9);
-        whole(short.max(2.0 * tried)).max(8)
+        whole(SAFE_SECONDS / (3.0 * row).max(1e-9))
     }
 
     /// Forgets what the specialised plan for `rows` cost: it was made anew.
@@ -185,16 +193,29 @@ impl CostModel {
         }
     }
 
+    /// By what share single runs differ from their mean, over all sizes that ran often enough to tell.
+    fn wobble(&self) -> f64 {
+        let evident = self.samples.iter().filter(|sample| sample.count >= EVIDENCE);
+        let (sum, runs) = evident.fold((0.0, 0.0), |(sum, runs), sample| {
+            let count = f64::from(sample.count.min(32));
+            (sum + count * sample.spread / sample.mean.max(f64::MIN_POSITIVE), runs + count)
+        });
+        if runs > 0.0 { sum / runs } else { 0.25 }
+    }
+
     fn settle(&mut self) {
         self.line = self.fit(true).or_else(|| self.fit(false));
         self.best = self.find_best();
     }
 
-    /// Weighted least squares of the relative error, over the general plan's samples or over all.
+    /// Weighted least squares of the relative error, over the general plan's samples or over all. First runs count only
+    /// where there are no others.
     fn fit(&self, general_only: bool) -> Option<Line> {
         let (mut w, mut n, mut t, mut nn, mut nt) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (mut evident, mut smallest, mut largest) = (0, f64::INFINITY, 0.0_f64);
-        for sample in self.samples.iter().filter(|sample| !(general_only && sample.is_prepared)) {
+        let fits = |sample: &&Sample| !(general_only && sample.is_prepared);
+        let are_all_cold = self.samples.iter().filter(fits).all(|sample| sample.count == 1);
+        for sample in self.samples.iter().filter(fits).filter(|sample| are_all_cold || sample.count > 1) {
             let weight = f64::from(sample.count.min(32)) / (sample.mean * sample.mean).max(1e-18);
             w += weight;
             n += weight * sample.rows;
@@ -223,14 +244,27 @@ impl CostModel {
         // The largest that may be tried is among them: else a size that nothing larger was compared with stays the best.
         let guessed = powers.chain([reach]).filter(|size| self.sample(*size, false).is_none());
         let guessed = guessed.filter_map(|size| Some((size, self.predict(size, false)?.mean / size as f64)));
-        let seen = self.samples.iter().map(|sample| (whole(sample.rows.round()), sample.row_seconds()));
+        let guessed = guessed.map(|(size, row)| (size, row, 0.0));
+        let wobble = self.wobble();
+        let seen = self.samples.iter();
+        let seen = seen.map(|sample| {
+            let rows = whole(sample.rows.round()).max(1);
+            match self.line.filter(|_| sample.count == 1) {
+                // A first run is cold. The second will tell; it need not have cost more than was to be expected.
+                Some(line) => {
+                    let expected = (line.a / sample.rows + line.b).max(self.floor());
+                    (rows, expected.min(sample.row_seconds()), 0.0)
+                }
+                None => (rows, sample.row_seconds(), sample.doubt(wobble)),
+            }
+        });
         let all = || seen.clone().chain(guessed.clone());
-        let cheapest = all().map(|(_, row)| row).fold(f64::INFINITY, f64::min);
-        let Some((rows, row_seconds)) =
-            all().filter(|(_, row)| *row <= cheapest * MARGIN).min_by_key(|(size, _)| *size)
-        else {
-            return Best::default();
-        };
+        // The cheapest of many estimates is mostly the luckiest. So a size counts for as cheap as it surely is, and a smaller
+        // one is good enough that may be as cheap as that.
+        let cheapest = all().map(|(_, row, doubt)| row * (1.0 + doubt)).fold(f64::INFINITY, f64::min);
+        let is_good = |row: f64, doubt: f64| row * (1.0 - doubt) <= cheapest * MARGIN;
+        let good = all().filter(|(_, row, doubt)| is_good(*row, *doubt));
+        let Some((rows, row_seconds, _)) = good.min_by_key(|(size, ..)| *size) else { return Best::default() };
         let evident = |sample: &&Sample| sample.count >= EVIDENCE;
         let row_of = |several: bool| {
             let wanted = self.samples.iter().filter(evident).filter(move |sample| (sample.bucket > 1) == several);
@@ -253,6 +287,13 @@ impl Sample {
         self.mean / self.rows.max(1.0)
     }
 
+    /// By what share the mean may be wrong: its standard error, where single runs differ from it by `wobble`.
+    fn doubt(&self, wobble: f64) -> f64 {
+        let runs = f64::from(self.count).min(2.0 / FORGET);
+        // A standard deviation is a quarter more than a mean distance.
+        (1.25 * wobble / runs.sqrt()).min(0.5)
+    }
+
     fn observe(&mut self, rows: usize, seconds: f64) {
         let limit = self.mean + 4.0 * self.spread.max(self.mean / 10.0);
         let mut value = seconds;
@@ -267,9 +308,10 @@ impl Sample {
             self.outliers = 0;
         }
         self.count = self.count.saturating_add(1);
-        if self.count == 2 && value < self.mean {
-            // The first run is cold. What came second is the better guess.
-            (self.mean, self.spread) = (value, value / 4.0);
+        let is_cold = self.count == 2 && value < self.mean || self.count <= YOUNG && value < self.mean / 2.0;
+        if is_cold {
+            // The first runs are cold. What came after them is the better guess.
+            (self.mean, self.spread, self.count) = (value, value / 4.0, 2);
         }
         let rate = (1.0 / f64::from(self.count)).max(FORGET);
         self.rows += rate * (rows as f64 - self.rows);

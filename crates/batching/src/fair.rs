@@ -42,7 +42,7 @@ impl<Q> Default for Turns<Q> {
 impl<Q: HasAccount> Turns<Q> {
     /// Adds one that has work. Nobody is added twice before its turn.
     pub(crate) fn add(&mut self, queue: Q) {
-        queue.account().0.fetch_max(self.level, Ordering::Relaxed);
+        self.level(queue.account());
         self.ready.push(queue);
     }
 
@@ -53,6 +53,17 @@ impl<Q: HasAccount> Turns<Q> {
         self.level = self.level.max(used);
         // Not `swap_remove`: among those that tie, the order of arrival holds.
         Some(self.ready.remove(index))
+    }
+
+    /// Whether all those here have used more than somebody with this account.
+    pub(crate) fn come_after(&self, account: &Account) -> bool {
+        let used = account.used();
+        self.ready.iter().all(|queue| queue.account().used() > used)
+    }
+
+    /// Moves the account of somebody who was idle up to the others' level.
+    pub(crate) fn level(&self, account: &Account) {
+        account.0.fetch_max(self.level, Ordering::Relaxed);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::PoolConfig;
 use crate::background::Background;
 use crate::clock;
 use crate::fair::{Account, HasAccount, Turns};
+use crate::queue::draining;
 use crate::timer::Timer;
 
 /// A handle to the compute threads. Dropping the last one answers everything that still waits, lets the runs that are
@@ -75,6 +76,8 @@ pub(crate) struct Pool {
 struct State {
     turns: Turns<Arc<dyn Led>>,
     jobs: VecDeque<Job>,
+    /// What all jobs together have used.
+    jobs_used: Account,
     asleep: usize,
     /// Workers that were woken and have not looked yet.
     waking: usize,
@@ -114,8 +117,10 @@ enum Work {
 
 impl State {
     fn pick(&mut self) -> Option<Work> {
-        // Jobs and batches alternate while there are both: either kind may come in floods.
+        // Jobs and batches alternate while there are both: either kind may come in floods. Short jobs get more turns than that,
+        // until they have used as much time: whoever is the hundredth to have a body read does not wait for a hundred batches.
         if self.was_job
+            && !self.turns.come_after(&self.jobs_used)
             && let Some(queue) = self.turns.take()
         {
             self.was_job = false;
@@ -126,6 +131,13 @@ impl State {
             return Some(Work::Job(job));
         }
         self.turns.take().map(Work::Queue)
+    }
+
+    fn push(&mut self, job: Job) {
+        if self.jobs.is_empty() {
+            self.turns.level(&self.jobs_used);
+        }
+        self.jobs.push_back(job);
     }
 
     /// Whether a sleeping worker must be woken for the work there is.
@@ -262,10 +274,15 @@ impl Pool {
     fn work(&self, me: &Arc<Worker>) {
         while let Some(work) = self.next() {
             // Queues contain their models' panics. Should one of ours get out, the thread goes on.
+            let (begun, is_job) = (clock::now(), matches!(work, Work::Job(_)));
             let ran = catch_unwind(AssertUnwindSafe(|| match work {
-                Work::Queue(queue) => queue.lead(me, clock::now()),
+                Work::Queue(queue) => queue.lead(me, begun),
                 Work::Job(job) => job(),
             }));
+            if is_job {
+                let took = clock::now().saturating_duration_since(begun);
+                self.state.lock().jobs_used.charge(took);
+            }
             if ran.is_err() {
                 tracing::warn!(thread = me.index, "a job panicked on a compute thread");
             }
@@ -366,23 +383,41 @@ impl ComputePool {
 
 impl Compute for ComputePool {
     fn run(&self, job: Job) -> Result<(), Refusal> {
-        let pool = &self.0.pool;
-        let mut state = pool.state.lock();
-        if state.jobs.len() >= pool.config.max_jobs {
+        self.0.pool.run(job)
+    }
+
+    fn workers(&self) -> Option<usize> {
+        self.0.pool.workers()
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Compute for Pool {
+    fn run(&self, job: Job) -> Result<(), Refusal> {
+        let mut state = self.state.lock();
+        if self.is_stopping() {
+            return Err(draining());
+        }
+        if state.jobs.len() >= self.config.max_jobs {
             let message = format!("{} jobs wait for a compute thread, which is the limit", state.jobs.len());
             return Err(Refusal::new(Reason::QueueFull, message).with_retry_after(Duration::from_secs(1)));
         }
-        state.jobs.push_back(job);
+        state.push(job);
         let wakes = state.wakes();
         drop(state);
         if wakes {
-            pool.work.notify_one();
+            self.work.notify_one();
         }
         Ok(())
     }
 
     fn workers(&self) -> Option<usize> {
-        Some(self.threads())
+        Some(self.config.threads.get())
     }
 }
 
@@ -441,3 +476,6 @@ impl Drop for Owner {
 fn is(thread: &JoinHandle<()>, id: ThreadId) -> bool {
     thread.thread().id() == id
 }
+
+#[cfg(test)]
+mod tests;
