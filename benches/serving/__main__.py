@@ -73,16 +73,16 @@ def overload(name, folder, options):
         question = server.question(name)
         peak = capacity(server, question, options.seconds)
         impatient = {**question, "deadline_header": "x-request-timeout-ms"}
-        for times in (2, 5, 10):
+        for times in options.times:
             stream = {"name": "x", **impatient, "in_flight": 2048, "deadline_ms": deadline, "obeys_retry_after": True}
-            pieces = [("before", 1.0), ("over", 4.0), ("after", 4.0)]
-            parts = server.play(pieces, [{**stream, "load": {"rates": [peak / 2, peak * times, peak / 2]}}], grace=40)["x"]
+            pieces = [("before", 1.0), ("over", options.over), ("after", 4.0)]
+            parts = server.play(pieces, [{**stream, "load": {"rates": [peak / 2, peak * times, peak / 2]}}], grace=options.grace)["x"]
             over, after = parts["over"], parts["after"]
             fine = [tenth for tenth, count in enumerate(after["timeline"]) if count >= 0.8 * peak / 2 / 10]
             refused = over["refusal_us"] or {"p50": 0, "p99": 0}
             retried = over["retried_good"] / over["retried"] if over["retried"] else float("nan")
             rows.append([
-                f"{times}×", over["due"] / 4.0, over["good_per_second"] / peak, p99(over), (over["late"] + over["given_up"]) / max(over["due"], 1),
+                f"{times:g}×", over["due"] / options.over, over["good_per_second"] / peak, p99(over), (over["late"] + over["given_up"]) / max(over["due"], 1),
                 refused["p50"] / 1e3, refused["p99"] / 1e3, retried, (fine[0] + 1) / 10 if fine else float("nan"),
                 over["lag_us"]["p99"] / 1e3,
             ])
@@ -227,6 +227,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=2, help="sweep and many: how often everything is measured")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     parser.add_argument("--deadline", type=float, default=250.0, help="overload: milliseconds that clients wait")
+    parser.add_argument("--times", type=float, nargs="+", default=[2, 5, 10], help="overload: loads, as multiples of the peak")
+    parser.add_argument("--over", type=float, default=4.0, metavar="SECONDS", help="overload: how long each lasts")
+    parser.add_argument("--grace", type=float, default=60.0, metavar="SECONDS", help="overload: how long those who are to come back are waited for")
     parser.add_argument("--goal", type=float, metavar="MS", help="priority: the server's latency_goal, which bounds bulk batches")
     parser.add_argument("--json", metavar="OUT", help="also write all figures here")
     options = parser.parse_args()

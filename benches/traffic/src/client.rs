@@ -96,6 +96,14 @@ impl Connection {
         Ok(Self::Http1(sender))
     }
 
+    /// Whether the server has closed it, as it may after an answer.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
     /// Another share, where several can use the connection at once.
     pub(crate) fn share(&self) -> Option<Self> {
         match self {

@@ -228,7 +228,7 @@ impl Shared {
             self.tallies.borrow_mut()[due.piece].given_up += u64::from(!due.is_again);
             return;
         }
-        if place.is_none() {
+        if place.as_ref().is_none_or(Connection::is_closed) {
             *place = Connection::open(self.address, self.is_http2).await.ok();
         }
         if due.is_again {

@@ -298,6 +298,23 @@ impl<T> BatchFormer<T> {
         self.groups.get(key.0).map(crate::groups::Known::group)
     }
 
+    /// About how long the workers need for so much work of `group`, at its cheapest; nothing where that is unknown.
+    pub fn time_of(&self, group: &Group, work: usize) -> Duration {
+        let number = self.groups.find(group).unwrap_or(usize::MAX);
+        self.shared(self.groups.cost(number).row_seconds() * work as f64)
+    }
+
+    /// The work of a request, as far as those that are queued tell.
+    pub fn typical_work(&self) -> usize {
+        let load = self.order.load();
+        load.work.checked_div(load.entries).unwrap_or(1).max(1)
+    }
+
+    /// The group of all requests so far, where they were all of one.
+    pub fn only_group(&self) -> Option<Group> {
+        self.groups.only().cloned()
+    }
+
     /// Whether the model has admitted about so many rows of `group` before; see
     /// [`Model::admit`](millrace_core::Model::admit).
     pub fn is_admitted(&self, group: &Group, rows: usize) -> bool {

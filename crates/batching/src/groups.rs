@@ -85,6 +85,11 @@ impl Groups {
         }
     }
 
+    /// The group that is known, where it is one.
+    pub(crate) fn only(&self) -> Option<&Group> {
+        if self.index.len() == 1 { self.index.keys().next() } else { None }
+    }
+
     /// The number of `group`, which is known from now on. May forget one that nobody uses.
     pub(crate) fn intern(&mut self, group: &Group) -> usize {
         self.clock += 1;

@@ -22,6 +22,7 @@ mod fair;
 mod former;
 mod groups;
 mod guest;
+mod knock;
 mod lead;
 mod learned;
 mod lending;
@@ -38,6 +39,7 @@ mod timer;
 
 pub use config::{BatchConfig, Instances, Oversized, PoolConfig, Sizes, Waiting};
 pub use former::{Arrival, BatchFormer, Decision, Dropped, Formed, FormerConfig, GroupKey, Pushed};
+pub use knock::Expected;
 pub use learned::Learned;
 pub use metric::{
     BATCH_ROWS, BATCHES_TOTAL, COMPUTE_SECONDS, PADDING_TOKENS_TOTAL, QUEUE_SECONDS, REFUSED_TOTAL,

@@ -4,13 +4,13 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millrace_core::{
-    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Progress,
-    QueueStatus, Reason, Refusal, Tensor, TensorList, VersionStatistics, Wanted,
+    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Priority,
+    Progress, QueueStatus, Reason, Refusal, RequestContext, Tensor, TensorList, VersionStatistics, Wanted,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -37,7 +37,7 @@ const WEIGHED_PIECES: usize = 16;
 /// must not fill the timer.
 const ALARM_STEP: Duration = Duration::from_millis(1);
 /// When a refused caller should come back where nothing has been learned yet.
-const RETRY: Duration = Duration::from_secs(1);
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
 
 /// A handle to the queue of one version of one model. Dropping the last one closes it.
 #[derive(Clone)]
@@ -65,6 +65,8 @@ pub(crate) struct Queue {
     pub(crate) uses_threads: bool,
     /// Whether requests of different sizes ride together, so that their work is not the number of their rows.
     pub(crate) is_mixed: bool,
+    /// Requests whose inputs are still to come.
+    pub(crate) expected: AtomicUsize,
     /// Batches in a row of which nothing succeeded.
     pub(crate) failed_batches: AtomicU32,
     pub(crate) this: Weak<Self>,
@@ -90,6 +92,8 @@ pub(crate) struct State {
     pub(crate) lending: Lending,
     pub(crate) runs: Runs,
     swept: Option<Instant>,
+    /// The most urgent class that was ever asked for.
+    pub(crate) most_urgent: Priority,
 }
 
 impl State {
@@ -169,6 +173,7 @@ impl BatchQueue {
             lending: Lending::default(),
             runs: Runs::default(),
             swept: None,
+            most_urgent: Priority::default(),
         };
         let metrics = Metrics::new(&name, version, config.has_own_series, is_mixed);
         let queue = Arc::new_cyclic(|this| Queue {
@@ -187,6 +192,7 @@ impl BatchQueue {
             is_suspect: AtomicBool::new(false),
             uses_threads,
             is_mixed,
+            expected: AtomicUsize::new(0),
             failed_batches: AtomicU32::new(0),
             this: Weak::clone(this),
         });
@@ -202,6 +208,10 @@ impl BatchQueue {
             queue.metrics.refused(refusal.reason());
             InferFuture::refused(refusal.with_progress(Progress::Door))
         })
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
+        &self.0.0
     }
 
     /// What it has done so far.
@@ -280,13 +290,15 @@ impl fmt::Debug for BatchQueue {
 }
 
 /// A checked request, about to be queued.
-struct Checked {
-    rows: usize,
-    work: usize,
+pub(crate) struct Checked {
+    pub(crate) rows: usize,
+    pub(crate) work: usize,
+    /// What it is thought to come back with, should it be refused.
+    pub(crate) promised: usize,
     /// What it has in common with those that may share its run.
-    group: Group,
-    bytes: usize,
-    now: Instant,
+    pub(crate) group: Group,
+    pub(crate) bytes: usize,
+    pub(crate) now: Instant,
 }
 
 impl Queue {
@@ -312,13 +324,14 @@ impl Queue {
                 state = self.admit_stranger(&admission)?;
             }
             let Admission { rows, group } = admission;
-            (Checked { rows, work: rows, group, bytes, now }, state)
+            (Checked { rows, work: rows, promised: rows, group, bytes, now }, state)
         };
         if state.workers == 0 {
             return Err(self.idle());
         }
+        state.most_urgent = state.most_urgent.min(request.context.priority);
         let mut gone = Vec::new();
-        let room = self.make_room(&mut state, &checked, &request, &mut gone);
+        let room = self.make_room(&mut state, &checked, &request.context, &mut gone);
         if let Err(refusal) = room {
             drop(state);
             self.finish_dropped(gone);
@@ -362,7 +375,7 @@ impl Queue {
         }
     }
 
-    fn check_open(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_open(&self) -> Result<(), Refusal> {
         if self.is_quarantined.load(Ordering::Acquire) {
             return Err(self.quarantined());
         }
@@ -444,7 +457,7 @@ impl Queue {
         let (rows, group) = (admission.rows, self.model.signature().shared_group(admission));
         let mut state = self.state.lock();
         state.former.set_admitted(&group, rows);
-        Ok((Checked { rows, work, group, bytes, now }, state))
+        Ok((Checked { rows, work, promised: work, group, bytes, now }, state))
     }
 
     /// Asks the model about the first request of a group or of a range of row counts.
@@ -470,34 +483,34 @@ impl Queue {
     }
 
     /// Refuses what does not fit into the queue's limits. Requests whose callers have gone make room first.
-    fn make_room(
+    pub(crate) fn make_room(
         &self,
         state: &mut State,
         checked: &Checked,
-        request: &InferRequest,
+        context: &RequestContext,
         gone: &mut Vec<Dropped<Pending>>,
     ) -> Result<(), Refusal> {
-        let Err(mut refusal) = self.fits(&state.former, checked, request) else { return Ok(()) };
+        let Err(mut refusal) = self.fits(&state.former, checked, context) else { return Ok(()) };
         let now = checked.now;
         if state.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP) {
             state.swept = Some(now);
             state.former.sweep(&mut |pending| pending.rider.reply.is_cancelled(), gone);
             state.former.expire(now, gone);
             if !gone.is_empty() {
-                match self.fits(&state.former, checked, request) {
+                match self.fits(&state.former, checked, context) {
                     Ok(()) => return Ok(()),
                     Err(again) => refusal = again,
                 }
             }
         }
         if refusal.reason() == Reason::QueueFull {
-            let wait = state.former.retry_after(&checked.group, checked.work, now);
+            let wait = state.former.retry_after(&checked.group, checked.promised, now);
             refusal = refusal.with_retry_after(wait.unwrap_or(RETRY));
         }
         Err(refusal)
     }
 
-    fn fits(&self, former: &BatchFormer<Pending>, checked: &Checked, request: &InferRequest) -> Result<(), Refusal> {
+    fn fits(&self, former: &BatchFormer<Pending>, checked: &Checked, context: &RequestContext) -> Result<(), Refusal> {
         let config = &self.config;
         for (what, used, new, most) in [
             ("rows", former.rows(), checked.rows, self.most_rows()),
@@ -517,14 +530,14 @@ impl Queue {
             let message = format!("{} ms of work wait, the limit is {} ms", backlog.as_millis(), most.as_millis());
             return Err(self.full(&message));
         }
-        let Some(deadline) = request.context.deadline else { return Ok(()) };
+        let Some(deadline) = context.deadline else { return Ok(()) };
         let arrival = Arrival {
             group: &checked.group,
             rows: checked.rows,
             work: checked.work,
             bytes: checked.bytes,
-            caller: request.context.caller,
-            priority: request.context.priority,
+            caller: context.caller,
+            priority: context.priority,
             deadline: Some(deadline),
             is_alone: false,
         };
@@ -541,14 +554,14 @@ impl Queue {
         config.max_enqueued_batches.saturating_mul(config.max_batch_size.get()).min(config.max_queue_rows)
     }
 
-    fn full(&self, which: &str) -> Refusal {
+    pub(crate) fn full(&self, which: &str) -> Refusal {
         let message = format!("the queue of model `{}` version {} is full: {which}", self.name, self.version);
         Refusal::new(Reason::QueueFull, message)
     }
 
     /// Queues a request, in pieces where one run cannot or should not hold it. Returns whether a worker should look.
     fn push(&self, state: &mut State, checked: Checked, request: InferRequest, slot: millrace_core::Slot) -> bool {
-        let Checked { rows, work, group, bytes, now } = checked;
+        let Checked { rows, work, group, bytes, now, .. } = checked;
         let InferRequest { inputs, wanted, context, .. } = request;
         let is_batched = self.model.signature().is_batched();
         let piece = if is_batched { state.former.piece_rows(&group, rows, work) } else { rows };

@@ -56,7 +56,7 @@ pub use reason::{Code, Progress, Reason, Refusal};
 pub use request::{
     CallerId, ClosedBy, InferRequest, InferResponse, Priority, Protocol, RequestContext, Stages, Wanted,
 };
-pub use servable::{Resolver, Servable};
+pub use servable::{Place, Resolver, Servable};
 pub use shape::{MAX_RANK, Shape, ShapeError};
 pub use signature::{
     Admission, Group, InputError, SERVING_DEFAULT, Signature, SignatureError, Signatures, TENSORS, TensorSpec,

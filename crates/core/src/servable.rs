@@ -29,6 +29,15 @@ pub trait Servable: fmt::Debug + Send + Sync {
     /// What it takes and gives.
     fn signatures(&self) -> &Signatures;
 
+    /// Announces a request whose body is still to be read. The place is dropped once [`Servable::infer`] is called, or when
+    /// nothing comes of it. By default everybody is let in here; whoever is may be refused all the same.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that the body would not change, however small it were: it need not be read. It counts as one.
+    fn knock(&self, _context: &RequestContext) -> Result<Place, Refusal> {
+        Ok(Place::default())
+    }
+
     /// Answers a request. Checks the inputs itself; never blocks. Dropping the future cancels.
     fn infer(&self, request: InferRequest) -> InferFuture;
 
@@ -45,5 +54,22 @@ pub trait Servable: fmt::Debug + Send + Sync {
     /// What turns text into the token ids of its signature [`TENSORS`](crate::TENSORS), where it is a text model.
     fn text(&self) -> Option<Arc<dyn TextProcessor>> {
         None
+    }
+}
+
+/// What is kept for a request whose body is still to come, until this is dropped.
+#[derive(Default)]
+pub struct Place(Option<Box<dyn Send + Sync>>);
+
+impl Place {
+    /// Keeps `kept`.
+    pub fn new(kept: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(kept)))
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("is_kept", &self.0.is_some()).finish()
     }
 }

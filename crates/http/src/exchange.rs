@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::Body;
 use millrace_core::{
-    InferRequest, InferResponse, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
+    InferRequest, InferResponse, Place, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
     TensorList, Wanted, contained, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
@@ -29,6 +29,10 @@ use crate::service::Shared;
 
 /// Bytes. Smaller answers are no burden even if every connection holds one.
 const SMALL_ANSWER: usize = 64 << 10;
+
+/// Bytes. Longer bodies are not read when the request would be refused whatever they hold; shorter ones mostly came with
+/// the head.
+const LONG_BODY: u64 = 32 << 10;
 
 /// Bytes. Orders are a few words.
 const MAX_ORDER: u64 = 64 << 10;
@@ -119,7 +123,7 @@ pub(crate) async fn exchange<C, B>(
     shared: &Shared,
     asked: Asked<'_>,
     codec: &C,
-    resolve: impl FnOnce(&dyn Resolver, &RequestContext) -> Result<Arc<dyn Servable>, Failure>,
+    mut resolve: impl FnMut(&dyn Resolver, &RequestContext) -> Result<Arc<dyn Servable>, Failure>,
     body: B,
 ) -> Result<Answer, Failure>
 where
@@ -129,7 +133,9 @@ where
 {
     let mut record = Record::new(&shared.front, C::PROTOCOL, now());
     let result = async {
-        let arrived = receive::<C, B>(shared, &asked, &mut record, body).await?;
+        let is_long = asked.head.content_length.is_some_and(|length| length >= LONG_BODY);
+        let place = if is_long { knock::<C>(shared, &asked, &mut record, &mut resolve)? } else { Place::default() };
+        let arrived = Arrived { place, ..receive::<C, B>(shared, &asked, &mut record, body).await? };
         let servable = resolve(&*shared.parts.resolver, &arrived.context)?;
         record.found(&*servable);
         infer(shared, codec, servable, arrived, &mut record).await
@@ -138,11 +144,53 @@ where
     conclude(shared, record, result)
 }
 
+/// Announces a request whose body is long: where it would be refused whatever is in it, reading it would only take time from
+/// the core that computes. What is wrong with the head is left to [`receive`].
+///
+/// # Errors
+/// A [`Failure`]: the model's refusal, or that of its name.
+#[cold]
+fn knock<C: Codec>(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    record: &mut Record<'_>,
+    resolve: &mut impl FnMut(&dyn Resolver, &RequestContext) -> Result<Arc<dyn Servable>, Failure>,
+) -> Result<Place, Failure> {
+    let config = &shared.parts.config;
+    let is_too_long = asked.head.content_length.is_some_and(|length| length > config.max_body_bytes);
+    let (false, false, Ok(patience)) = (shared.parts.readiness.is_refusing(), is_too_long, asked.head.timeout()) else {
+        return Ok(Place::default());
+    };
+    inquire::<C>(shared, asked, record)?;
+    let ours = now() + config.request_timeout;
+    let until = patience.and_then(|patience| record.received().checked_add(patience));
+    let context = context::<C>(asked, record.received(), until.map_or(ours, |until| until.min(ours)));
+    let servable = resolve(&*shared.parts.resolver, &context)?;
+    let place = contained(|| servable.knock(&context)).and_then(|place| place);
+    place.map_err(|refusal| {
+        record.found(&*servable);
+        C::failure(refusal)
+    })
+}
+
 /// Reads what a request wants to know about itself.
 fn inquire<C: Codec>(shared: &Shared, asked: &Asked<'_>, record: &mut Record<'_>) -> Result<(), Failure> {
     let inquiry = asked.head.inquiry(asked.parts.uri.query(), shared.parts.config.server_timing);
     record.inquire(inquiry.map_err(|refusal| C::failure(refusal).closing())?);
     Ok(())
+}
+
+/// What a request says of itself before its body is read.
+fn context<C: Codec>(asked: &Asked<'_>, received: Instant, deadline: Instant) -> RequestContext {
+    RequestContext {
+        received,
+        deadline: Some(deadline),
+        priority: Priority::default(),
+        caller: asked.connection.caller,
+        protocol: C::PROTOCOL,
+        depth: 0,
+        lends_thread: true,
+    }
 }
 
 /// Records how a request ended, and tells it what it asked about itself.
@@ -184,6 +232,8 @@ pub(crate) struct Arrived {
     /// With the deadline that the head and the configuration give.
     pub(crate) context: RequestContext,
     deadline: Instant,
+    /// Kept until the model is asked.
+    place: Place,
 }
 
 impl Arrived {
@@ -206,7 +256,7 @@ impl Arrived {
 
     /// The same request with another body: a part of its own, for a route whose body says more than a codec reads.
     pub(crate) fn with_body(&self, body: Bytes) -> Self {
-        Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline }
+        Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline, place: Place::default() }
     }
 }
 
@@ -256,16 +306,8 @@ where
     }
     let ours = at + config.request_timeout;
     let deadline = until.map_or(ours, |until| until.min(ours));
-    let context = RequestContext {
-        received: record.received(),
-        deadline: Some(deadline),
-        priority: Priority::default(),
-        caller: asked.connection.caller,
-        protocol: C::PROTOCOL,
-        depth: 0,
-        lends_thread: true,
-    };
-    Ok(Arrived { body, at, context, deadline })
+    let context = context::<C>(asked, record.received(), deadline);
+    Ok(Arrived { body, at, context, deadline, place: Place::default() })
 }
 
 /// Waits for the body of an order: few words, from no web page.
@@ -331,7 +373,7 @@ pub(crate) async fn infer<C: Codec>(
     arrived: Arrived,
     record: &mut Record<'_>,
 ) -> Result<Done, Failure> {
-    let Arrived { body, at: arrived, mut context, deadline } = arrived;
+    let Arrived { body, at: arrived, mut context, deadline, place } = arrived;
     let config = &shared.parts.config;
     let (answering, own, decoded, examples, reply) = {
         // A compressed body is small whatever it holds, so its size says nothing about the work.
@@ -353,6 +395,7 @@ pub(crate) async fn infer<C: Codec>(
         if let Some(account) = record.account() {
             account.asked(&*servable, &request, examples, decoded);
         }
+        drop(place);
         (contained(|| servable.infer(request)).map_err(C::failure)?, own, decoded, examples, reply)
     };
     let until = own.unwrap_or(deadline);

@@ -86,6 +86,11 @@ impl Adapted {
                 return InferFuture::refused(refusal.with_progress(Progress::Door));
             }
         };
+        // What the queue would refuse whatever it is turned into is not turned at all. It counts that itself.
+        let expected = match self.queue.knock(&request.context) {
+            Ok(expected) => expected,
+            Err(refusal) => return InferFuture::refused(refusal),
+        };
         let begun = self.counts.begin(0);
         let (turner, queue, lease) = (Arc::clone(&self.turner), self.queue.clone(), hold());
         InferFuture::boxed(async move {
@@ -94,6 +99,7 @@ impl Adapted {
             match turner.inputs(inputs, context.deadline).await {
                 Ok((inputs, rooms)) => {
                     begun.hand_on();
+                    drop(expected);
                     let answer = queue.infer(InferRequest { inputs, wanted, ..request });
                     // The queue counts their bytes from here on.
                     drop(rooms);

@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchQueue, ComputePool};
 use millrace_core::{
-    InferFuture, InferRequest, ModelName, QueueStatus, Servable, Signatures, TextProcessor, VersionStatistics,
+    InferFuture, InferRequest, ModelName, Place, QueueStatus, Refusal, RequestContext, Servable, Signatures, TextProcessor,
+    VersionStatistics,
 };
 
 use crate::adapted::Adapted;
@@ -139,6 +140,11 @@ impl Servable for Lease {
 
     fn signatures(&self) -> &Signatures {
         &self.signatures
+    }
+
+    fn knock(&self, context: &RequestContext) -> Result<Place, Refusal> {
+        let queue = self.serving().queue();
+        queue.map_or_else(|| Ok(Place::default()), |queue| queue.knock(context).map(Place::new))
     }
 
     fn infer(&self, request: InferRequest) -> InferFuture {

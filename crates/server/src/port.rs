@@ -11,12 +11,12 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use millrace_core::{CallerId, Reason, Refusal};
 use millrace_grpc::{GrpcBody, GrpcService, is_grpc, refusal_response, refusal_trailers};
 use millrace_http::{ConnectionContext, HttpService, ResponseBody, Roles};
 
-use crate::net::Answer;
+use crate::net::{Answer, RequestBody};
 
 /// One listener's answers.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ impl Answer for Port {
         if is_grpc { Tongue::Grpc } else { Tongue::Http }
     }
 
-    async fn answer(&self, tongue: Tongue, parts: &Parts, body: Incoming, caller: CallerId) -> Response<PortBody> {
+    async fn answer(&self, tongue: Tongue, parts: &Parts, body: RequestBody, caller: CallerId) -> Response<PortBody> {
         let connection = ConnectionContext { caller, roles: self.roles };
         match tongue {
             Tongue::Http => self.http.answer_parts(parts, body, connection).await.map(PortBody::Http),

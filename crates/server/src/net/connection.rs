@@ -30,6 +30,7 @@ use super::gathered::Gathered;
 use super::phase::{Phase, Phases};
 use super::socket::Stream;
 use super::timed::{Activity, Patience, Timed};
+use super::unread::{RequestBody, Unread};
 use crate::log::error_chain;
 
 /// What a client says first when it means HTTP/2 without TLS.
@@ -58,7 +59,7 @@ pub(crate) trait Answer: Clone + Send + Sync + 'static {
         &self,
         tongue: Self::Tongue,
         parts: &Parts,
-        body: Incoming,
+        body: RequestBody,
         caller: CallerId,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
@@ -92,7 +93,9 @@ pub(crate) async fn serve<A: Answer>(
     let patience = Patience { header: limits.header_timeout, idle: limits.idle_timeout, write: limits.write_timeout };
     let timed = Timed::new(stream, prefix, is_http2, patience, Arc::clone(&activity));
     let io = TokioIo::new(Gathered::new(timed, is_http2));
-    let connection = Arc::new(Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), is_http2 });
+    let unread = Unread::new(&activity);
+    let connection = Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), unread, is_http2 };
+    let connection = Arc::new(connection);
     let answer = |request| Begun::new(&connection).answer(request, caller);
     let age = is_http2.then(|| age(&limits, caller)).flatten();
     let ends = Ends { phases: &phases, activity: &activity, age };
@@ -103,8 +106,8 @@ pub(crate) async fn serve<A: Answer>(
     } else {
         let desk = Desk::new();
         let service = service_fn(|request| desk.put(answer(request)));
-        let connection = http1_builder(&limits).serve_connection(io, service);
-        drive(Ahead { desk: &desk, connection }, ends).await
+        let served = http1_builder(&limits).serve_connection(io, service);
+        drive(Ahead { desk: &desk, unread: &connection.unread, connection: served }, ends).await
     };
     if let Err(error) = result {
         // The peer's doing, all of it: gone, too slow, or not speaking HTTP.
@@ -127,6 +130,7 @@ pub(super) struct Connection<A> {
     answer: A,
     pub(super) phases: Phases,
     pub(super) activity: Arc<Activity>,
+    unread: Arc<Unread>,
     pub(super) is_http2: bool,
 }
 
@@ -146,9 +150,10 @@ impl<A> Begun<A> {
 
 impl<A: Answer> Begun<A> {
     async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Result<Response<Carried<A>>, Infallible> {
-        let Connection { answer, phases, is_http2, .. } = &*self.0;
+        let Connection { answer, phases, unread, is_http2, .. } = &*self.0;
         let (parts, body) = request.into_parts();
         let tongue = A::tongue(&parts);
+        let body = RequestBody::new(&parts, body, unread);
         let response = {
             // Handed on by value it would take its room twice; so would the head.
             let answering = pin!(answer.answer(tongue, &parts, body, caller));
@@ -158,6 +163,7 @@ impl<A: Answer> Begun<A> {
             phases.count_cut();
             A::cut(tongue)
         });
+        unread.settle(response.headers());
         Ok(response.map(|body| Carried::new(body, self, tongue)))
     }
 }

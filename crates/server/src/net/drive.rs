@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::desk::Desk;
 use super::phase::{Phase, Phases};
 use super::timed::Activity;
+use super::unread::Unread;
 
 /// How long a connection without a request in flight may stay once it should close.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
@@ -65,6 +66,7 @@ where
 /// An HTTP/1 connection whose request is polled ahead of it.
 pub(super) struct Ahead<'d, F: Future, C> {
     pub(super) desk: &'d Desk<F>,
+    pub(super) unread: &'d Unread,
     pub(super) connection: C,
 }
 
@@ -72,9 +74,16 @@ impl<F: Future, C: Graceful + Unpin> Future for Ahead<'_, F, C> {
     type Output = Result<(), hyper::Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        let Self { desk, connection } = &mut *self;
+        let Self { desk, unread, connection } = &mut *self;
         desk.poll(context);
-        Pin::new(connection).poll(context)
+        loop {
+            if let Poll::Ready(end) = Pin::new(&mut *connection).poll(context) {
+                return Poll::Ready(end);
+            }
+            if !unread.poll(context) {
+                return Poll::Pending;
+            }
+        }
     }
 }
 

@@ -8,11 +8,13 @@ mod bind;
 mod carried;
 mod connection;
 mod desk;
+mod discard;
 mod drive;
 mod gathered;
 mod phase;
 mod socket;
 mod timed;
+mod unread;
 
 pub(crate) use accept::Acceptor;
 pub use address::{Address, AddressError};
@@ -21,6 +23,7 @@ pub(crate) use bind::{BindOptions, bind};
 pub(crate) use connection::Answer;
 pub(crate) use phase::{Open, Phase, Phases};
 pub(crate) use socket::Listener;
+pub(crate) use unread::RequestBody;
 
 use std::time::Duration;
 

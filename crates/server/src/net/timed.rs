@@ -4,6 +4,7 @@
 //! and looks at the clock only when something stalls, so that a busy connection pays nothing.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,8 +14,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::discard::Discard;
+
 /// The slowest reading of an answer that still counts as progress, in bytes per second.
 const SLOWEST_READER: u64 = 1024;
+
+/// Bytes that are read at once on a connection whose client sends bodies that nobody reads.
+const PIECE: usize = 8 << 10;
 
 const UNREAD: &str = "the client does not read its answer";
 /// How many bytes an HTTP/2 client must take for that to count as progress. Less is pings and the like.
@@ -33,6 +39,8 @@ pub(crate) struct Activity {
     stalled: AtomicBool,
     /// The connection was idle for too long; whoever drives it should close it in good order.
     idle: AtomicBool,
+    /// The length of a body that nobody reads, until the stream has taken note of it.
+    unread: AtomicU64,
 }
 
 impl Activity {
@@ -55,6 +63,11 @@ impl Activity {
     pub(super) fn take(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
         self.offered.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Nobody reads the body of the request at work, which is so long: whoever asks for what has not come yet may get zeros.
+    pub(super) fn set_unread(&self, length: u64) {
+        self.unread.store(length, Ordering::Relaxed);
     }
 
     fn is_offering(&self) -> bool {
@@ -116,6 +129,10 @@ pub(crate) struct Timed<S> {
     /// Runs while an HTTP/2 client has something to take; the number is of what it had taken when it was armed.
     take_timer: Option<(u64, Pin<Box<Sleep>>)>,
     write_timer: Option<Stall>,
+    /// Bytes that were read since reading last found nothing.
+    handed_on: u64,
+    /// How much of a body that nobody reads is still to come; from the first such body on.
+    discard: Option<u64>,
     /// How often writing went on after a stall.
     resumed: u64,
     /// Bytes written.
@@ -144,6 +161,8 @@ impl<S> Timed<S> {
             read_timer: None,
             is_registered: false,
             take_timer: None,
+            handed_on: 0,
+            discard: None,
             write_timer: None,
             resumed: 0,
             written: 0,
@@ -265,7 +284,27 @@ impl<S> Timed<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+impl<S: Discard + Unpin> Timed<S> {
+    /// Reads where bodies were not read before: what nobody reads is not copied, and of what follows little at once, for it
+    /// may be such a body again. hyper would offer more room with each full read.
+    fn poll_discard(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<()>> {
+        if left == 0 {
+            let mut piece = [MaybeUninit::uninit(); PIECE];
+            let mut read = ReadBuf::uninit(&mut piece[..buffer.remaining().min(PIECE)]);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
+            buffer.put_slice(read.filled());
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        ready!(Pin::new(&mut self.stream).poll_discard(context, buffer, most))?;
+        let taken = buffer.filled().len() - before;
+        self.discard = Some(left - taken as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Discard + Unpin> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -276,11 +315,32 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
             let n = this.prefix.len().min(buffer.remaining());
             buffer.put_slice(&this.prefix[..n]);
             this.prefix.drain(..n);
+            this.handed_on += n as u64;
             return Poll::Ready(Ok(()));
         }
-        match Pin::new(&mut this.stream).poll_read(context, buffer) {
-            Poll::Pending => this.read_stalled(context),
+        let unread = this.activity.unread.load(Ordering::Relaxed);
+        if unread > 0 {
+            // hyper holds at most what it got since it last waited. The rest of the body is still to come.
+            this.discard = Some(unread.saturating_sub(this.handed_on));
+            if unread >= this.handed_on {
+                // All that it got is of this request.
+                this.handed_on = 0;
+            }
+            this.activity.set_unread(0);
+        }
+        let before = buffer.filled().len();
+        let is_real = this.discard.is_none_or(|left| left == 0);
+        let read = match this.discard {
+            None => Pin::new(&mut this.stream).poll_read(context, buffer),
+            Some(left) => this.poll_discard(context, buffer, left),
+        };
+        match read {
+            Poll::Pending => {
+                this.handed_on = 0;
+                this.read_stalled(context)
+            }
             ready @ Poll::Ready(_) => {
+                this.handed_on += if is_real { (buffer.filled().len() - before) as u64 } else { 0 };
                 // Bytes that arrive while a request is answered are its body, or a request that nobody waits for yet.
                 if this.activity.is_resting() {
                     this.bytes_after = Some(this.activity.begun.load(Ordering::Relaxed));

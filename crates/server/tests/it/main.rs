@@ -35,6 +35,8 @@ mod platform;
 mod process;
 mod protocols;
 #[cfg(target_os = "linux")]
+mod refusals;
+#[cfg(target_os = "linux")]
 mod robustness;
 mod support;
 #[cfg(all(feature = "candle", feature = "text"))]
