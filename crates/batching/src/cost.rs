@@ -10,6 +10,9 @@ use std::time::Duration;
 const MOST_SAMPLES: usize = 32;
 /// So many runs of one row count are evidence.
 const EVIDENCE: u32 = 3;
+/// What a run costs beside the engine's own time, in seconds: forming the batch, changing over to its thread and back, waking
+/// those who wait. A tiny model's rows are cheap apart and yet dear to run apart.
+const PER_RUN: f64 = 4e-6;
 /// A gain below this share is noise.
 const MARGIN: f64 = 1.03;
 /// Batches must lose by this much before an operator's batches are run row by row.
@@ -258,7 +261,8 @@ impl CostModel {
                 None => (rows, sample.row_seconds(), sample.doubt(wobble)),
             }
         });
-        let all = || seen.clone().chain(guessed.clone());
+        let all =
+            || seen.clone().chain(guessed.clone()).map(|(rows, row, doubt)| (rows, row + PER_RUN / rows as f64, doubt));
         // The cheapest of many estimates is mostly the luckiest. So a size counts for as cheap as it surely is, and a smaller
         // one is good enough that may be as cheap as that.
         let cheapest = all().map(|(_, row, doubt)| row * (1.0 + doubt)).fold(f64::INFINITY, f64::min);

@@ -23,8 +23,8 @@ const MOST_WISHES: usize = 8;
 const FIRST_PREPARE: f64 = 0.05;
 /// After so many runs of a group its costs are sure enough to run it on a thread that has other things to do.
 const SETTLED: u64 = 32;
-/// Every so often a size that once lost is tried again.
-const TRY_AGAIN: u32 = 512;
+/// Of the rows that run in batches smaller than the queue would allow, one in so many is spent on trying larger ones.
+const TRY_AGAIN: usize = 256;
 
 /// Everything known, by group.
 #[derive(Debug)]
@@ -52,9 +52,18 @@ pub(crate) struct Known {
     users: usize,
     used: u64,
     wishes: SmallVec<[Wish; 8]>,
-    restrained: u32,
+    trials: Trials,
     window: Option<(Instant, usize)>,
     rows_per_second: f64,
+}
+
+/// Which larger size is tried next.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trials {
+    /// How many times the best size it has: two to the power of one more than this.
+    doublings: u32,
+    /// Rows that ran since the last trial.
+    rows: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -208,7 +217,7 @@ impl Known {
             users: 0,
             used: 0,
             wishes: SmallVec::new(),
-            restrained: 0,
+            trials: Trials::default(),
             window: None,
             rows_per_second: 0.0,
         }
@@ -267,10 +276,19 @@ impl Known {
         self.rows_per_second
     }
 
-    /// Whether, of many times that fewer rows were taken than queued, this is the one to try more.
-    pub(crate) fn tries_again(&mut self) -> bool {
-        self.restrained = (self.restrained + 1) % TRY_AGAIN;
-        self.restrained == 0
+    /// How many of `queued` rows to try this time, where `best` are the most that pay by what is known; `None` nearly always.
+    /// Twice as many, four times, and so on, for what loses just above the best may win far above it: an engine may have one
+    /// way for a row, a second one for many, and be slow in between. Also, what once lost may have been disturbed.
+    pub(crate) fn tries_again(&mut self, best: usize, queued: usize) -> Option<usize> {
+        let trials = &mut self.trials;
+        trials.rows = trials.rows.saturating_add(best);
+        let size = best.saturating_mul(2 << trials.doublings).min(queued);
+        if trials.rows / TRY_AGAIN < size {
+            return None;
+        }
+        trials.rows = 0;
+        trials.doublings = if size < queued { (trials.doublings + 1) % 16 } else { 0 };
+        Some(size)
     }
 
     /// How many of `rows` queued rows to take, so that a specialised size is met where that is cheaper per row.

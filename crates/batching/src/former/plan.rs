@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::BatchFormer;
 use crate::cost::duration;
-use crate::groups::Known;
 use crate::{Sizes, Waiting};
 
 /// Waiting must promise at least this much more throughput per doubling of the batch.
@@ -31,7 +30,7 @@ impl<T> BatchFormer<T> {
         let most = self.most_work();
         let queued = self.order.group_load(group).work;
         let cost = self.groups.cost(number);
-        let (best, reach, loses) = (cost.best_rows(), cost.reach(), cost.is_row_by_row());
+        let (best, reach, short, loses) = (cost.best_rows(), cost.reach(), cost.short(), cost.is_row_by_row());
         if is_alone || !self.config.is_batched {
             let run_rows = if loses { best.min(most) } else { most };
             return Plan { limit: 0, run_rows, has_waited: false, wait: None };
@@ -47,11 +46,10 @@ impl<T> BatchFormer<T> {
                     // Whoever comes while a batch runs waits for it, however urgent.
                     limit = self.groups.fitting(number, limit, goal);
                 }
-                if limit < queued.min(most)
-                    && best < reach
-                    && self.groups.get_mut(number).is_some_and(Known::tries_again)
-                {
-                    limit = (2 * limit).min(most);
+                let room = queued.min(most).min(reach).min(short.max(best.saturating_mul(2)));
+                if limit == best && limit < room {
+                    let trial = self.groups.get_mut(number).and_then(|known| known.tries_again(limit, room));
+                    limit = trial.unwrap_or(limit);
                 }
                 (limit, limit)
             }

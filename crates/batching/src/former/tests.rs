@@ -184,8 +184,40 @@ fn what_once_lost_is_tried_again_now_and_then() {
         former.push(item, arrival(&only, 1), now);
         sizes.push(run(&mut former, now).rows);
     }
+    // Never more than twice as many, for these take long.
     let tried = sizes.iter().filter(|rows| **rows > 1).count();
     assert!((1..=8).contains(&tried) && sizes.iter().all(|rows| *rows <= 2), "{tried}");
+}
+
+/// An engine with one way for a row and another for many, slow in between. Nanoseconds.
+fn two_ways(rows: usize) -> Duration {
+    Duration::from_nanos(if rows == 1 { 5_000 } else { 15_000 + 1_300 * rows as u64 })
+}
+
+#[test]
+fn what_few_callers_taught_is_found_to_be_wrong_for_many() {
+    let mut now = clock::now();
+    let mut former = BatchFormer::new(config(1024, Waiting::Learned));
+    teach(&mut former, &[1, 2, 3, 4], two_ways, now);
+    let only = group(0);
+    let mut one_by_one = 0;
+    // 64 callers that wait for their answers, so that 64 rows are queued or under way.
+    for item in 0..64 {
+        former.push(item, arrival(&only, 1), now);
+    }
+    for _ in 0..50_000 {
+        let formed = run(&mut former, now);
+        let took = two_ways(formed.rows);
+        now += took;
+        former.observe(formed.key, formed.rows, took);
+        former.complete(formed.key);
+        for (item, _) in formed.items {
+            former.push(item, arrival(&only, 1), now);
+        }
+        one_by_one = if formed.rows == 1 { one_by_one + 1 } else { 0 };
+    }
+    assert!(former.learned()[0].best_rows >= 16, "{:?}", former.learned());
+    assert_eq!(one_by_one, 0);
 }
 
 #[test]
