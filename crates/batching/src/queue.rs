@@ -9,8 +9,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use millrace_core::{
-    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Priority,
-    Progress, QueueStatus, Reason, Refusal, RequestContext, Tensor, TensorList, VersionStatistics, Wanted,
+    Admission, Group, InferFuture, InferRequest, InputError, Instance, LoadError, Model, ModelName, Priority, Progress,
+    QueueStatus, Reason, Refusal, RequestContext, Tensor, TensorList, VersionStatistics, Wanted, on_compute,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -31,6 +31,9 @@ use crate::{BatchConfig, ComputePool, Instances, Learned, Oversized, Sizes, cloc
 const SWEEP: Duration = Duration::from_millis(1);
 /// The most bytes of an answer of a model that runs requests of different lengths together.
 const MOST_ANSWER_BYTES: usize = 1 << 30;
+/// Bytes of inputs that are weighed where they arrive, in some tenth of a millisecond. Other connections wait for that
+/// thread.
+const WEIGHED_HERE: usize = 1 << 20;
 /// The most pieces of a request that are weighed one by one.
 const WEIGHED_PIECES: usize = 16;
 /// A deadline this much earlier than the timer's next call is not worth another call: a flood of ever earlier deadlines
@@ -200,13 +203,33 @@ impl BatchQueue {
         Ok(Self(Arc::new(Handle(queue))))
     }
 
-    /// Checks the inputs, then queues the request. Never blocks. Dropping the future takes the request back.
+    /// Checks the inputs, then queues the request. Never blocks, nor works for long. Dropping the future takes the request
+    /// back.
     pub fn infer(&self, request: InferRequest) -> InferFuture {
+        if self.0.0.is_mixed && bytes_of(&request.inputs) > WEIGHED_HERE {
+            return self.infer_elsewhere(request);
+        }
+        self.infer_here(request)
+    }
+
+    fn infer_here(&self, request: InferRequest) -> InferFuture {
         let queue = &self.0.0;
         queue.admit(request).unwrap_or_else(|refusal| {
             queue.statistics.refused();
             queue.metrics.refused(refusal.reason());
             InferFuture::refused(refusal.with_progress(Progress::Door))
+        })
+    }
+
+    /// On a compute thread, where the model may look at as many inputs as it likes.
+    fn infer_elsewhere(&self, request: InferRequest) -> InferFuture {
+        let queue = self.clone();
+        InferFuture::boxed(async move {
+            let pool = Arc::clone(&queue.0.0.pool);
+            // That thread is not the one that waits for the answer.
+            let context = RequestContext { lends_thread: false, ..request.context };
+            let queued = on_compute(&*pool, move || queue.infer_here(InferRequest { context, ..request })).await;
+            queued.map_err(|refusal| refusal.with_progress(Progress::Door))?.await
         })
     }
 
@@ -289,6 +312,10 @@ impl fmt::Debug for BatchQueue {
     }
 }
 
+fn bytes_of(inputs: &[Tensor]) -> usize {
+    inputs.iter().map(Tensor::n_bytes).sum()
+}
+
 /// A checked request, about to be queued.
 pub(crate) struct Checked {
     pub(crate) rows: usize,
@@ -314,7 +341,7 @@ impl Queue {
         if request.context.deadline.is_some_and(|deadline| deadline <= now) {
             return Err(self.late());
         }
-        let bytes = request.inputs.iter().map(Tensor::n_bytes).sum();
+        let bytes = bytes_of(&request.inputs);
         let (checked, mut state) = if self.is_mixed {
             self.admit_mixed(&request, &admission, bytes, now)?
         } else {
@@ -586,13 +613,13 @@ impl Queue {
         for (index, reply) in Reply::pieces(slot, count).enumerate() {
             let range = index * piece..rows.min((index + 1) * piece);
             let inputs: TensorList = inputs.iter().map(|input| input.rows(range.clone())).collect();
-            let bytes = inputs.iter().map(Tensor::n_bytes).sum();
-            // The lock is held: many pieces are weighed as parts of the whole.
-            let piece_work = if count > WEIGHED_PIECES {
+            // The lock is held: many or large pieces are weighed as parts of the whole.
+            let piece_work = if count > WEIGHED_PIECES || bytes > WEIGHED_HERE {
                 (work * range.len() / rows).max(1)
             } else {
                 self.work(&inputs, range.len())
             };
+            let bytes = bytes_of(&inputs);
             let arrival = Arrival { rows: range.len(), work: piece_work, bytes, ..arrival };
             let pending = Pending { rider: rider(reply, wanted.clone()), inputs };
             is_news |= state.former.push(pending, arrival, now).is_news;

@@ -2,12 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use millrace_batching::{BatchConfig, BatchQueue, ComputePool, Waiting};
 use millrace_core::{
     Admission, Batch, BatchOutputs, DType, Dim, InferRequest, InferResponse, InputError, Instance, LoadError, Model,
-    Reason, RequestContext, RunContext, RunError, Signature, Tensor, TensorSpec, Wanted,
+    Progress, Reason, RequestContext, RunContext, RunError, Signature, Tensor, TensorSpec, Wanted,
 };
 use millrace_testkit::Gate;
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ pub(crate) struct Sums {
     gate: Gate,
     /// The shapes of the parts of each run.
     runs: Mutex<Vec<Vec<[usize; 2]>>>,
+    /// The threads that weighed requests.
+    weighers: Mutex<Vec<ThreadId>>,
 }
 
 impl Sums {
@@ -34,7 +37,7 @@ impl Sums {
             ],
         );
         let signature = signature.unwrap().mixed("sequence").unwrap();
-        Arc::new(Self { signature, gate, runs: Mutex::default() })
+        Arc::new(Self { signature, gate, runs: Mutex::default(), weighers: Mutex::default() })
     }
 }
 
@@ -52,6 +55,7 @@ impl Model for Shared {
     }
 
     fn weigh(&self, inputs: &[Tensor], _: &Admission) -> Result<usize, InputError> {
+        self.0.weighers.lock().push(thread::current().id());
         let ids = inputs[0].elements::<i64>().unwrap();
         match ids.iter().position(|id| *id >= 1000) {
             Some(index) => {
@@ -117,6 +121,31 @@ fn ones(length: usize) -> Vec<i64> {
 fn echo(response: &InferResponse) -> (Vec<usize>, Vec<i64>) {
     let echo = &response.outputs[1];
     (echo.shape().to_vec(), echo.elements::<i64>().unwrap().into_owned())
+}
+
+#[test]
+fn a_huge_request_is_weighed_on_a_compute_thread() {
+    let sums = Sums::new(Gate::opened());
+    let (pool, queue) = queue(&sums, plain());
+    let me = thread::current().id();
+    let ask = |ids: Vec<i64>| wait(queue.infer(request(&[&ids])));
+    assert!(ask(vec![1; 1000]).is_ok());
+    assert_eq!(std::mem::take(&mut *sums.weighers.lock()), [me]);
+    let response = ask(vec![1; 200_000]).unwrap();
+    assert_eq!(*response.outputs[0].elements::<i64>().unwrap(), [200_000]);
+    // What is wrong with it is said all the same, in the words of one that is small.
+    let mut wrong = vec![1; 200_000];
+    wrong[150_000] = 1000;
+    let refusal = ask(wrong).unwrap_err();
+    assert_eq!((refusal.reason(), refusal.progress()), (Reason::InvalidInput, Some(Progress::Door)));
+    assert!(refusal.message().contains("not in the vocabulary"), "{}", refusal.message());
+    let weighers = std::mem::take(&mut *sums.weighers.lock());
+    assert!(weighers.len() == 2 && !weighers.contains(&me), "{weighers:?}");
+    // Nor where nothing is run any more.
+    drop(pool);
+    let refusal = ask(vec![1; 200_000]).unwrap_err();
+    assert_eq!((refusal.reason(), refusal.progress()), (Reason::Draining, Some(Progress::Door)));
+    assert!(sums.weighers.lock().is_empty());
 }
 
 #[test]
