@@ -66,4 +66,5 @@ pub use spelling::nearest;
 pub use tensor::{Strings, Tensor, TensorError, TensorList};
 pub use text::{
     EncodeOptions, Encoding, TextFactory, TextFacts, TextInput, TextProcessor, TextTask, Token, Truncation,
+    is_short_text,
 };

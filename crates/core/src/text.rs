@@ -76,6 +76,15 @@ pub trait TextProcessor: fmt::Debug + Send + Sync {
     fn tensors(&self, encodings: &[Encoding]) -> Result<TensorList, InputError>;
 }
 
+/// Whether so many texts of so many bytes together should become tokens where they arrive: that takes less time than a
+/// compute thread may need until it comes to it, and what a queue will not take is refused at once, whatever runs.
+pub const fn is_short_text(texts: usize, bytes: usize) -> bool {
+    // What a text costs besides its bytes, in bytes, and the most of all.
+    const EACH: usize = 8;
+    const MOST: usize = 512;
+    texts.saturating_mul(EACH).saturating_add(bytes) <= MOST
+}
+
 /// What a text model gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TextTask {
@@ -181,4 +190,16 @@ pub struct Token {
     /// Where it stands, in bytes of UTF-8 from the start of the text and not beyond the second, as text-embeddings-inference
     /// counts; `None` for special ones.
     pub span: Option<(usize, usize)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_short_text;
+
+    #[test]
+    fn a_text_is_short_by_its_bytes_and_many_are_not_however_short() {
+        assert!(is_short_text(1, 504) && !is_short_text(1, 505));
+        assert!(is_short_text(64, 0) && !is_short_text(65, 0));
+        assert!(!is_short_text(usize::MAX, usize::MAX));
+    }
 }

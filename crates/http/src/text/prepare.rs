@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use millrace_core::{
     EncodeOptions, Encoding, InputError, Quoted, Reason, Refusal, Servable, TensorList, TextInput, TextProcessor,
-    Truncation, contained, on_compute,
+    Truncation, contained, is_short_text, on_compute,
 };
 use millrace_protocol::front::now;
 
@@ -43,12 +43,6 @@ struct Part {
     n_chars: usize,
 }
 
-/// Bytes of text that become tokens where they arrive, as for the other protocols: it takes less time than a compute thread may
-/// need until it comes to it, and what the queue will not take is refused at once.
-const SHORT: usize = 512;
-/// What a text costs besides its bytes, in bytes.
-const ROW: usize = 8;
-
 /// The ids of all rows of `ask`.
 ///
 /// # Errors
@@ -69,9 +63,9 @@ pub(super) async fn prepare(shared: &Shared, chosen: &Chosen, ask: &Arc<Ask>) ->
     let lease = chosen.clone();
     let joined = if parts(n_rows, weigh).len() == 1 {
         let all = move || work(0..n_rows).and_then(|part| join(&lease, vec![part]));
-        let size: usize = (0..n_rows).map(|index| weigh(index) + ROW).sum();
         // One hop for all there is to do, or none.
-        if size <= SHORT { contained(all) } else { on_compute(compute, all).await }
+        let is_short = is_short_text(n_rows, (0..n_rows).map(&weigh).sum());
+        if is_short { contained(all) } else { on_compute(compute, all).await }
     } else {
         let parts = in_parts(shared, n_rows, weigh, move |rows| work(rows).map(|part| vec![part])).await?;
         on_compute(compute, move || join(&lease, parts)).await

@@ -10,7 +10,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use millrace_batching::{BatchConfig, Oversized};
-use millrace_core::{Compute, Dim, InputError, ModelName, Reason, Refusal, Tensor, TensorList, contained, on_compute};
+use millrace_core::{
+    Compute, Dim, InputError, ModelName, Reason, Refusal, Strings, Tensor, TensorList, contained, is_short_text,
+    on_compute,
+};
 
 use super::form::Form;
 use super::pieces::Worker;
@@ -18,9 +21,6 @@ use crate::clock;
 
 /// How many pieces of one request are at work at once. A large request must not fill the threads that others need.
 const AT_ONCE: usize = 4;
-/// Bytes of text that are turned where they arrive: that takes less than a compute thread may need until it comes to it, and a
-/// request that the queue will not take then knows at once, whatever runs.
-const SHORT_TEXT: usize = 512;
 /// When a refused caller should come back.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -186,8 +186,9 @@ impl Turner {
     ) -> Result<TensorList, Refusal> {
         let rows = given.first().and_then(|tensor| tensor.shape().rows());
         let model = self.model.clone();
-        let is_short =
-            matches!(worker, Worker::Text(_)) && given.iter().map(Tensor::n_bytes).sum::<usize>() <= SHORT_TEXT;
+        let counted = |(texts, bytes), tensor: &Strings| (texts + tensor.len(), bytes + tensor.payload().len());
+        let (texts, bytes) = given.iter().filter_map(Tensor::strings).fold((0, 0), counted);
+        let is_short = matches!(worker, Worker::Text(_)) && is_short_text(texts, bytes);
         let turn = move || {
             if deadline.is_some_and(|deadline| deadline <= clock::now()) {
                 return Err(late(&model));
