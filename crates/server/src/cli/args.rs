@@ -22,8 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   millrace serve models                 serve every model below ./models on port 8080
   millrace check models                 load and warm them all, say what is wrong, exit
-  millrace inspect models/fraud         show what a model takes and gives, and which engine is fastest
-  millrace inspect path/to/minilm       the same for a Hugging Face folder: task, labels, longest text
+  millrace inspect models/fraud         show what a model takes and gives, and its fastest engine
+  millrace inspect path/to/minilm       the same for a Hugging Face folder: task, labels, …
   echo '{\"instances\": [[1, 2]]}' | millrace predict models/fraud
 
 A repository is a folder of models, and a model a folder of numbered versions:
@@ -91,7 +91,7 @@ pub(super) struct ServeArgs {
     /// When to be ready: `settled` (each model is available or has failed) or `all` (none has failed).
     #[arg(long, value_name = "WHEN")]
     ready: Option<Ready>,
-    /// Error, warn, info, debug, trace or off; or by target, such as `warn,millrace_registry=debug` [default: info].
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or by target, such as `warn,millrace_registry=debug` [default: info].
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// `auto` is text on a terminal and JSON elsewhere.
