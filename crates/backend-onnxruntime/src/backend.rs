@@ -5,7 +5,9 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{Backend, DType, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Quoted, guarded};
+use millrace_core::{
+    Backend, DType, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Quoted, Verdict, guarded,
+};
 use millrace_onnx::{Facts, OnnxError};
 use ort::{Error, ErrorCode};
 
@@ -13,7 +15,7 @@ use crate::instance::words;
 use crate::library::{Availability, Found, OnnxRuntimeConfig, search};
 use crate::model::{Loaded, OnnxRuntimeModel, Recipe, digest};
 use crate::options::Options;
-use crate::probe::{self, Verdict};
+use crate::probe;
 use crate::session::{Runner, providers};
 use crate::signature::{self, FirstAxes, Read};
 use crate::{constants, external};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Signature, guarded,
+    Admission, Backend, Group, LoadError, LoadErrorKind, Model, ModelFacts, ModelSource, Signature, Verdict, guarded,
 };
 use tract_onnx::prelude::{Framework, InferenceModelExt, TypedModel};
 use tract_onnx::tract_hir::infer::InferenceModel;
@@ -12,7 +12,7 @@ use crate::dims::Sizes;
 use crate::model::{Loaded, TractModel};
 use crate::options::Options;
 use crate::plans::{Plans, flatten};
-use crate::probe::{self, Verdict};
+use crate::probe;
 use crate::rewrite::rewrite;
 use crate::scan::{self, FirstAxes, Scanned};
 use crate::signature::signature;

@@ -34,6 +34,7 @@ mod source;
 mod spelling;
 mod tensor;
 mod text;
+mod trial;
 
 pub use adapter::{InputAdapter, InputAdapterFactory};
 pub use backend::{Backend, Instance, LoadError, LoadErrorKind, Model, ModelFacts, Prepared, RunContext, RunError};
@@ -68,3 +69,4 @@ pub use text::{
     EncodeOptions, Encoding, TextFactory, TextFacts, TextInput, TextProcessor, TextTask, Token, Truncation,
     is_short_text,
 };
+pub use trial::{Trial, Verdict};
