@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -16,68 +15,23 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use millrace_core::{
-    Alias, Batch, Catalog, Compute, Control, ControlFuture, DType, Dim, InferFuture, InferRequest, InferResponse, Job,
-    Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration, RequestContext,
-    Resolver, RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionChoice, VersionState,
-    VersionStatus, Wanted,
+    Alias, Batch, Catalog, Control, ControlFuture, DType, InferFuture, InferRequest, InferResponse, Model, ModelName,
+    ModelRef, ModelStatus, Refusal, RegisterFuture, Registered, Registration, RequestContext, Resolver, RunContext,
+    Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionState, VersionStatus, Wanted,
 };
 use millrace_grpc::{GrpcConfig, GrpcParts, GrpcService, grpc_service};
 use millrace_protocol::front::{ConnectionContext, Front, FrontConfig, Readiness, Roles};
-use millrace_testkit::FakeModel;
+pub(crate) use millrace_testkit::spec;
+use millrace_testkit::{FakeModel, FakeServable, InlineCompute, resolve_among};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint};
 
-/// What a model does with a request whose inputs fit.
-type Answerer = Arc<dyn Fn(InferRequest) -> InferFuture + Send + Sync>;
-
-/// A version that checks its inputs and answers through a closure.
-struct Version {
-    model: ModelName,
-    version: u64,
-    signatures: Signatures,
-    answer: Answerer,
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.model, self.version)
-    }
-}
-
-impl Servable for Version {
-    fn model(&self) -> &ModelName {
-        &self.model
-    }
-
-    fn version(&self) -> u64 {
-        self.version
-    }
-
-    fn signatures(&self) -> &Signatures {
-        &self.signatures
-    }
-
-    fn infer(&self, request: InferRequest) -> InferFuture {
-        let signature = self.signatures.get(request.signature).unwrap();
-        match signature.check(&request.inputs) {
-            Ok(_) => (self.answer)(request),
-            Err(error) => InferFuture::refused(error.refusal(&self.model)),
-        }
-    }
-}
-
 /// The answer whose outputs are `outputs`.
 pub(crate) fn answered(outputs: impl IntoIterator<Item = Tensor>) -> InferFuture {
     let stages = Stages::immediate(tokio::time::Instant::now().into_std());
     InferFuture::ready(Ok(InferResponse { outputs: outputs.into_iter().collect(), stages }))
-}
-
-/// A tensor's spec from its name, dtype and axes; `-1` is the batch axis.
-pub(crate) fn spec(name: &str, dtype: DType, axes: &[isize]) -> TensorSpec {
-    let dim = |&size: &isize| usize::try_from(size).map_or_else(|_| Dim::symbol("N"), Dim::Fixed);
-    TensorSpec::new(name, dtype, axes.iter().map(dim).collect::<Vec<_>>())
 }
 
 /// The models that a test's server has.
@@ -118,7 +72,7 @@ impl Models {
             ..VersionStatus::new(version, VersionState::Available)
         });
         status.default_version = status.default_version.max(Some(version));
-        self.versions.push(Arc::new(Version { model, version, signatures, answer: Arc::new(answer) }));
+        self.versions.push(Arc::new(FakeServable::new(model, version, signatures, answer)));
         self
     }
 
@@ -222,21 +176,7 @@ impl Resolver for Models {
         if let Some(refusal) = self.refused.get(model.name) {
             return Err(refusal.clone());
         }
-        let Some(status) = self.statuses.get(model.name) else {
-            return Err(Refusal::new(Reason::ModelUnknown, "no such model"));
-        };
-        let version = match model.version {
-            VersionChoice::Default => status.default_version,
-            VersionChoice::Number(number) => Some(number),
-            VersionChoice::Label(label) => match status.aliases.get(label) {
-                Some(version) => Some(*version),
-                None => return Err(Refusal::new(Reason::LabelUnknown, "no such label")),
-            },
-        };
-        let fits =
-            |known: &&Arc<dyn Servable>| known.model().as_str() == model.name && Some(known.version()) == version;
-        let found = self.versions.iter().find(fits).cloned();
-        found.ok_or_else(|| Refusal::new(Reason::VersionUnknown, "no such version"))
+        resolve_among(model, &self.statuses, &self.versions)
     }
 }
 
@@ -287,25 +227,6 @@ impl Control for Models {
 
     fn replace(&self, models: Vec<millrace_core::WantedModel>) -> ControlFuture {
         self.order(format!("replace {models:?}"))
-    }
-}
-
-/// Runs jobs on the spot and counts them.
-#[derive(Debug, Default)]
-pub(crate) struct InlineCompute(AtomicUsize);
-
-impl InlineCompute {
-    /// How many jobs ran.
-    pub(crate) fn jobs(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Compute for InlineCompute {
-    fn run(&self, job: Job) -> Result<(), Refusal> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        job();
-        Ok(())
     }
 }
 

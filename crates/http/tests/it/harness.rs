@@ -1,86 +1,32 @@
 //! A server's worth of parts in memory: small models that run inline, a catalog that tests write, and a client.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use millrace_core::{
-    Alias, Batch, Catalog, Code, Compute, Control, ControlFuture, DType, Dim, EngineChoice, InferFuture, InferRequest,
-    InferResponse, Job, Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered,
-    Registration, RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, TENSORS, Tensor,
-    TensorList, TensorSpec, TextProcessor, Total, VersionChoice, VersionFailure, VersionState, VersionStatus,
+    Alias, Batch, Catalog, Code, Control, ControlFuture, DType, EngineChoice, InferFuture, InferRequest, InferResponse,
+    Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration, RequestContext,
+    Resolver, RunContext, Servable, Signature, Signatures, Stages, TENSORS, Tensor, TensorList, TensorSpec,
+    TextProcessor, Total, VersionFailure, VersionState, VersionStatus,
 };
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
     http_service,
 };
-use millrace_testkit::FakeModel;
+pub(crate) use millrace_testkit::spec;
+use millrace_testkit::{FakeModel, FakeServable, InlineCompute, resolve_among};
 use parking_lot::Mutex;
 use serde_json::Value;
-
-/// What a model does with a request whose inputs fit.
-type Answerer = Arc<dyn Fn(InferRequest) -> InferFuture + Send + Sync>;
-
-/// A version that checks its inputs and answers through a closure.
-pub(crate) struct Version {
-    model: ModelName,
-    version: u64,
-    signatures: Signatures,
-    text: Option<Arc<dyn TextProcessor>>,
-    answer: Answerer,
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.model, self.version)
-    }
-}
-
-impl Servable for Version {
-    fn model(&self) -> &ModelName {
-        &self.model
-    }
-
-    fn version(&self) -> u64 {
-        self.version
-    }
-
-    fn signatures(&self) -> &Signatures {
-        &self.signatures
-    }
-
-    fn infer(&self, request: InferRequest) -> InferFuture {
-        let signature = self.signatures.get(request.signature).unwrap();
-        match signature.check(&request.inputs) {
-            Ok(_) => (self.answer)(request),
-            Err(error) => InferFuture::refused(error.refusal(&self.model)),
-        }
-    }
-
-    fn max_batch_tokens(&self) -> Option<usize> {
-        self.text.as_ref().map(|_| 512)
-    }
-
-    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
-        self.text.clone()
-    }
-}
 
 /// The answer whose outputs are `outputs`.
 pub(crate) fn answered(outputs: impl IntoIterator<Item = Tensor>) -> InferFuture {
     let stages = Stages::immediate(tokio::time::Instant::now().into_std());
     InferFuture::ready(Ok(InferResponse { outputs: outputs.into_iter().collect(), stages }))
-}
-
-/// A tensor's spec from its name, dtype and axes; `-1` is the batch axis.
-pub(crate) fn spec(name: &str, dtype: DType, axes: &[isize]) -> TensorSpec {
-    let dim = |&size: &isize| usize::try_from(size).map_or_else(|_| Dim::symbol("N"), Dim::Fixed);
-    TensorSpec::new(name, dtype, axes.iter().map(dim).collect::<Vec<_>>())
 }
 
 /// A signature over `inputs` and `outputs`.
@@ -115,7 +61,7 @@ impl Models {
         signature: Signature,
         answer: impl Fn(InferRequest) -> InferFuture + Send + Sync + 'static,
     ) -> Self {
-        self.serving(name, version, Signatures::single(signature), None, Arc::new(answer))
+        self.serving(name, version, Signatures::single(signature), None, answer)
     }
 
     /// A version whose text `text` turns into the inputs of `network`, which answers through `answer`.
@@ -128,7 +74,7 @@ impl Models {
     ) -> Self {
         let outputs = text.outputs().iter().map(|index| network.outputs()[*index].clone());
         let form = signature(text.inputs().to_vec(), outputs.collect());
-        self.serving(name, version, Signatures::single(form).with(TENSORS, network), Some(text), Arc::new(answer))
+        self.serving(name, version, Signatures::single(form).with(TENSORS, network), Some(text), answer)
     }
 
     fn serving(
@@ -137,7 +83,7 @@ impl Models {
         version: u64,
         signatures: Signatures,
         text: Option<Arc<dyn TextProcessor>>,
-        answer: Answerer,
+        answer: impl Fn(InferRequest) -> InferFuture + Send + Sync + 'static,
     ) -> Self {
         let model: ModelName = name.parse().unwrap();
         let status = self.status_of(&model);
@@ -148,7 +94,7 @@ impl Models {
             ..VersionStatus::new(version, VersionState::Available)
         });
         status.default_version = status.default_version.max(Some(version));
-        self.versions.push(Arc::new(Version { model, version, signatures, text, answer }));
+        self.versions.push(Arc::new(FakeServable::new(model, version, signatures, answer).with_text(text)));
         self
     }
 
@@ -252,26 +198,7 @@ impl Resolver for Models {
         if let Some(refusal) = self.refused.get(model.name) {
             return Err(refusal.clone());
         }
-        let statuses = self.statuses.lock();
-        let Some(status) = statuses.get(model.name) else {
-            return Err(Refusal::new(Reason::ModelUnknown, "no such model"));
-        };
-        let version = match model.version {
-            VersionChoice::Default => status.default_version,
-            VersionChoice::Number(number) => Some(number),
-            VersionChoice::Label(label) => match status.aliases.get(label) {
-                Some(version) => Some(*version),
-                None => return Err(Refusal::new(Reason::LabelUnknown, "no such label")),
-            },
-        };
-        let fits =
-            |known: &&Arc<dyn Servable>| known.model().as_str() == model.name && Some(known.version()) == version;
-        let is_idle = |known: &VersionStatus| Some(known.version) == version && known.executors == Some(0);
-        if status.versions.iter().any(is_idle) {
-            return Err(Refusal::new(Reason::NotReady, "it has no executor"));
-        }
-        let found = self.versions.iter().find(fits).cloned();
-        found.ok_or_else(|| Refusal::new(Reason::VersionUnknown, "no such version"))
+        resolve_among(model, &self.statuses.lock(), &self.versions)
     }
 }
 
@@ -358,40 +285,6 @@ impl Control for Models {
         let status = statuses.get_mut(model.as_str()).unwrap();
         status.versions.retain(|known| version.is_some_and(|version| known.version != version));
         self.order(format!("unregister {model} {version:?}"))
-    }
-}
-
-/// Runs jobs on the spot and counts them, or refuses them.
-#[derive(Debug, Default)]
-pub(crate) struct InlineCompute {
-    jobs: AtomicUsize,
-    refusing: AtomicBool,
-}
-
-impl InlineCompute {
-    /// How many jobs ran.
-    pub(crate) fn jobs(&self) -> usize {
-        self.jobs.load(Ordering::SeqCst)
-    }
-
-    /// Takes no more jobs.
-    pub(crate) fn refuse(&self) {
-        self.refusing.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Compute for InlineCompute {
-    fn run(&self, job: Job) -> Result<(), Refusal> {
-        if self.refusing.load(Ordering::SeqCst) {
-            return Err(Refusal::new(Reason::QueueFull, "the compute queue is full"));
-        }
-        self.jobs.fetch_add(1, Ordering::SeqCst);
-        job();
-        Ok(())
-    }
-
-    fn workers(&self) -> Option<usize> {
-        Some(2)
     }
 }
 
