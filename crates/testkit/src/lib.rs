@@ -5,11 +5,13 @@
 //! - [`FakeFaces`]: answers with another number of rows for each instance, without an engine.
 //! - [`FakePipelineFactory`], [`FakeAdapterFactory`]: a pipeline over two models, and an input in another form.
 //! - [`CountingAllocator`]: how often a thread allocates.
+//! - [`run`] and its kin: several requests to a model as one batch.
 //! - [`Gate`]: holds threads until the test lets them go, so that no test sleeps.
 //! - [`Case`]: the neutral golden cases under `fixtures/cases`.
 //! - [`conformance`]: what every backend must do.
 
 mod allocations;
+mod asking;
 mod case;
 pub mod conformance;
 mod fake;
@@ -21,6 +23,7 @@ mod fixture;
 mod gate;
 
 pub use allocations::CountingAllocator;
+pub use asking::{arranged, batch, by_name, run, run_with};
 pub use case::{Case, assert_close};
 pub use fake::{FakeBackend, FakeModel, FakeModelBuilder, Misbehaviour};
 pub use fake_adapter::FakeAdapterFactory;

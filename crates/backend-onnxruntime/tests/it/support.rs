@@ -9,10 +9,9 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use millrace_backend_onnxruntime::{Availability, OnnxRuntimeBackend, OnnxRuntimeConfig};
-use millrace_core::{
-    Admission, Backend, Batch, LoadError, LoadErrorKind, Model, Part, RunContext, RunError, Tensor, TensorList,
-};
+use millrace_core::{Backend, LoadError, LoadErrorKind, Model};
 use millrace_testkit::fixture_source;
+pub(crate) use millrace_testkit::{arranged, batch, by_name, run, run_with};
 
 /// The engine, or `None` where there is no library; then the test says so, past the test harness's capture.
 pub(crate) fn engine() -> Option<&'static OnnxRuntimeBackend> {
@@ -71,44 +70,4 @@ pub(crate) fn refuses(version_dir: &str, kinds: &[LoadErrorKind], words: &[&str]
     }
     assert!(!text.contains("/etc") && !text.contains("../") && !text.contains("onnxruntime_src"), "{text}");
     assert!(!text.contains(env!("CARGO_MANIFEST_DIR")), "{text}");
-}
-
-/// Checks named inputs as a server does, and gives them in order.
-pub(crate) fn arranged(model: &dyn Model, inputs: &[(String, Tensor)]) -> (TensorList, Admission) {
-    let signature = model.signature();
-    let inputs = signature.arrange(inputs.iter().cloned()).expect("the inputs have the signature's names");
-    let admission = signature.check(&inputs).expect("the inputs fit the signature");
-    model.admit(&admission).expect("the inputs fit the model");
-    (inputs, admission)
-}
-
-/// The batch of several requests.
-pub(crate) fn batch(model: &dyn Model, requests: &[TensorList]) -> Batch {
-    let part = |inputs: &TensorList| {
-        let admission = model.signature().check(inputs).expect("the inputs fit the signature");
-        Part { inputs: inputs.clone(), rows: admission.rows }
-    };
-    Batch::new(requests.iter().map(part).collect(), 0)
-}
-
-/// Runs several requests as one batch on a new instance.
-pub(crate) fn run(model: &dyn Model, requests: &[TensorList]) -> Result<Vec<TensorList>, RunError> {
-    run_with(model, requests, &RunContext::plain())
-}
-
-/// The same with as many threads as `context` says.
-pub(crate) fn run_with(
-    model: &dyn Model,
-    requests: &[TensorList],
-    context: &RunContext<'_>,
-) -> Result<Vec<TensorList>, RunError> {
-    let batch = batch(model, requests);
-    let outputs = model.instance().expect("an instance").run(&batch, context)?;
-    let shares = batch.split(&outputs, model.signature()).expect("the outputs keep the contract");
-    Ok(shares.into_iter().map(|share| share.into_iter().flatten().collect()).collect())
-}
-
-/// Outputs by name, as cases compare them.
-pub(crate) fn by_name<'a>(model: &'a dyn Model, outputs: &'a [Tensor]) -> Vec<(&'a str, &'a Tensor)> {
-    model.signature().outputs().iter().map(|spec| &*spec.name).zip(outputs).collect()
 }
