@@ -15,6 +15,11 @@ const EVIDENCE: u32 = 3;
 const PER_RUN: f64 = 4e-6;
 /// A gain below this share is noise.
 const MARGIN: f64 = 1.03;
+/// Where callers wait for others' rows, batches that take more than so many times what the smallest takes must gain more
+/// than `LONG_MARGIN`: who rides along takes as long.
+const LONG: f64 = 4.0;
+/// What they must gain.
+const LONG_MARGIN: f64 = 1.1;
 /// Batches must lose by this much before an operator's batches are run row by row.
 const LOSS: f64 = 1.15;
 /// The estimate forgets at this rate.
@@ -78,13 +83,15 @@ pub(crate) struct Line {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Best {
     rows: usize,
+    /// The same where a long batch must gain more.
+    brief: usize,
     row_seconds: f64,
     is_row_by_row: bool,
 }
 
 impl Default for Best {
     fn default() -> Self {
-        Self { rows: usize::MAX, row_seconds: 0.0, is_row_by_row: false }
+        Self { rows: usize::MAX, brief: usize::MAX, row_seconds: 0.0, is_row_by_row: false }
     }
 }
 
@@ -128,6 +135,11 @@ impl CostModel {
     /// The smallest row count beyond which more rows in one run do not pay; `usize::MAX` while nothing is known.
     pub(crate) fn best_rows(&self) -> usize {
         self.best.rows
+    }
+
+    /// The same where some wait for others' rows: a batch that takes long must save more.
+    pub(crate) fn brief_rows(&self) -> usize {
+        self.best.brief
     }
 
     /// Seconds per row in runs of the best size; zero while nothing is known.
@@ -266,9 +278,14 @@ impl CostModel {
         // The cheapest of many estimates is mostly the luckiest. So a size counts for as cheap as it surely is, and a smaller
         // one is good enough that may be as cheap as that.
         let cheapest = all().map(|(_, row, doubt)| row * (1.0 + doubt)).fold(f64::INFINITY, f64::min);
-        let is_good = |row: f64, doubt: f64| row * (1.0 - doubt) <= cheapest * MARGIN;
-        let good = all().filter(|(_, row, doubt)| is_good(*row, *doubt));
+        let least = self.samples.iter().min_by(|left, right| left.rows.total_cmp(&right.rows));
+        let long = least.map_or(f64::INFINITY, |least| LONG * least.mean);
+        let is_good = |row: f64, doubt: f64, margin: f64| row * (1.0 - doubt) <= cheapest * margin;
+        let good = all().filter(|(_, row, doubt)| is_good(*row, *doubt, MARGIN));
         let Some((rows, row_seconds, _)) = good.min_by_key(|(size, ..)| *size) else { return Best::default() };
+        let is_long = |size: usize, row: f64| row * size as f64 > long;
+        let brief = all().filter(|(size, row, doubt)| is_long(*size, *row) && is_good(*row, *doubt, LONG_MARGIN));
+        let brief = brief.map(|(size, ..)| size).fold(rows, usize::min);
         let evident = |sample: &&Sample| sample.count >= EVIDENCE;
         let row_of = |several: bool| {
             let wanted = self.samples.iter().filter(evident).filter(move |sample| (sample.bucket > 1) == several);
@@ -276,7 +293,7 @@ impl CostModel {
         };
         let (single, several) = (row_of(false), row_of(true));
         let is_row_by_row = rows == 1 && several.is_finite() && several > single * LOSS;
-        Best { rows, row_seconds, is_row_by_row }
+        Best { rows, brief, row_seconds, is_row_by_row }
     }
 }
 

@@ -163,8 +163,18 @@ impl Groups {
         let mut rows =
             if line.a + line.b * most as f64 <= time { most } else { whole((time - line.a) / line.b).min(most) };
         // The line is a guess where runs are not that regular.
-        while rows > 1 && self.predict(number, rows).is_some_and(|run| run.likely > time) {
-            rows -= rows.div_ceil(4);
+        let is_long = |rows: usize| self.predict(number, rows).is_some_and(|run| run.likely > time);
+        if rows > 1 && is_long(rows) {
+            let mut long = rows;
+            rows = 1;
+            while long - rows > 1 {
+                let middle = usize::midpoint(rows, long);
+                if is_long(middle) {
+                    long = middle;
+                } else {
+                    rows = middle;
+                }
+            }
         }
         rows.max(1)
     }

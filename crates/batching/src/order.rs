@@ -55,6 +55,9 @@ pub struct Ticket {
 /// Seconds that an entry without a deadline has left, where what is left is reckoned with.
 const NO_HURRY: f64 = 3600.0;
 
+/// So many entries for each caller that waits are no longer what callers have who wait for their answers.
+const CROWD: usize = 4;
+
 /// Sorts by deadline (none is last), then arrival.
 type Rank = (bool, Instant, u64);
 
@@ -204,6 +207,12 @@ impl<T> Order<T> {
             .get(&caller)
             .map_or(0, |&caller| self.callers[caller].lanes.iter().map(|&lane| self.lanes[lane].live).sum());
         (class.index.len(), own)
+    }
+
+    /// Whether, of the most urgent that wait, some caller has far more queued than others.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let class = self.classes.iter().find(|class| class.load.entries > 0);
+        class.is_some_and(|class| class.index.len() > 1 && class.load.entries > CROWD * class.index.len())
     }
 
     pub(crate) fn get(&self, id: usize) -> Option<&Entry<T>> {

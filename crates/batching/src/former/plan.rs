@@ -35,10 +35,13 @@ impl<T> BatchFormer<T> {
             let run_rows = if loses { best.min(most) } else { most };
             return Plan { limit: 0, run_rows, has_waited: false, wait: None };
         }
+        let mut trial = None;
         // An operator who says how long to wait, or which sizes to run, has the say in how many rows ride together;
         // what was learned then only cuts batches that lose into several runs.
         let (limit, run_rows) = match (self.config.waiting, self.sizes()) {
             (Waiting::Learned | Waiting::LearnedWithin(_), Sizes::Learned | Sizes::Preferred(_)) => {
+                // A modest caller's rows ride with a greedy one's: that takes no longer than is worth it.
+                let best = if self.order.is_crowded() { cost.brief_rows() } else { best };
                 let mut limit = best.min(reach).min(most).max(1);
                 if let Waiting::LearnedWithin(goal) = self.config.waiting
                     && !goal.is_zero()
@@ -48,9 +51,9 @@ impl<T> BatchFormer<T> {
                 }
                 let room = queued.min(most).min(reach).min(short.max(best.saturating_mul(2)));
                 if limit == best && limit < room {
-                    let trial = self.groups.get_mut(number).and_then(|known| known.tries_again(limit, room));
-                    limit = trial.unwrap_or(limit);
+                    trial = self.groups.get_mut(number).and_then(|known| known.tries_again(limit, room));
                 }
+                limit = trial.unwrap_or(limit);
                 (limit, limit)
             }
             (Waiting::Fixed(_), Sizes::Learned | Sizes::Preferred(_)) => {
@@ -67,7 +70,7 @@ impl<T> BatchFormer<T> {
         let has_waited = wait.is_some_and(|(until, _)| until <= now);
         let wait = wait.filter(|(until, _)| *until > now);
         let limit = match self.sizes() {
-            Sizes::Learned if rows > 0 => {
+            Sizes::Learned if rows > 0 && trial.is_none() => {
                 let target = self.groups.get(number).map(|known| known.target(self.groups.cost(number), rows));
                 // All that is queued fits: whoever comes while the batch is formed may ride too.
                 target.filter(|target| *target < rows).unwrap_or(limit)
