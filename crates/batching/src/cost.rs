@@ -17,7 +17,7 @@ const PER_RUN: f64 = 4e-6;
 const MARGIN: f64 = 1.03;
 /// Where callers wait for others' rows, batches that take more than so many times what the smallest takes must gain more
 /// than `LONG_MARGIN`: who rides along takes as long.
-const LONG: f64 = 4.0;
+const LONG: f64 = 2.0;
 /// What they must gain.
 const LONG_MARGIN: f64 = 1.1;
 /// Batches must lose by this much before an operator's batches are run row by row.
@@ -229,7 +229,7 @@ impl CostModel {
         let (mut w, mut n, mut t, mut nn, mut nt) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (mut evident, mut smallest, mut largest) = (0, f64::INFINITY, 0.0_f64);
         let fits = |sample: &&Sample| !(general_only && sample.is_prepared);
-        let are_all_cold = self.samples.iter().filter(fits).all(|sample| sample.count == 1);
+        let are_all_cold = self.samples.iter().all(|sample| sample.count == 1);
         for sample in self.samples.iter().filter(fits).filter(|sample| are_all_cold || sample.count > 1) {
             let weight = f64::from(sample.count.min(32)) / (sample.mean * sample.mean).max(1e-18);
             w += weight;

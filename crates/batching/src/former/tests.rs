@@ -266,15 +266,15 @@ fn what_few_callers_taught_is_found_to_be_wrong_for_many() {
 fn one_cold_run_does_not_keep_batches_at_the_sizes_that_are_prepared() {
     let mut former = BatchFormer::new(config(1024, Waiting::Learned));
     former.set_prepared(&group(0), Prepared::Sizes([1, 8].into_iter().collect()), None);
-    // The general plan's first run of a size is slow.
     let mut seen = HashSet::from([1, 8]);
+    // The general plan's first run of a size is slow.
     let mut price =
         |rows: usize| Duration::from_nanos(if seen.insert(rows) { 75_000 } else { 7_000 + 600 * rows as u64 });
-    teach(&mut former, &[1], &mut price, clock::now());
-    let now = clock::now();
-    for item in 0..4 {
-        former.push(item, arrival(&group(0), 1), now);
-    }
+    teach(&mut former, &[1, 8], &mut price, clock::now());
+    former.push(0, arrival(&group(0), 4), clock::now());
+    let formed = run(&mut former, clock::now());
+    former.observe(formed.key, 4, price(4));
+    former.complete(formed.key);
     let smallest = with_many_callers(&mut former, price);
     assert!(smallest >= 16, "{smallest}, {:?}", former.learned());
 }
