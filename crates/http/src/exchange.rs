@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body::Body;
 use millrace_core::{
-    InferRequest, InferResponse, Place, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Tensor,
-    TensorList, Wanted, contained, on_compute,
+    InferRequest, InferResponse, Place, Priority, Protocol, Reason, Refusal, RequestContext, Resolver, Servable,
+    Tensor, TensorList, Wanted, contained, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, ConnectionContext, Record, now};
@@ -33,6 +33,10 @@ const SMALL_ANSWER: usize = 64 << 10;
 /// Bytes. Longer bodies are not read when the request would be refused whatever they hold; shorter ones mostly came with
 /// the head.
 const LONG_BODY: u64 = 32 << 10;
+
+/// Of the time that a client waits, so much at most is kept for what is not seen here: until its request is read, and until
+/// the answer is back. One part in 16, where that is less.
+const ON_THE_WAY: Duration = Duration::from_millis(25);
 
 /// Bytes. Orders are a few words.
 const MAX_ORDER: u64 = 64 << 10;
@@ -164,7 +168,8 @@ fn knock<C: Codec>(
     inquire::<C>(shared, asked, record)?;
     let ours = now() + config.request_timeout;
     let until = patience.and_then(|patience| record.received().checked_add(patience));
-    let context = context::<C>(asked, record.received(), until.map_or(ours, |until| until.min(ours)));
+    let due = until.map_or(ours, |until| sent_by(record.received(), until).min(ours));
+    let context = context::<C>(asked, record.received(), due);
     let servable = resolve(&*shared.parts.resolver, &context)?;
     let place = contained(|| servable.knock(&context)).and_then(|place| place);
     place.map_err(|refusal| {
@@ -178,6 +183,12 @@ fn inquire<C: Codec>(shared: &Shared, asked: &Asked<'_>, record: &mut Record<'_>
     let inquiry = asked.head.inquiry(asked.parts.uri.query(), shared.parts.config.server_timing);
     record.inquire(inquiry.map_err(|refusal| C::failure(refusal).closing())?);
     Ok(())
+}
+
+/// When the answer to a client that waits until `until` has to be sent.
+fn sent_by(received: Instant, until: Instant) -> Instant {
+    let on_the_way = (until.saturating_duration_since(received) / 16).min(ON_THE_WAY);
+    until.checked_sub(on_the_way).unwrap_or(until)
 }
 
 /// What a request says of itself before its body is read.
@@ -256,7 +267,13 @@ impl Arrived {
 
     /// The same request with another body: a part of its own, for a route whose body says more than a codec reads.
     pub(crate) fn with_body(&self, body: Bytes) -> Self {
-        Self { body: Received::from(body), at: self.at, context: self.context, deadline: self.deadline, place: Place::default() }
+        Self {
+            body: Received::from(body),
+            at: self.at,
+            context: self.context,
+            deadline: self.deadline,
+            place: Place::default(),
+        }
     }
 }
 
@@ -306,7 +323,8 @@ where
     }
     let ours = at + config.request_timeout;
     let deadline = until.map_or(ours, |until| until.min(ours));
-    let context = context::<C>(asked, record.received(), deadline);
+    let due = until.map_or(ours, |until| sent_by(record.received(), until).min(ours));
+    let context = context::<C>(asked, record.received(), due);
     Ok(Arrived { body, at, context, deadline, place: Place::default() })
 }
 

@@ -7,6 +7,7 @@ mod failing;
 mod guests;
 mod hanging;
 mod harness;
+mod knocking;
 mod learning;
 mod lending;
 mod limits;

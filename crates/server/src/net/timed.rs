@@ -331,8 +331,8 @@ impl<S: Discard + Unpin> AsyncRead for Timed<S> {
         let before = buffer.filled().len();
         let is_real = this.discard.is_none_or(|left| left == 0);
         let read = match this.discard {
-            None => Pin::new(&mut this.stream).poll_read(context, buffer),
-            Some(left) => this.poll_discard(context, buffer, left),
+            Some(left) if left > 0 || this.activity.is_resting() => this.poll_discard(context, buffer, left),
+            _ => Pin::new(&mut this.stream).poll_read(context, buffer),
         };
         match read {
             Poll::Pending => {

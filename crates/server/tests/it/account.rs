@@ -110,7 +110,7 @@ fn every_protocol_explains() {
         assert_eq!(told.status, 200, "{path}: {}", told.text());
         let account = account(told.header("x-millrace-explain"));
         assert_eq!(account["protocol"], protocol, "{account}");
-        assert_eq!((&account["request_id"], &account["deadline_ms"]), (&"mine".into(), &9000.into()), "{account}");
+        assert_eq!((&account["request_id"], &account["deadline_ms"]), (&"mine".into(), &8975.into()), "{account}");
         assert_eq!(
             (&account["model"], &account["version"], &account["rows"]),
             (&"half_plus_two".into(), &1.into(), &3.into())
