@@ -17,7 +17,7 @@ const PER_RUN: f64 = 4e-6;
 const MARGIN: f64 = 1.03;
 /// Where callers wait for others' rows, batches that take more than so many times what the smallest takes must gain more
 /// than `LONG_MARGIN`: who rides along takes as long.
-const LONG: f64 = 2.0;
+const LONG: f64 = 1.5;
 /// What they must gain.
 const LONG_MARGIN: f64 = 1.1;
 /// Batches must lose by this much before an operator's batches are run row by row.
