@@ -52,6 +52,15 @@ fn scenes(out: &mut impl io::Write, costs: &[Cost]) -> io::Result<()> {
     }
     writeln!(
         out,
+        "\n## The same with nothing set\n\n| engine | p99 alone, ms | beside | best batch | ratio |\n|---|---|---|---|---|"
+    )?;
+    for &cost in costs {
+        let scene = Fairness::play_unset(cost);
+        let [before, beside, batch] = [scene.before, scene.beside, scene.batch].map(|seconds| seconds * 1e3);
+        writeln!(out, "| {} | {before:.2} | {beside:.2} | {batch:.2} | {:.2} |", cost.name, scene.ratio())?;
+    }
+    writeln!(
+        out,
         "\n## A second of too much\n\n| engine | times | goodput | p99 of deadline | obeying | recovery, s |"
     )?;
     writeln!(out, "|---|---|---|---|---|---|")?;

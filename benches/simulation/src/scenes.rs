@@ -60,6 +60,20 @@ impl Fairness {
         Self { before: p99_beside(0.3, 3000), beside: p99_beside(3.0, 30_000), batch }
     }
 
+    /// The same with nothing set: a batch takes as long as pays by `cost`.
+    pub fn play_unset(cost: Cost) -> Self {
+        let row = |rows: usize| cost.plain(rows) / rows as f64;
+        let cheapest = (1..=1024).map(row).fold(f64::INFINITY, f64::min);
+        let best = (1..=1024).find(|rows| row(*rows) <= 1.03 * cheapest).unwrap_or(1);
+        let batch = cost.plain(best);
+        let capacity = cost.capacity(batch);
+        // What one waits for when two modest ones share the engine is no burden of the greedy one's.
+        let modest = of_caller(1, 0.1 * capacity, 3000, PATIENT);
+        let before = p99_of(&modest, 1, cost, Rule::Auto, PATIENT);
+        let both = together(&modest, &of_caller(2, capacity, 30_000, PATIENT));
+        Self { before, beside: p99_of(&both, 1, cost, Rule::Auto, PATIENT), batch }
+    }
+
     /// How many times as long the modest caller waits beside the greedy one, one running batch aside.
     pub fn ratio(&self) -> f64 {
         (self.beside - self.batch) / self.before

@@ -83,6 +83,13 @@ fn a_greedy_caller_slows_down_itself() {
     }
 }
 
+/// The same with nothing set, where rows cost about the same in any company.
+#[test]
+fn a_greedy_caller_slows_down_itself_with_nothing_set() {
+    let scene = Fairness::play_unset(engine("flat (CPU)"));
+    assert!(scene.ratio() <= 1.5, "{scene:?}");
+}
+
 #[test]
 fn who_is_refused_and_comes_again_as_told_is_served() {
     for (name, times) in [("flat (CPU)", 10.0), ("even", 5.0), ("convex", 5.0), ("steep (GPU)", 2.0)] {
