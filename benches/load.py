@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Loads the release binary in turn with a bare hyper or tonic echo of the same bytes, and prints them side by side.
 
-  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--json OUT] [--against RESULTS]
+  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--binaries DIR] [--json OUT]
+                  [--against RESULTS]
 
-Builds what it needs, serves a copy of fixtures/models on loopback, and stops by itself. The server is pinned to core 0
+Builds what it needs (or takes millrace, hyper_echo and tonic_echo from --binaries), serves a copy of fixtures/models on loopback, and stops by itself. The server is pinned to core 0
 and the client to core 1, so figures are per core. Throughput at 64 requests in flight comes from `wrk` (HTTP/1.1, 64
 connections) and from `h2load` (gRPC, 4 connections of 16 streams). Latency of a single caller comes from the `loadgen`
 crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is there, else from wrk; for gRPC it is left out
@@ -222,9 +223,9 @@ def measure(target, is_echo, options, loadgen, folder):
     port = free_port()
     if is_echo:
         echo = "tonic_echo" if target.grpc else "hyper_echo"
-        command = [os.path.join(ROOT, "target/release", echo), f"127.0.0.1:{port}"]
+        command = [os.path.join(options.binaries, echo), f"127.0.0.1:{port}"]
     else:
-        command = [os.path.join(ROOT, "target/release/millrace"), "serve", os.path.join(folder, "models"), "--no-watch"]
+        command = [os.path.join(options.binaries, "millrace"), "serve", os.path.join(folder, "models"), "--no-watch"]
         command += ["--listen", f"127.0.0.1:{port}", "--admin", "off", "--state-dir", os.path.join(folder, "state")]
     body_file, script = os.path.join(folder, "body"), os.path.join(folder, "post.lua")
     with open(body_file, "wb") as out:
@@ -262,7 +263,7 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--only", default="", metavar="WORD", help="only questions whose name holds WORD")
     parser.add_argument("--loadgen", default=os.environ.get("LOADGEN_DIR", os.path.join(ROOT, "../shared/bench/loadgen")))
-    parser.add_argument("--no-build", action="store_true", help="take the release binaries as they are")
+    parser.add_argument("--binaries", metavar="DIR", help="take the programs that are there and build none")
     parser.add_argument("--json", help="also write every round's figures here")
     parser.add_argument("--against", default=os.path.join(ROOT, "benches/results/load.json"), help="an earlier run's --json")
     options = parser.parse_args()
@@ -273,10 +274,11 @@ def main():
     loadgen = options.loadgen if os.path.exists(os.path.join(options.loadgen, "Cargo.toml")) else None
     if not loadgen:
         print("loadgen is not at hand: latency at one connection comes from wrk", file=sys.stderr)
-    if options.no_build:
+    if options.binaries:
         built = os.path.join(ROOT, "target", "loadgen", "release", "loadgen")
         loadgen = built if os.path.exists(built) else None
     else:
+        options.binaries = os.path.join(ROOT, "target/release")
         loadgen = build(loadgen)
     targets = [target for target in TARGETS if options.only in target.name]
     rounds = []
