@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use crossbeam_channel::Sender;
 use millrace_batching::{BatchQueue, ComputePool};
 use millrace_core::{
-    InferFuture, InferRequest, ModelName, Place, QueueStatus, Refusal, RequestContext, Servable, Signatures, TextProcessor,
-    VersionStatistics,
+    InferFuture, InferRequest, ModelName, Place, QueueStatus, Refusal, RequestContext, Servable, Signatures,
+    TextProcessor, VersionStatistics,
 };
 
 use crate::adapted::Adapted;

@@ -21,6 +21,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::timed::Activity;
 
+/// Bytes. Shorter bodies came with their heads, and hyper lets go of what is there already.
+const LEAST: u64 = 8 << 10;
 /// Bytes that are taken for the sake of the connection. To open a new one costs both ends less than to send more.
 const MOST: u64 = 4 << 20;
 /// How long that may take.
@@ -36,8 +38,9 @@ pub(crate) struct RequestBody {
 
 impl RequestBody {
     pub(super) fn new(parts: &Parts, body: Incoming, unread: &Arc<Unread>) -> Self {
-        let is_short = body.size_hint().exact().is_some_and(|length| (1..=MOST).contains(&length));
-        let is_taken = is_short && parts.version < Version::HTTP_2 && !parts.headers.contains_key(EXPECT);
+        let is_taken = body.size_hint().exact().is_some_and(|length| (LEAST..=MOST).contains(&length))
+            && parts.version < Version::HTTP_2
+            && !parts.headers.contains_key(EXPECT);
         Self { body: Some(body), rest: is_taken.then(|| Arc::clone(unread)) }
     }
 }
