@@ -11,6 +11,9 @@ use crate::{Sizes, Waiting};
 
 /// Waiting must promise at least this much more throughput per doubling of the batch.
 const GAIN: f64 = 1.1;
+/// A request of so many rows is run whole though nothing ever ran: what rides with it is another matter.
+const UNCUT_ROWS: usize = 32;
+
 /// How a batch of some group would be formed now.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
@@ -31,6 +34,7 @@ impl<T> BatchFormer<T> {
         let queued = self.order.group_load(group).work;
         let cost = self.groups.cost(number);
         let (best, reach, short, loses) = (cost.best_rows(), cost.reach(), cost.short(), cost.is_row_by_row());
+        let uncut = if cost.runs() == 0 { UNCUT_ROWS } else { 1 };
         if is_alone || !self.config.is_batched {
             let run_rows = if loses { best.min(most) } else { most };
             return Plan { limit: 0, run_rows, has_waited: false, wait: None };
@@ -78,7 +82,7 @@ impl<T> BatchFormer<T> {
             Sizes::Preferred(sizes) => preferred(sizes, rows).unwrap_or(limit),
             Sizes::Learned | Sizes::Allowed(_) => limit,
         };
-        Plan { limit, run_rows: run_rows.min(limit).max(1), has_waited, wait }
+        Plan { limit, run_rows: run_rows.min(limit).max(uncut.min(most)), has_waited, wait }
     }
 
     /// The most work in one run, as the operator has it.
