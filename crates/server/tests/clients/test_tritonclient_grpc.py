@@ -201,9 +201,12 @@ def test_an_account_stands_in_the_parameters():
     equal(told.as_numpy("y").tolist(), plain.as_numpy("y").tolist())
     equal(dict(plain.get_response().parameters), {})
     with Stream() as stream, Stream(headers={"x-millrace-explain": "1"}) as asking:
+        # One after the other, so that they do not share a run.
         stream.ask("half_plus_two", half_plus_two([1]), parameters=asked)
+        streamed = [stream.next()[0].get_response()]
         asking.ask("half_plus_two", half_plus_two([1]))
-        for response in (told.get_response(), *(one.next()[0].get_response() for one in (stream, asking))):
+        streamed.append(asking.next()[0].get_response())
+        for response in (told.get_response(), *streamed):
             account = json.loads(response.parameters["millrace_explain"].string_param)
             equal((account["model"], account["rows"], account["batch"]["requests"]), ("half_plus_two", 1, 1))
             true(abs(sum(account["stages_us"].values()) - account["total_us"]) < 1e-3, account)
