@@ -114,9 +114,16 @@ enum Goal {
 }
 
 impl Manager {
-    /// Runs until stopped. `scan` is the first look at the disk.
-    pub(crate) fn run(mut self, scan: Scan, mut watch: Option<impl FnOnce() -> (Option<Watch>, Vec<String>)>) {
+    /// Takes the first look at the disk, and shows what it found: nobody who has a registry is told that a model is
+    /// unknown which only loads.
+    pub(crate) fn begin(&mut self, scan: Scan) {
         self.take(scan, true, clock::now());
+        self.released.extend(self.table.reconcile(clock::now()));
+        show(&self.shared, &self.series, &mut self.table);
+    }
+
+    /// Runs until stopped.
+    pub(crate) fn run(mut self, mut watch: Option<impl FnOnce() -> (Option<Watch>, Vec<String>)>) {
         loop {
             self.advance();
             while self.publish() {
@@ -188,10 +195,8 @@ impl Manager {
         self.released.extend(self.table.reconcile(clock::now()));
         while let Some(loader) = self.loaders.iter_mut().find(|loader| loader.is_idle()) {
             let Some(order) = self.table.next_load() else { break };
-            if order.config.pipeline.is_some() {
-                // It looks for its models where readers do.
-                show(&self.shared, &self.series, &mut self.table);
-            }
+            // A load that has begun is one that readers see, and a pipeline looks for its models where they do.
+            show(&self.shared, &self.series, &mut self.table);
             loader.hand(order);
         }
     }

@@ -113,7 +113,7 @@ impl Registry {
         }
         drop(workshop);
         let roots = scanner.roots();
-        let manager = Manager {
+        let mut manager = Manager {
             inbox,
             shared: Arc::clone(&shared),
             table: Table::new(table_config, orders),
@@ -129,6 +129,7 @@ impl Registry {
             answers: Vec::new(),
             warned: HashSet::new(),
         };
+        manager.begin(scan);
         let to_manager = messages.clone();
         let watch = config.watch.then_some(move || {
             Watch::start(&roots, move || {
@@ -137,7 +138,7 @@ impl Registry {
         });
         let thread = thread::Builder::new()
             .name("millrace-registry".to_owned())
-            .spawn(move || manager.run(scan, watch))
+            .spawn(move || manager.run(watch))
             .map_err(RegistryError::Thread)?;
         Ok(Self(Arc::new(Handle { shared, messages, manager: Mutex::new(Some(thread)) })))
     }

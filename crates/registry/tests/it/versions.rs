@@ -71,6 +71,7 @@ fn a_model_that_is_still_loading_says_so_and_others_serve_meanwhile() {
     repository.version("slow", 1);
     let gate = Gate::closed();
     let served = begin(repository.config(), FakeBackend::default().load_gate(gate.clone()));
+    assert_eq!(served.default_of("slow"), Err(Reason::Loading), "from the first moment on");
     gate.wait_for(1);
     assert_eq!(served.default_of("slow"), Err(Reason::Loading));
     assert_eq!(served.version_of("slow", 1), Err(Reason::Loading));
