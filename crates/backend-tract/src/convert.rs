@@ -77,7 +77,8 @@ pub(crate) fn whole(tensor: &Tensor, name: &str) -> Result<TValue, RunError> {
     single(tensor, name).map(TValue::from)
 }
 
-/// A request that rides alone needs no zeroed buffer first: its elements are copied straight into an aligned one.
+/// A request that rides alone needs no zeroed buffer first, where its elements can be read as they lie: they are copied
+/// straight into an aligned one.
 fn single(tensor: &Tensor, name: &str) -> Result<TractTensor, RunError> {
     match tensor.dtype() {
         DType::Bool => copied::<bool>(tensor),
@@ -98,6 +99,12 @@ fn single(tensor: &Tensor, name: &str) -> Result<TractTensor, RunError> {
 }
 
 fn copied<T: Element + Datum + Copy>(tensor: &Tensor) -> Result<TractTensor, RunError> {
+    if let Some(bytes) = tensor.bytes().filter(|bytes| !bytes.as_ptr().cast::<T>().is_aligned()) {
+        // A binary body's head is as long as it is. One copy here, where reading the elements would make another.
+        let mut copy = TractTensor::zero_aligned_dt(T::datum_type(), tensor.shape(), vector_size()).map_err(failed)?;
+        copy.as_bytes_mut().copy_from_slice(bytes);
+        return Ok(copy);
+    }
     TractTensor::from_shape(tensor.shape(), &tensor.elements::<T>()?).map_err(failed)
 }
 

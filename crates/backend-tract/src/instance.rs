@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use millrace_core::{
-    Batch, BatchOutputs, DType, Dim, Group, Instance, RunContext, RunError, Tensor, TensorSpec, guarded,
+    Batch, BatchOutputs, DType, Dim, Group, Instance, Part, RunContext, RunError, Tensor, TensorList, TensorSpec,
+    guarded,
 };
 use smallvec::SmallVec;
 use tract_onnx::prelude::{TValue, TVec, TypedSimpleState};
@@ -84,14 +85,14 @@ impl TractInstance {
     ) -> Result<BatchOutputs, RunError> {
         let loaded = Arc::clone(&self.loaded);
         let specs = loaded.signature.inputs();
-        let all = (0..specs.len()).map(|index| batch.gather(index)).collect::<Result<Vec<_>, _>>()?;
         let mut answers: Vec<SmallVec<[Tensor; 16]>> = vec![SmallVec::new(); loaded.signature.outputs().len()];
-        for from in (0..batch.rows()).step_by(step) {
-            let to = (from + step).min(batch.rows());
-            let plan = loaded.plans.find(group, to - from).map_err(|error| RunError::Failed(Box::new(error)))?;
-            let part = all.iter().zip(specs).map(|(tensor, spec)| convert::whole(&tensor.rows(from..to), &spec.name));
-            let inputs = part.collect::<Result<TVec<_>, _>>()?;
-            let outputs = self.run_once(&plan, inputs, context)?;
+        let mut rows = batch.rows();
+        for piece in pieces(batch, step)? {
+            let at_once = step.min(rows);
+            rows -= at_once;
+            let plan = loaded.plans.find(group, at_once).map_err(|error| RunError::Failed(Box::new(error)))?;
+            let inputs = piece.iter().zip(specs).map(|(tensor, spec)| convert::whole(tensor, &spec.name));
+            let outputs = self.run_once(&plan, inputs.collect::<Result<_, _>>()?, context)?;
             for (answers, output) in answers.iter_mut().zip(outputs.0) {
                 answers.extend(output);
             }
@@ -131,6 +132,20 @@ impl TractInstance {
         let outputs = values.into_iter().enumerate().map(wanted);
         outputs.collect::<Result<SmallVec<[Option<Tensor>; 2]>, _>>().map(BatchOutputs)
     }
+}
+
+/// The inputs of `batch`, `step` rows at a time.
+fn pieces(batch: &Batch, step: usize) -> Result<Vec<TensorList>, RunError> {
+    let of_parts = batch.parts().iter().map(|part| part.rows).sum::<usize>();
+    if step == 1 && of_parts == batch.rows() {
+        // Nothing needs to lie together, so nothing is copied.
+        let row = |part: &Part, row: usize| part.inputs.iter().map(|input| input.rows(row..row + 1)).collect();
+        return Ok(batch.parts().iter().flat_map(|part| (0..part.rows).map(move |index| row(part, index))).collect());
+    }
+    let inputs = batch.parts().first().map_or(0, |part| part.inputs.len());
+    let all = (0..inputs).map(|index| batch.gather(index)).collect::<Result<Vec<_>, _>>()?;
+    let piece = |from: usize| all.iter().map(|tensor| tensor.rows(from..(from + step).min(batch.rows()))).collect();
+    Ok((0..batch.rows()).step_by(step).map(piece).collect())
 }
 
 /// How many rows of `group` are run together at most, where that is not all of them: convolutions gain nothing from more

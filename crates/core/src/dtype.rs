@@ -106,12 +106,30 @@ pub trait Element:
 
 mod sealed {
     #[expect(unnameable_types, reason = "that is what seals the trait")]
-    pub trait Sealed {}
+    pub trait Sealed: Sized {
+        /// Elements whose bytes are not aligned for them, copied in one go; `None` where some are no valid ones.
+        fn unaligned(bytes: &[u8]) -> Option<Vec<Self>>;
+    }
+}
+
+impl sealed::Sealed for bool {
+    fn unaligned(bytes: &[u8]) -> Option<Vec<Self>> {
+        bytemuck::checked::try_cast_slice(bytes).ok().map(<[Self]>::to_vec)
+    }
+}
+
+impl Element for bool {
+    const DTYPE: DType = DType::Bool;
 }
 
 macro_rules! elements {
     ($($type:ty => $dtype:ident),* $(,)?) => {$(
-        impl sealed::Sealed for $type {}
+        impl sealed::Sealed for $type {
+            fn unaligned(bytes: &[u8]) -> Option<Vec<Self>> {
+                Some(bytemuck::pod_collect_to_vec(bytes))
+            }
+        }
+
         impl Element for $type {
             const DTYPE: DType = DType::$dtype;
         }
@@ -119,6 +137,6 @@ macro_rules! elements {
 }
 
 elements! {
-    bool => Bool, u8 => Uint8, u16 => Uint16, u32 => Uint32, u64 => Uint64, i8 => Int8, i16 => Int16, i32 => Int32,
-    i64 => Int64, f16 => Fp16, bf16 => Bf16, f32 => Fp32, f64 => Fp64,
+    u8 => Uint8, u16 => Uint16, u32 => Uint32, u64 => Uint64, i8 => Int8, i16 => Int16, i32 => Int32, i64 => Int64,
+    f16 => Fp16, bf16 => Bf16, f32 => Fp32, f64 => Fp64,
 }

@@ -164,8 +164,7 @@ impl Tensor {
         if let Ok(elements) = bytemuck::checked::try_cast_slice(bytes) {
             return Ok(Cow::Borrowed(elements));
         }
-        let read = |chunk| bytemuck::checked::try_pod_read_unaligned::<T>(chunk).ok();
-        bytes.chunks_exact(size_of::<T>()).map(read).collect::<Option<Vec<T>>>().map(Cow::Owned).ok_or(mismatch)
+        T::unaligned(bytes).map(Cow::Owned).ok_or(mismatch)
     }
 
     /// Bytes of payload: for `BYTES`, the sum of the elements' lengths plus eight each for their offsets.

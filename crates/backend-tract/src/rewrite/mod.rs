@@ -7,6 +7,7 @@
 mod activation;
 mod blocked;
 mod conv;
+mod dense;
 mod direct;
 mod memory;
 mod pointwise;
@@ -33,6 +34,7 @@ pub(crate) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
     let rules = pool::rules(rules);
     let rules = residual::rules(rules);
     let rules = steps::rules(rules);
+    let rules = dense::rules(rules);
     rules.rewrite(&(), model)?;
     // Only now: what follows a convolution must have become a part of it.
     blocked::rules(Rewriter::default()).rewrite(&(), model)
@@ -41,12 +43,14 @@ pub(crate) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
 /// Bytes of the constants that rewritten operators hold in themselves.
 pub(crate) fn held_bytes(model: &TypedModel) -> u64 {
     let bytes = |node: &TypedNode| {
-        node.op_as::<conv::DirectConv>().map_or(0, conv::DirectConv::bytes) + blocked::held_bytes(node)
+        node.op_as::<conv::DirectConv>().map_or(0, conv::DirectConv::bytes)
+            + node.op_as::<dense::Dense>().map_or(0, dense::Dense::bytes)
+            + blocked::held_bytes(node)
     };
     model.nodes().iter().map(bytes).sum()
 }
 
-/// Whether most of the model's work is convolutions that were rewritten: then plans for exact sizes gain nothing, and rows
+/// Whether most of the model's work is convolutions and layers that were rewritten: then plans for exact sizes gain nothing, and rows
 /// run one after the other are as fast as together, or faster where together they do not fit in a cache.
 pub(crate) fn is_mostly_ours(model: &TypedModel) -> bool {
     /// Stands for each size that a request chooses, where work is compared.
@@ -66,7 +70,7 @@ pub(crate) fn is_mostly_ours(model: &TypedModel) -> bool {
     for node in model.nodes() {
         let work = work(node);
         all = all.saturating_add(work);
-        if node.op_is::<conv::DirectConv>() || blocked::is_conv(node) {
+        if node.op_is::<conv::DirectConv>() || node.op_is::<dense::Dense>() || blocked::is_conv(node) {
             ours = ours.saturating_add(work);
         }
     }

@@ -11,6 +11,7 @@ use tract_onnx::tract_core::internal::{OutletId, SpecialOps, ToDim};
 use tract_onnx::tract_core::ops::array::TypedConcat;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, MaxPool, PaddingSpec, PoolSpec};
+use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::logic::{Iff, comp_gt};
 use tract_onnx::tract_core::ops::math::{add, max, min, mul};
 use tract_onnx::tract_core::ops::nn::{DataFormat, Softmax, SoftmaxKind};
@@ -58,6 +59,18 @@ impl Graph {
         let op = Conv::new(pool, KernelFormat::OIHW, 1, None);
         let name = self.name();
         self.last = self.model.wire_node(name, op, &[self.last, kernel, bias]).unwrap()[0];
+        self
+    }
+
+    /// A matrix product with constant weights, which have their outputs first where that is said, and a bias.
+    fn layer(mut self, inputs: usize, outputs: usize, has_outputs_first: bool) -> Self {
+        let (axes, shape) =
+            if has_outputs_first { ("mk,nk->mn", [outputs, inputs]) } else { ("mk,kn->mn", [inputs, outputs]) };
+        let (weights, bias) = (self.constant(&shape), self.constant(&[1, outputs]));
+        let (name, op) = (self.name(), EinSum::new(axes.parse().unwrap(), DatumType::F32));
+        self.last = self.model.wire_node(name, op, &[self.last, weights]).unwrap()[0];
+        let name = self.name();
+        self.last = self.model.wire_node(name, add(), &[self.last, bias]).unwrap()[0];
         self
     }
 
@@ -396,8 +409,16 @@ fn softmax_of_extreme_numbers_is_what_it_was() {
 fn the_face_networks_become_our_operators_and_answer_as_before() {
     for (network, sizes, left) in [
         ("mtcnn_pnet", [2, 3, 41, 57], &["BlockConv", "DirectConv", "PlaneSoftmax", "RowPool", "Unblock"][..]),
-        ("mtcnn_rnet", [18, 3, 24, 24], &["Add", "BlockConv", "BlockPool", "EinSum", "Prelu", "Softmax", "Unblock"]),
-        ("mtcnn_onet", [3, 3, 48, 48], &["Add", "BlockConv", "BlockPool", "EinSum", "Prelu", "Softmax", "Unblock"]),
+        (
+            "mtcnn_rnet",
+            [18, 3, 24, 24],
+            &["Add", "BlockConv", "BlockPool", "Dense", "EinSum", "Prelu", "Softmax", "Unblock"],
+        ),
+        (
+            "mtcnn_onet",
+            [3, 3, 48, 48],
+            &["Add", "BlockConv", "BlockPool", "Dense", "EinSum", "Prelu", "Softmax", "Unblock"],
+        ),
         (
             "face_embedding",
             [1, 3, 150, 150],
@@ -409,6 +430,24 @@ fn the_face_networks_become_our_operators_and_answer_as_before() {
         check(&model, &tensor(&sizes, 5), left);
         assert!(is_mostly_ours(&rewritten(&model)), "{network}");
     }
+}
+
+#[test]
+fn a_small_network_becomes_one_operator_and_what_follows_it() {
+    let path = fixture("models/fraud/1/model.onnx");
+    let model = tract_onnx::onnx().model_for_path(path).unwrap().into_typed().unwrap().into_decluttered().unwrap();
+    for rows in [1, 2, 15, 40] {
+        check(&model, &tensor(&[rows, 10], 5), &["Dense", "Sigmoid"]);
+    }
+    assert_eq!(rewritten(&model).nodes().iter().filter(|node| node.op.name() == "Dense").count(), 1);
+    assert!(is_mostly_ours(&rewritten(&model)));
+}
+
+#[test]
+fn a_large_layer_stays_the_engines() {
+    let model = Graph::new(&[200]).layer(200, 100, false).relu().layer(100, 3, true).done();
+    check(&model, &tensor(&[5, 200], 5), &["Add", "Dense", "EinSum", "Max"]);
+    assert!(!is_mostly_ours(&rewritten(&model)));
 }
 
 proptest! {
@@ -448,6 +487,20 @@ proptest! {
             tensor(&shape, 3).to_plain_array_view::<f32>().unwrap().iter().map(|number| number * scale).collect();
         let model = Graph::new(&shape[1..]).softmax(1).done();
         check(&model, &Tensor::from_shape(&shape, &numbers).unwrap(), &["PlaneSoftmax"]);
+    }
+
+    #[test]
+    fn any_layers_answer_as_the_engine(
+        sizes in prop::array::uniform3(1_usize..70),
+        rows in 1_usize..40,
+        orders in prop::array::uniform2(any::<bool>()),
+        has_activation in any::<bool>(),
+    ) {
+        let [inputs, hidden, outputs] = sizes;
+        let graph = Graph::new(&[inputs]).layer(inputs, hidden, orders[0]);
+        let graph = if has_activation { graph.relu() } else { graph };
+        let model = graph.layer(hidden, outputs, orders[1]).done();
+        check(&model, &tensor(&[rows, inputs], 7), &["Dense"]);
     }
 
     #[test]

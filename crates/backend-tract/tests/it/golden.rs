@@ -32,10 +32,10 @@ fn check(folder: &str, case: &Case) {
     }
     model.prepare(&admission.group, admission.rows).unwrap_or_else(|error| panic!("{}: {error}", case.model));
     match model.prepared(&admission.group) {
-        // Sizes that do not vary, or convolutions, whose operators take any size.
+        // Sizes that do not vary, or convolutions and small layers, whose operators take any size.
         Prepared::Any => assert!(
             (model.signature().symbols().is_empty() && !model.signature().is_batched())
-                || model.facts().operators.contains_key("Conv"),
+                || ["Conv", "Gemm", "MatMul"].iter().any(|name| model.facts().operators.contains_key(*name)),
             "{}",
             case.model
         ),

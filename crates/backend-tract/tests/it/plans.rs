@@ -16,12 +16,12 @@ fn sizes(model: &dyn Model, group: &Group) -> Vec<usize> {
 }
 
 fn ones(rows: usize) -> TensorList {
-    [Tensor::from_vec(&[rows, 10], vec![1.0_f32; rows * 10]).unwrap()].into_iter().collect()
+    [Tensor::from_vec(&[rows], vec![1.0_f32; rows]).unwrap()].into_iter().collect()
 }
 
 #[test]
 fn one_row_is_prepared_at_load_and_others_when_asked() {
-    let model = loaded("models/fraud/1");
+    let model = loaded("models/half_plus_two/1");
     assert_eq!(sizes(&*model, &Group::default()), [1]);
     model.prepare(&Group::default(), 8).unwrap();
     model.prepare(&Group::default(), 8).unwrap();
@@ -31,7 +31,7 @@ fn one_row_is_prepared_at_load_and_others_when_asked() {
 #[test]
 fn the_oldest_plan_goes_but_never_the_one_for_a_single_row() {
     let config = TractConfig { max_plans: 3, ..TractConfig::default() };
-    let model = TractBackend::new(config).load(&fixture_source("models/fraud/1")).unwrap();
+    let model = TractBackend::new(config).load(&fixture_source("models/half_plus_two/1")).unwrap();
     for rows in [2, 4] {
         model.prepare(&Group::default(), rows).unwrap();
     }
@@ -56,7 +56,7 @@ fn groups_have_plans_of_their_own() {
 #[test]
 fn preparing_and_running_at_once_give_the_same_answers() {
     let config = TractConfig { max_plans: 2, ..TractConfig::default() };
-    let model = TractBackend::new(config).load(&fixture_source("models/fraud/1")).unwrap();
+    let model = TractBackend::new(config).load(&fixture_source("models/half_plus_two/1")).unwrap();
     let want = run(&*model, &[ones(1)]).unwrap()[0][0].elements::<f32>().unwrap()[0];
     thread::scope(|scope| {
         let preparing = scope.spawn(|| (2..12).for_each(|rows| model.prepare(&Group::default(), rows).unwrap()));

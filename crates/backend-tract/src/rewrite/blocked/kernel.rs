@@ -7,39 +7,39 @@ use crate::rewrite::direct::{After, Isa, Kind};
 use crate::rewrite::steps::NEAREST;
 
 /// Channels that lie together.
-pub(super) const LANES: usize = 16;
+pub(in crate::rewrite) const LANES: usize = 16;
 
 /// The channels of one place.
-pub(super) type Cell = [f32; LANES];
+pub(in crate::rewrite) type Cell = [f32; LANES];
 
 /// Input channels that lie together, under one tap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
+pub(in crate::rewrite) struct Run {
     /// Where the first place has them, in numbers.
-    pub(super) at: usize,
+    pub(in crate::rewrite) at: usize,
     /// How many count.
-    pub(super) channels: usize,
+    pub(in crate::rewrite) channels: usize,
 }
 
 /// Sums over all channels and taps, for one or two blocks of output channels. For each place `p` and block `b`:
 /// `output[b * stride + p] = after(bias[b] + Σ input[at + run.at + p * cell + channel] * weights[b][…] + residual[…])`.
 #[derive(Debug)]
-pub(super) struct Dense<'a> {
-    pub(super) input: &'a [f32],
+pub(in crate::rewrite) struct Dense<'a> {
+    pub(in crate::rewrite) input: &'a [f32],
     /// Numbers from one place of the input to the next: 16, or 4 for pictures of few channels.
-    pub(super) cell: usize,
-    pub(super) at: usize,
-    pub(super) runs: &'a [Run],
+    pub(in crate::rewrite) cell: usize,
+    pub(in crate::rewrite) at: usize,
+    pub(in crate::rewrite) runs: &'a [Run],
     /// At most [`places`].
-    pub(super) places: usize,
+    pub(in crate::rewrite) places: usize,
     /// By block, then run, then channel.
-    pub(super) weights: &'a [Cell],
+    pub(in crate::rewrite) weights: &'a [Cell],
     /// By block.
-    pub(super) bias: &'a [Cell],
+    pub(in crate::rewrite) bias: &'a [Cell],
     /// Slopes are those of these blocks.
-    pub(super) after: After<'a>,
+    pub(in crate::rewrite) after: After<'a>,
     /// Added to the sums, if any: it lies as the output does.
-    pub(super) residual: Option<&'a [Cell]>,
+    pub(in crate::rewrite) residual: Option<&'a [Cell]>,
 }
 
 /// Sums over taps alone, for one block: `output[p] = after(bias + Σ input[tap + p * stride] * weights[…])`.
@@ -64,7 +64,7 @@ pub(super) struct Tap {
 }
 
 /// The most places of one call.
-pub(super) fn places(isa: Isa) -> usize {
+pub(in crate::rewrite) fn places(isa: Isa) -> usize {
     match isa.kind() {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => 14,
@@ -75,7 +75,7 @@ pub(super) fn places(isa: Isa) -> usize {
 }
 
 /// The most blocks of output channels of one call.
-pub(super) fn blocks(isa: Isa) -> usize {
+pub(in crate::rewrite) fn blocks(isa: Isa) -> usize {
     match isa.kind() {
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => 2,
@@ -93,7 +93,7 @@ pub(super) fn blocks(isa: Isa) -> usize {
     target_arch = "x86_64",
     expect(unsafe_code, reason = "only the processor itself can tell which instructions it has")
 )]
-pub(super) fn dense(isa: Isa, job: &Dense<'_>, output: &mut [Cell], stride: usize) {
+pub(in crate::rewrite) fn dense(isa: Isa, job: &Dense<'_>, output: &mut [Cell], stride: usize) {
     match isa.kind() {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::all` gives this kind only where the processor has AVX-512F.

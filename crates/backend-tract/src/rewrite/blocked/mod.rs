@@ -7,7 +7,7 @@
 //! convolution swallows it.
 
 mod conv;
-mod kernel;
+pub(super) mod kernel;
 mod pool;
 mod sums;
 #[cfg(test)]
