@@ -132,6 +132,15 @@ impl CostModel {
         Some(Prediction { mean, high: mean * 1.5, likely: mean * 1.1, least: mean })
     }
 
+    /// Seconds that a warm run of `rows` rows costs with everything around it.
+    pub(crate) fn price(&self, rows: usize, is_prepared: bool) -> Option<f64> {
+        let mean = match self.sample(rows, is_prepared) {
+            Some(sample) if sample.count == 1 => self.warm(sample) * rows as f64,
+            _ => self.predict(rows, is_prepared)?.mean,
+        };
+        Some(mean + PER_RUN)
+    }
+
     /// The smallest row count beyond which more rows in one run do not pay; `usize::MAX` while nothing is known.
     pub(crate) fn best_rows(&self) -> usize {
         self.best.rows
@@ -189,6 +198,13 @@ impl CostModel {
     fn sample(&self, rows: usize, is_prepared: bool) -> Option<&Sample> {
         let bucket = if is_prepared { rows } else { bucket(rows) };
         self.samples.iter().find(|sample| sample.bucket == bucket && sample.is_prepared == is_prepared)
+    }
+
+    /// Seconds per row of a size that ran once. That run was cold: the second will tell, and need not cost more than was to be
+    /// expected.
+    fn warm(&self, sample: &Sample) -> f64 {
+        let expected = self.line.map_or(f64::INFINITY, |line| (line.a / sample.rows + line.b).max(self.floor()));
+        expected.min(sample.row_seconds())
     }
 
     /// No run of the line can be cheaper per row than half the cheapest seen: a line with a < 0 would say so.
@@ -264,13 +280,10 @@ impl CostModel {
         let seen = self.samples.iter();
         let seen = seen.map(|sample| {
             let rows = whole(sample.rows.round()).max(1);
-            match self.line.filter(|_| sample.count == 1) {
-                // A first run is cold. The second will tell; it need not have cost more than was to be expected.
-                Some(line) => {
-                    let expected = (line.a / sample.rows + line.b).max(self.floor());
-                    (rows, expected.min(sample.row_seconds()), 0.0)
-                }
-                None => (rows, sample.row_seconds(), sample.doubt(wobble)),
+            if sample.count == 1 {
+                (rows, self.warm(sample), 0.0)
+            } else {
+                (rows, sample.row_seconds(), sample.doubt(wobble))
             }
         });
         let all =

@@ -132,6 +132,8 @@ pub struct BatchFormer<T> {
     asked: Option<Asked>,
     /// When the runs under way should end, in the order in which they began. At most one for each worker.
     ends: VecDeque<Instant>,
+    /// For how many more batches modest callers are thought to come back.
+    company: usize,
     /// When those who were refused will come again.
     promises: Promises,
 }
@@ -153,6 +155,7 @@ impl<T> BatchFormer<T> {
             groups,
             asked: None,
             ends: VecDeque::new(),
+            company: 0,
             promises: Promises::default(),
         }
     }
@@ -194,8 +197,8 @@ impl<T> BatchFormer<T> {
     /// Chooses what an idle worker runs now. Items whose deadline has passed or for which `is_gone` holds are put into
     /// `dropped` and never run.
     ///
-    /// Order: the most urgent priority; within it the caller that was served longest ago leads with its earliest
-    /// deadline, and the other callers of that item's group follow in turn.
+    /// Order: the most urgent priority; within it the caller whose turn it is leads with its earliest deadline, and the
+    /// other callers of that item's group follow in turn. Callers of whom nothing waited go before those served since.
     pub fn take(
         &mut self,
         now: Instant,
@@ -221,7 +224,7 @@ impl<T> BatchFormer<T> {
         self.expire(now, dropped);
         let Some(leader) = self.leader(is_gone, dropped) else { return Decision::Empty };
         let Some(group) = self.order.get(leader).map(|entry| entry.group) else { return Decision::Empty };
-        let plan = self.plan(group, now);
+        let plan = self.plan(group, leader, now);
         let Some((until, work)) = plan.wait else {
             self.order.lead_with(leader);
             return self.collect(group, plan, now, is_gone, dropped);
@@ -230,7 +233,8 @@ impl<T> BatchFormer<T> {
         let others: Vec<usize> = self.order.groups().filter(|&other| other != group).collect();
         let mut asked = Asked { until, group, work };
         for other in others {
-            let plan = self.plan(other, now);
+            let Some(leader) = self.order.next(other) else { continue };
+            let plan = self.plan(other, leader, now);
             match plan.wait {
                 None => match self.collect(other, plan, now, is_gone, dropped) {
                     Decision::Run(formed) => return Decision::Run(formed),
@@ -479,7 +483,9 @@ impl<T> BatchFormer<T> {
                 dropped.extend(self.drop_entry(id).map(Dropped::Gone));
                 continue;
             }
-            if items.is_empty() && self.is_hopeless(group, id, plan.limit, now) {
+            // Whoever would keep the batch small is looked at as its leader would be, whoever leads.
+            let is_first = entry.deadline.is_some_and(|own| deadline.is_none_or(|deadline| own < deadline));
+            if is_first && self.is_hopeless(group, id, plan.limit, now) {
                 dropped.extend(self.drop_entry(id).map(Dropped::Late));
                 continue;
             }
@@ -522,6 +528,7 @@ impl<T> BatchFormer<T> {
         let run_rows = if is_mixed { usize::MAX } else { plan.run_rows.min(self.config.max_rows).max(1) };
         let padding = if rows <= run_rows && !is_mixed { self.padding(number, rows) } else { 0 };
         let predicted = self.predict_all(number, work, padding, run_rows);
+        self.note(plan);
         let key = GroupKey(number);
         self.ends.truncate(self.config.workers.saturating_sub(1));
         self.ends.push_back(now + predicted.unwrap_or_default());

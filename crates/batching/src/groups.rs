@@ -301,14 +301,26 @@ impl Known {
         Some(size)
     }
 
-    /// How many of `rows` queued rows to take, so that a specialised size is met where that is cheaper per row.
-    pub(crate) fn target(&self, cost: &CostModel, rows: usize) -> usize {
-        let per_row = |size: usize| cost.predict(size, self.is_prepared(size)).map(|p| p.mean / size as f64);
-        let Some(whole) = per_row(rows) else { return rows };
+    /// How many of `rows` queued rows to take, so that a specialised size is met where that is cheaper: per row where more is
+    /// queued than these, else with the run that the rest of them then takes.
+    pub(crate) fn target(&self, cost: &CostModel, rows: usize, most: usize, is_all: bool) -> usize {
+        let run = |size: usize| {
+            let price = cost.price(size, self.is_prepared(size))?;
+            Some((size, price, price / size as f64))
+        };
         let sizes = self.prepared.iter().flatten().copied().filter(|size| (1..rows).contains(size));
-        let priced = sizes.filter_map(|size| Some((size, per_row(size)?)));
-        let best = priced.min_by(|left, right| left.1.total_cmp(&right.1));
-        best.filter(|(_, price)| *price < whole * WORTH).map_or(rows, |(size, _)| size)
+        let Some((size, price, per_row)) = sizes.filter_map(run).min_by(|left, right| left.2.total_cmp(&right.2))
+        else {
+            return rows;
+        };
+        let is_cheaper = if is_all {
+            // Who comes meanwhile may be who was just answered, so the rest is not thought to ride with others.
+            let padded = |rows: usize| run(self.padded(cost, rows, most)).map(|(_, price, _)| price);
+            padded(rows).zip(padded(rows - size)).is_some_and(|(all, rest)| price + rest < all * WORTH)
+        } else {
+            run(rows).is_some_and(|(.., all)| per_row < all * WORTH)
+        };
+        if is_cheaper { size } else { rows }
     }
 
     /// How many rows, padding included, to run `rows` rows with.

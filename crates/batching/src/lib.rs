@@ -33,6 +33,7 @@ mod pool;
 mod promises;
 mod queue;
 mod reply;
+mod rota;
 mod run;
 mod statistics;
 mod timer;

@@ -1,11 +1,11 @@
-//! Who goes next: priority class, then callers in turn, then earliest deadline within a caller.
+//! Who goes next: priority class, then callers in turn, newcomers first, then earliest deadline within a caller.
 //!
 //! Pure bookkeeping in constant or logarithmic time: it knows groups only as numbers, costs only as sums, and no clock.
 //! What runs together, and when, is decided in `former`.
 //!
-//! One *caller* of one class has a *lane* for each group it asks for. A class keeps its callers in the order in which
-//! they were last served, and for each group the lanes in the order in which those were, so that whoever waited
-//! longest for a turn leads, and the others of its group follow in their turn.
+//! One *caller* of one class has a *lane* for each group it asks for. A class keeps its callers in the order of their
+//! turns, and for each group the lanes in the order of theirs, so that whoever's turn it is leads, and the others of its
+//! group follow in their turn.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -15,7 +15,7 @@ use millrace_core::{CallerId, Priority};
 use rapidhash::fast::RandomState;
 use smallvec::SmallVec;
 
-use crate::chain::{Chain, Links};
+use crate::rota::{Rota, Seats};
 
 /// One queued item with all that deciding needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +58,9 @@ const NO_HURRY: f64 = 3600.0;
 /// So many entries for each caller that waits are no longer what callers have who wait for their answers.
 const CROWD: usize = 4;
 
+/// A caller that has so many times fewer entries than callers have in the mean is modest.
+const MODEST: usize = 2;
+
 /// Sorts by deadline (none is last), then arrival.
 type Rank = (bool, Instant, u64);
 
@@ -69,8 +72,8 @@ pub(crate) struct Order<T> {
     free_lanes: Vec<usize>,
     callers: Vec<Caller>,
     free_callers: Vec<usize>,
-    lane_links: Links,
-    caller_links: Links,
+    lane_seats: Seats,
+    caller_seats: Seats,
     /// By priority, most urgent first.
     classes: SmallVec<[Class; 2]>,
     /// Queued entries of each group, oldest first, with gaps.
@@ -111,9 +114,9 @@ struct Class {
     priority: Priority,
     /// Looked up three times for each entry, so the hash is a quick one.
     index: HashMap<CallerId, usize, RandomState>,
-    callers: Chain,
+    callers: Rota,
     /// By group.
-    rings: Vec<Chain>,
+    rings: Vec<Rota>,
     load: Load,
 }
 
@@ -147,8 +150,8 @@ impl<T> Default for Order<T> {
             free_lanes: Vec::new(),
             callers: Vec::new(),
             free_callers: Vec::new(),
-            lane_links: Links::default(),
-            caller_links: Links::default(),
+            lane_seats: Seats::default(),
+            caller_seats: Seats::default(),
             classes: SmallVec::new(),
             ages: Vec::new(),
             group_loads: Vec::new(),
@@ -209,10 +212,24 @@ impl<T> Order<T> {
         (class.index.len(), own)
     }
 
-    /// Whether, of the most urgent that wait, some caller has far more queued than others.
+    /// Whether so many of the most urgent wait that some caller, or the only one, has far more queued than who waits for its
+    /// answers.
     pub(crate) fn is_crowded(&self) -> bool {
         let class = self.classes.iter().find(|class| class.load.entries > 0);
-        class.is_some_and(|class| class.index.len() > 1 && class.load.entries > CROWD * class.index.len())
+        class.is_some_and(|class| class.load.entries > CROWD * class.index.len().max(2))
+    }
+
+    /// Whether several of the most urgent callers wait.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.classes.iter().find(|class| class.load.entries > 0).is_some_and(|class| class.index.len() > 1)
+    }
+
+    /// Whether [`Order::is_crowded`], and the caller of the entry `id` is none of those: it has far fewer queued than the others.
+    pub(crate) fn is_modest(&self, id: usize) -> bool {
+        let Some(entry) = self.get(id).filter(|_| self.is_crowded()) else { return false };
+        let Some(class) = self.classes.iter().find(|class| class.priority == entry.priority) else { return false };
+        let (callers, own) = self.turns(entry.priority, entry.caller);
+        MODEST * own * callers <= class.load.entries
     }
 
     pub(crate) fn get(&self, id: usize) -> Option<&Entry<T>> {
@@ -244,7 +261,7 @@ impl<T> Order<T> {
         ticket
     }
 
-    /// The entry whose turn it is: of the most urgent class, of the caller served longest ago, the earliest deadline.
+    /// The entry whose turn it is: of the most urgent class, of the caller whose turn it is, the earliest deadline.
     pub(crate) fn leader(&mut self) -> Option<usize> {
         let class = self.classes.iter().position(|class| class.load.entries > 0)?;
         let caller = self.classes[class].callers.head()?;
@@ -258,8 +275,7 @@ impl<T> Order<T> {
         let lane = self.entries[id].lane;
         let Lane { caller, group, .. } = self.lanes[lane];
         let ring = &mut self.classes[self.callers[caller].class].rings[group];
-        ring.remove(&mut self.lane_links, lane);
-        ring.push_front(&mut self.lane_links, lane);
+        ring.lead(&mut self.lane_seats, lane);
     }
 
     /// The next entry of `group`: the most urgent class first, callers in turn.
@@ -273,15 +289,13 @@ impl<T> Order<T> {
         None
     }
 
-    /// Takes out the entry `id`, which has its turn now: its caller goes to the end of the queue of callers.
+    /// Takes out the entry `id`, which has its turn now: its caller waits for the others' turns then.
     pub(crate) fn serve(&mut self, id: usize) -> Option<Entry<T>> {
         let lane = self.entries.get(id)?.lane;
         let Lane { caller, group, .. } = self.lanes[lane];
         let class = &mut self.classes[self.callers[caller].class];
-        class.callers.remove(&mut self.caller_links, caller);
-        class.callers.push_back(&mut self.caller_links, caller);
-        class.rings[group].remove(&mut self.lane_links, lane);
-        class.rings[group].push_back(&mut self.lane_links, lane);
+        class.callers.serve(&mut self.caller_seats, caller);
+        class.rings[group].serve(&mut self.lane_seats, lane);
         self.remove(id)
     }
 
@@ -392,14 +406,14 @@ impl<T> Order<T> {
             self.group_loads.resize_with(group + 1, Load::default);
             self.ages.resize_with(group + 1, VecDeque::new);
         }
-        let Self { classes, callers, free_callers, caller_links, lanes, free_lanes, lane_links, .. } = self;
+        let Self { classes, callers, free_callers, caller_seats, lanes, free_lanes, lane_seats, .. } = self;
         let class_of = &mut classes[class];
         if class_of.rings.len() <= group {
-            class_of.rings.resize(group + 1, Chain::default());
+            class_of.rings.resize(group + 1, Rota::default());
         }
         let caller = *class_of.index.entry(id).or_insert_with(|| {
             let caller = place(callers, free_callers, Caller { id, class, lanes: SmallVec::new() });
-            class_of.callers.push_back(caller_links, caller);
+            class_of.callers.join(caller_seats, caller);
             caller
         });
         if let Some(&lane) = callers[caller].lanes.iter().find(|&&lane| lanes[lane].group == group) {
@@ -412,21 +426,21 @@ impl<T> Order<T> {
         });
         (lanes[lane].caller, lanes[lane].group) = (caller, group);
         callers[caller].lanes.push(lane);
-        class_of.rings[group].push_back(lane_links, lane);
+        class_of.rings[group].join(lane_seats, lane);
         lane
     }
 
     fn close_lane(&mut self, lane: usize) {
         let Lane { caller, group, .. } = self.lanes[lane];
         let class = &mut self.classes[self.callers[caller].class];
-        class.rings[group].remove(&mut self.lane_links, lane);
+        class.rings[group].leave(&mut self.lane_seats, lane);
         self.lanes[lane].queue.clear();
         self.lanes[lane].queue.shrink_to(64);
         self.free_lanes.push(lane);
         let lanes = &mut self.callers[caller].lanes;
         lanes.retain(|known| *known != lane);
         if lanes.is_empty() {
-            class.callers.remove(&mut self.caller_links, caller);
+            class.callers.leave(&mut self.caller_seats, caller);
             class.index.remove(&self.callers[caller].id);
             self.free_callers.push(caller);
         }

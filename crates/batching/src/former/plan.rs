@@ -11,6 +11,8 @@ use crate::{Sizes, Waiting};
 
 /// Waiting must promise at least this much more throughput per doubling of the batch.
 const GAIN: f64 = 1.1;
+/// After so many batches that none led, modest callers are thought to have gone.
+const COMPANY: usize = 64;
 /// A request of so many rows is run whole though nothing ever ran: what rides with it is another matter.
 const UNCUT_ROWS: usize = 32;
 
@@ -21,14 +23,16 @@ pub(super) struct Plan {
     pub(super) limit: usize,
     /// The most rows in one run.
     pub(super) run_rows: usize,
+    /// Whether a modest caller leads it beside a greedy one.
+    pub(super) is_modest: bool,
     pub(super) has_waited: bool,
     /// Until when to wait, and with how many queued rows the waiting ends.
     pub(super) wait: Option<(Instant, usize)>,
 }
 
 impl<T> BatchFormer<T> {
-    /// How many rows a batch of `group` should have now, and whether more are worth waiting for.
-    pub(super) fn plan(&mut self, group: usize, now: Instant) -> Plan {
+    /// How many rows a batch of `group` that the entry `leader` leads should have now, and whether more are worth waiting for.
+    pub(super) fn plan(&mut self, group: usize, leader: usize, now: Instant) -> Plan {
         let (number, is_alone) = (group / 2, group % 2 == 1);
         let most = self.most_work();
         let queued = self.order.group_load(group).work;
@@ -37,15 +41,18 @@ impl<T> BatchFormer<T> {
         let uncut = if cost.runs() == 0 { UNCUT_ROWS } else { 1 };
         if is_alone || !self.config.is_batched {
             let run_rows = if loses { best.min(most) } else { most };
-            return Plan { limit: 0, run_rows, has_waited: false, wait: None };
+            return Plan { limit: 0, run_rows, is_modest: false, has_waited: false, wait: None };
         }
         let mut trial = None;
+        let is_modest = self.order.is_modest(leader);
         // An operator who says how long to wait, or which sizes to run, has the say in how many rows ride together;
         // what was learned then only cuts batches that lose into several runs.
         let (limit, run_rows) = match (self.config.waiting, self.sizes()) {
             (Waiting::Learned | Waiting::LearnedWithin(_), Sizes::Learned | Sizes::Preferred(_)) => {
-                // A modest caller's rows ride with a greedy one's: that takes no longer than is worth it.
-                let best = if self.order.is_crowded() { cost.brief_rows() } else { best };
+                // A modest caller's rows ride with a greedy one's, or will come while those run: that takes no longer than is
+                // worth it.
+                let has_company = self.order.is_crowded() && (self.order.is_shared() || self.company > 0);
+                let best = if has_company { cost.brief_rows() } else { best };
                 let mut limit = best.min(reach).min(most).max(1);
                 if let Waiting::LearnedWithin(goal) = self.config.waiting
                     && !goal.is_zero()
@@ -75,14 +82,21 @@ impl<T> BatchFormer<T> {
         let wait = wait.filter(|(until, _)| *until > now);
         let limit = match self.sizes() {
             Sizes::Learned if rows > 0 && trial.is_none() => {
-                let target = self.groups.get(number).map(|known| known.target(self.groups.cost(number), rows));
+                let (cost, is_all) = (self.groups.cost(number), rows == queued);
+                let target =
+                    self.groups.get(number).map(|known| known.target(cost, rows, self.config.max_rows, is_all));
                 // All that is queued fits: whoever comes while the batch is formed may ride too.
                 target.filter(|target| *target < rows).unwrap_or(limit)
             }
             Sizes::Preferred(sizes) => preferred(sizes, rows).unwrap_or(limit),
             Sizes::Learned | Sizes::Allowed(_) => limit,
         };
-        Plan { limit, run_rows: run_rows.min(limit).max(uncut.min(most)), has_waited, wait }
+        Plan { limit, run_rows: run_rows.min(limit).max(uncut.min(most)), is_modest, has_waited, wait }
+    }
+
+    /// Remembers whom a batch that is about to run is for.
+    pub(super) fn note(&mut self, plan: Plan) {
+        self.company = if plan.is_modest { COMPANY } else { self.company.saturating_sub(1) };
     }
 
     /// The most work in one run, as the operator has it.

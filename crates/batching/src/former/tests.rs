@@ -190,27 +190,51 @@ fn what_once_lost_is_tried_again_now_and_then() {
     assert!((1..=8).contains(&tried) && sizes.iter().all(|rows| *rows <= 2), "{tried}");
 }
 
-#[test]
-fn a_batch_that_a_modest_caller_rides_in_beside_a_greedy_one_is_no_longer_than_is_worth_it() {
-    let now = clock::now();
-    let only = group(0);
-    let rows_beside = |others: usize| {
-        let mut former = BatchFormer::new(config(1024, Waiting::Learned));
-        let price = |rows: usize| Duration::from_micros(1000 + 500 * rows as u64);
-        teach(&mut former, &[1, 2, 4, 8, 16, 32, 64, 128], price, now);
-        for item in 0..200 {
-            former.push(item, arrival(&only, 1), now);
-        }
-        for item in 0..others {
-            former.push(1000 + item, Arrival { caller: CallerId(1), ..arrival(&only, 1) }, now);
+/// The modest caller's item.
+const MODEST: usize = usize::MAX;
+
+/// Batches of an engine that somebody keeps busy with so many rows; before each, somebody else asks for one row if `others` says so.
+/// Returns the rows of each, and whether the other's was among them.
+fn beside_a_greedy_one(rows: usize, price: impl Fn(usize) -> Duration, others: &[bool]) -> Vec<(usize, bool)> {
+    let (now, only) = (clock::now(), group(0));
+    let mut former = BatchFormer::new(config(1024, Waiting::Learned));
+    teach(&mut former, &[1, 2, 4, 8, 16, 32, 64, 128], price, now);
+    for item in 0..rows {
+        former.push(item, arrival(&only, 1), now);
+    }
+    let give = |asks: &bool| {
+        if *asks {
+            former.push(MODEST, Arrival { caller: CallerId(1), ..arrival(&only, 1) }, now);
         }
         let formed = run(&mut former, now);
-        let rides = formed.items.iter().filter(|(item, _)| *item >= 1000).count();
-        (formed.rows, rides)
+        former.complete(formed.key);
+        (formed.rows, formed.items.iter().any(|(item, _)| *item == MODEST))
     };
-    let (alone, _) = rows_beside(0);
-    let (beside, rides) = rows_beside(1);
-    assert!(alone >= 32 && beside <= alone / 2 && rides == 1, "{alone} and {beside} rows, {rides} of the modest one's");
+    others.iter().map(give).collect()
+}
+
+#[test]
+fn a_modest_caller_leads_the_next_batch_and_it_is_no_longer_than_saves_a_tenth() {
+    // A row takes 1.5 ms, and in large batches a third of that.
+    let batches =
+        beside_a_greedy_one(1000, |rows| Duration::from_micros(1000 + 500 * rows as u64), &[false, true, false, false]);
+    let [alone, own, next, _] = batches[..] else { panic!("{batches:?}") };
+    assert!(alone.0 >= 32 && !alone.1, "{batches:?}");
+    assert!(own.0 <= alone.0 / 2 && own.1, "{batches:?}");
+    // Those that follow may be met by its next request: they must save a tenth.
+    assert!(next.0 > 2 && next.0 <= alone.0 / 2 && !next.1, "{batches:?}");
+}
+
+#[test]
+fn batches_that_save_little_are_short_while_modest_callers_are_about_and_as_ever_when_they_are_gone() {
+    // Eight rows together save a twentieth.
+    let price = |rows: usize| Duration::from_micros(if rows < 8 { 10_000 } else { 9_500 } * rows as u64);
+    let mut others = vec![false; 70];
+    others[1] = true;
+    let batches = beside_a_greedy_one(1000, price, &others);
+    assert_eq!((batches[0].0, batches[1]), (8, (2, true)), "{batches:?}");
+    assert!(batches[2..60].iter().all(|(rows, _)| *rows == 2), "{batches:?}");
+    assert_eq!(batches[69].0, 8, "{batches:?}");
 }
 
 #[test]
@@ -277,6 +301,29 @@ fn one_cold_run_does_not_keep_batches_at_the_sizes_that_are_prepared() {
     former.complete(formed.key);
     let smallest = with_many_callers(&mut former, price);
     assert!(smallest >= 16, "{smallest}, {:?}", former.learned());
+}
+
+/// How many of `queued` rows are taken, and how many rows are then added, where sizes 1, 8, 16 and 32 are prepared and cost
+/// so many microseconds, and any other size costs 28.
+fn taken(queued: usize, prepared: [u64; 4]) -> (usize, usize) {
+    let (now, only, sizes) = (clock::now(), group(0), [1, 8, 16, 32]);
+    let mut former = BatchFormer::new(config(1024, Waiting::Learned));
+    former.set_prepared(&only, Prepared::Sizes(sizes.into_iter().collect()), None);
+    let price = |rows| sizes.iter().position(|size| *size == rows).map_or(28, |index| prepared[index]);
+    teach(&mut former, &[1, 8, 16, 20, 25, 32], |rows| Duration::from_micros(price(rows)), now);
+    for item in 0..queued {
+        former.push(item, arrival(&only, 1), now + ms(1000));
+    }
+    let formed = run(&mut former, now + ms(1000));
+    (formed.rows, formed.padding)
+}
+
+#[test]
+fn what_is_left_of_a_specialised_size_is_reckoned_with() {
+    // In runs of 16, 8 and 1 it would take 30 microseconds and three batches, as 32 it takes 20 and one.
+    assert_eq!(taken(25, [8, 8, 14, 20]), (25, 7));
+    // One row more than a cheap size is no reason for a dear one.
+    assert_eq!(taken(17, [3, 4, 5, 26]), (16, 0));
 }
 
 #[test]
