@@ -1,13 +1,14 @@
 //! What every method does with a call: read its message, heed its deadline, answer with one message.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
-use millrace_core::{Priority, Protocol, Reason, Refusal, RequestContext};
+use millrace_core::{Place, Priority, Protocol, Reason, Refusal, RequestContext};
 use millrace_protocol::front::{ConnectionContext, now};
 use prost::Message;
 use tokio::time::timeout_at;
@@ -45,6 +46,8 @@ pub(crate) struct Arrived {
     pub(crate) bytes: Bytes,
     /// Bytes on the wire.
     pub(crate) sent: usize,
+    /// When it was whole; the head's time where it came with that, which spares a look at the clock.
+    pub(crate) at: Instant,
 }
 
 impl Call<'_> {
@@ -72,24 +75,35 @@ impl Call<'_> {
 }
 
 impl Shared {
-    /// The only message of a call, unpacked, no longer than `limit` bytes as sent or unpacked.
+    /// The only message of a call, unpacked, no longer than `limit` bytes as sent or unpacked. Of a long one `knock` is
+    /// shown the first bytes ([`Messages::only`]).
     ///
     /// # Errors
-    /// A [`Refusal`]: limits, time, broken bytes.
+    /// A [`Refusal`]: limits, time, broken bytes, or that of `knock`.
     pub(crate) async fn message<B: RequestBody>(
         &self,
         call: Call<'_>,
         body: B,
         limit: usize,
+        knock: impl FnMut(&[u8]) -> Result<Option<Place>, Refusal>,
     ) -> Result<Arrived, Refusal> {
         let (front, config) = (&self.parts.front, &self.parts.config);
         let body = pin!(body);
         let mut messages = Messages::new(body, call.head.coding, limit, Some(call.received), (front, config));
         let arrival = pin!(async {
-            let message = messages.only().await?;
-            let sent = message.len();
-            let bytes = message.unpack(limit, front, &*self.parts.compute).await?;
-            Ok(Arrived { bytes, sent })
+            let mut has_waited = false;
+            let message = {
+                let mut only = pin!(messages.only(knock));
+                let poll = poll_fn(|context| {
+                    let message = only.as_mut().poll(context);
+                    has_waited |= message.is_pending();
+                    message
+                });
+                poll.await?
+            };
+            let (sent, is_packed) = (message.len(), message.is_packed());
+            let bytes = pin!(message.unpack(limit, front, &*self.parts.compute)).await?;
+            Ok(Arrived { bytes, sent, at: if has_waited || is_packed { now() } else { call.received } })
         });
         match call.deadline() {
             None => arrival.await,
@@ -108,7 +122,7 @@ impl Shared {
         body: B,
     ) -> Result<M, Refusal> {
         let limit = SMALL_MESSAGE.min(self.parts.config.max_message_bytes);
-        let arrived = self.message(call, body, limit).await?;
+        let arrived = self.message(call, body, limit, |_| Ok(Some(Place::default()))).await?;
         decode(arrived.bytes)
     }
 

@@ -3,14 +3,15 @@
 //!
 //! A protocol brings a [`Codec`], which reads messages and writes answers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use millrace_core::{
-    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature, Tensor,
-    TensorList, Wanted, contained, on_compute,
+    InferRequest, InferResponse, Place, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, Signature,
+    Tensor, TensorList, Wanted, contained, on_compute,
 };
 use millrace_protocol::front::metrics::{Answered, Status};
 use millrace_protocol::front::{Answering, Budget, Record, Share, now};
@@ -19,6 +20,7 @@ use tokio::time::timeout_at;
 use crate::body::GrpcBody;
 use crate::call::{Arrived, Call, RequestBody, late};
 use crate::failure::Failure;
+use crate::knock::naming;
 use crate::receive::Message;
 use crate::reply::Reply;
 use crate::service::Shared;
@@ -31,6 +33,9 @@ pub(crate) trait Codec: Clone + Send + Sync + 'static {
 
     /// The protocol, for metrics and contexts.
     const PROTOCOL: Protocol;
+
+    /// The last of the fields that name the model and its version; they stand first in the message by all writers.
+    const NAMING: u32;
 
     /// Whether the request named the version and not the model alone, for the metrics that tell.
     fn names_version(&self, _reply: &Self::Reply) -> bool {
@@ -191,14 +196,30 @@ pub(crate) async fn exchange<C: Codec, B: RequestBody>(
 ) -> Result<Response<GrpcBody>, Failure> {
     let mut record = Record::new(&shared.parts.front, C::PROTOCOL, call.received);
     record.inquire(call.head.inquiry(shared.parts.config.server_timing));
-    let result = async {
+    let result = pin!(async {
         shared.check_serving().map_err(C::failure)?;
         let limit = shared.parts.config.max_message_bytes;
-        let arrived = shared.message(call, body, limit).await.map_err(C::failure)?;
-        infer(shared, call, codec, arrived, &mut record).await
-    };
-    let result = result.await;
+        let knock = |start: &[u8]| knock::<C>(shared, call, codec, &mut record, start);
+        let arrived = pin!(shared.message(call, body, limit, knock)).await.map_err(C::failure)?;
+        pin!(infer(shared, call, codec, arrived, &mut record)).await
+    })
+    .await;
     conclude(shared, record, result).map(|reply| reply.into_response(call.head))
+}
+
+/// Announces a request of which the first bytes are there.
+#[cold]
+fn knock<C: Codec>(
+    shared: &Shared,
+    call: Call<'_>,
+    codec: &C,
+    record: &mut Record<'_>,
+    start: &[u8],
+) -> Result<Option<Place>, Refusal> {
+    let Some(naming) = naming(start, C::NAMING) else { return Ok(None) };
+    let naming = Bytes::copy_from_slice(naming);
+    let find = |context: &RequestContext| codec.resolve(&naming, &*shared.parts.resolver, context).ok();
+    shared.knock(call, C::PROTOCOL, record, find).map(Some)
 }
 
 /// Answers one message of a stream as if it were a call of its own, and records how that went.
@@ -217,7 +238,7 @@ pub(crate) async fn exchange_one<C: Codec>(
         shared.check_serving().map_err(C::failure)?;
         let (sent, limit) = (message.len(), parts.config.max_message_bytes);
         let bytes = message.unpack(limit, &parts.front, &*parts.compute).await.map_err(C::failure)?;
-        infer(shared, call, codec, Arrived { bytes, sent }, &mut record).await
+        infer(shared, call, codec, Arrived { bytes, sent, at: now() }, &mut record).await
     };
     let result = result.await;
     conclude(shared, record, result)
@@ -265,8 +286,7 @@ fn put(headers: &mut HeaderMap, name: &'static str, text: String) {
 
 /// From a whole message to a whole answer, before the deadline.
 ///
-/// What is rare or long waits in a box of its own, so that the future of a short call stays small: it is moved into its
-/// place once for each function on the way here.
+/// What is rare or long waits in a box of its own, so that the future of a short call stays small.
 async fn infer<C: Codec>(
     shared: &Arc<Shared>,
     call: Call<'_>,
@@ -275,7 +295,7 @@ async fn infer<C: Codec>(
     record: &mut Record<'_>,
 ) -> Result<Done, Failure> {
     record.carried(arrived.sent);
-    let at = now();
+    let at = arrived.at;
     if let Some(account) = record.account() {
         account.arrived(at);
     }

@@ -88,6 +88,11 @@ impl Assembler {
         self.n_prefix > 0 || self.claimed.is_some()
     }
 
+    /// What is there of a message that is not whole, not packed, and at least `least` bytes long.
+    pub(crate) fn start_of_long(&self, least: usize) -> Option<&[u8]> {
+        self.claimed.filter(|(is_packed, length)| !is_packed && *length >= least).map(|_| &self.gathered[..])
+    }
+
     /// Whether bytes are left that no message has used.
     pub(crate) fn has_more(&self) -> bool {
         !self.arrived.is_empty()

@@ -20,6 +20,7 @@ mod failure;
 mod frame;
 mod head;
 mod health;
+mod knock;
 mod oip;
 mod outline;
 mod receive;

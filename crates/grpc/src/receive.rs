@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Body;
-use millrace_core::{Compute, Reason, Refusal, on_compute};
+use millrace_core::{Compute, Place, Reason, Refusal, on_compute};
 use millrace_protocol::front::{Budget, Front, Share, now};
 use tokio::time::Sleep;
 
@@ -24,6 +24,11 @@ use crate::frame::{Assembler, FrameError};
 const FREE_FRAMES: usize = 4096;
 /// Bytes. A message cut finer than this costs more work per byte than any client needs.
 const SMALL_FRAME: usize = 32;
+
+/// Bytes. Of longer messages the first are looked at before the rest is read; shorter ones come in a frame or two.
+const LONG_MESSAGE: usize = 32 << 10;
+/// After so many frames nothing is looked for any more. Most clients fill the first; one that is short of window may not.
+const FIRST_FRAMES: usize = 8;
 
 /// A whole message as it was sent.
 #[derive(Debug)]
@@ -45,6 +50,8 @@ pub(crate) struct Messages<B> {
     share: Option<Share>,
     received: usize,
     frames: usize,
+    /// Whether its first bytes were enough.
+    is_known: bool,
     /// When its time began; on a stream, with its first byte.
     began: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -76,6 +83,7 @@ where
             share: None,
             received: 0,
             frames: 0,
+            is_known: false,
             began,
             timer: None,
             asked: false,
@@ -83,12 +91,21 @@ where
         }
     }
 
-    /// The only message of a request.
+    /// The only message of a request. Where it is long and does not come at once, `knock` is shown what is there until that
+    /// is enough for it; the place that it then gives is kept until all is there.
     ///
     /// # Errors
-    /// Those of [`poll_next`](Self::poll_next), and `InvalidInput` when there is none or a second one.
-    pub(crate) async fn only(&mut self) -> Result<Message, Refusal> {
-        let message = poll_fn(|context| self.poll_next(context)).await;
+    /// That of `knock`, those of [`poll_next`](Self::poll_next), and `InvalidInput` when there is none or a second one.
+    pub(crate) async fn only(
+        &mut self,
+        mut knock: impl FnMut(&[u8]) -> Result<Option<Place>, Refusal>,
+    ) -> Result<Message, Refusal> {
+        let mut place = None;
+        let mut show = |start: &[u8]| {
+            place = knock(start)?;
+            Ok(place.is_some())
+        };
+        let message = poll_fn(|context| self.poll(context, &mut show)).await;
         let message = message.unwrap_or_else(|| Err(invalid("the request holds no message")))?;
         if self.assembler.has_more() { Err(invalid("the request holds more than one message")) } else { Ok(message) }
     }
@@ -98,19 +115,32 @@ where
     /// # Errors
     /// A [`Refusal`] after which nothing more comes: `InvalidInput`, `TooLarge`, `Late` or `QueueFull`.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, Refusal>>> {
+        self.poll(context, &mut |_| Ok(true))
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, show: Show<'_>) -> Poll<Option<Result<Message, Refusal>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let result = ready!(self.poll_message(context)).transpose();
+        let result = ready!(self.poll_message(context, show)).transpose();
         self.ended = !matches!(result, Some(Ok(_)));
         Poll::Ready(result)
     }
 
-    fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Message>, Refusal>> {
+    fn poll_message(&mut self, context: &mut Context<'_>, show: Show<'_>) -> Poll<Result<Option<Message>, Refusal>> {
         loop {
             match self.assembler.next() {
-                Ok(None) if self.began.is_none() && self.assembler.is_amid() => self.began = Some(now()),
-                Ok(None) => {}
+                Ok(None) => {
+                    if self.began.is_none() && self.assembler.is_amid() {
+                        self.began = Some(now());
+                    }
+                    if let Some(start) = self.assembler.start_of_long(LONG_MESSAGE)
+                        && !self.is_known
+                        && self.frames <= FIRST_FRAMES
+                    {
+                        self.is_known = show(start)?;
+                    }
+                }
                 Ok(Some(whole)) => {
                     if whole.is_packed && self.coding.is_none() {
                         return Poll::Ready(Err(invalid("a message is compressed, but no grpc-encoding says how")));
@@ -194,6 +224,9 @@ where
 /// Far enough away, and still an instant.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
+/// Looks at the first bytes of a long message. Gives whether they were enough.
+type Show<'a> = &'a mut dyn FnMut(&[u8]) -> Result<bool, Refusal>;
+
 /// Whether the first frame of a message holds all of it.
 fn holds_message(data: &[u8]) -> bool {
     match data {
@@ -217,6 +250,11 @@ impl AsRef<[u8]> for Counted {
 }
 
 impl Message {
+    /// Whether it was sent compressed.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.coding.is_some()
+    }
+
     /// Bytes on the wire.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()

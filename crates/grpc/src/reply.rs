@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Response};
 use millrace_core::{Compute, Reason, Refusal, on_compute};
@@ -40,7 +40,7 @@ impl Reply {
         let length = message.encoded_len();
         let mut buffer = begin(length, length)?;
         message.encode_raw(&mut buffer);
-        Ok(Self::from_pieces([buffer.freeze()].into_iter().collect()))
+        Ok(Self::from_pieces([Bytes::from(buffer)].into_iter().collect()))
     }
 
     /// No message at all: nothing is sent.
@@ -112,11 +112,11 @@ impl Reply {
             let cause: Box<dyn Error + Send + Sync> = error.into();
             Refusal::new(Reason::BackendBroken, "the answer could not be compressed").with_cause(cause)
         })?;
-        let mut buffer = BytesMut::with_capacity(PREFIX + packed.len());
+        let mut buffer = Vec::with_capacity(PREFIX + packed.len());
         buffer.put_u8(1);
         buffer.put_u32(length_of(packed.len())?);
         buffer.extend_from_slice(&packed);
-        Ok(Self::from_pieces([buffer.freeze()].into_iter().collect()))
+        Ok(Self::from_pieces([Bytes::from(buffer)].into_iter().collect()))
     }
 
     /// The same with what the call asked about itself, for its head.
@@ -154,8 +154,8 @@ pub(crate) fn answer(body: GrpcBody, head: &Head) -> Response<GrpcBody> {
 ///
 /// # Errors
 /// `TooLarge` when the length does not fit its four bytes.
-pub(crate) fn begin(length: usize, room: usize) -> Result<BytesMut, Refusal> {
-    let mut buffer = BytesMut::with_capacity(PREFIX + room);
+pub(crate) fn begin(length: usize, room: usize) -> Result<Vec<u8>, Refusal> {
+    let mut buffer = Vec::with_capacity(PREFIX + room);
     buffer.put_u8(0);
     buffer.put_u32(length_of(length)?);
     Ok(buffer)

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -72,7 +72,7 @@ impl GrpcService {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let (parts, body) = request.into_parts();
-        self.answer_parts(&parts, body, connection).await
+        pin!(self.answer_parts(&parts, body, connection)).await
     }
 
     /// The same for a call in parts: whoever holds the head already spares its room in this future.
@@ -94,7 +94,7 @@ impl GrpcService {
             Err(refusal) => return shared.refuse(&refusal.into(), &Head::default()),
         };
         let call = Call { head: &head, connection, received };
-        let result = dispatch(shared, call, parts.uri.path(), body).await;
+        let result = pin!(dispatch(shared, call, parts.uri.path(), body)).await;
         result.unwrap_or_else(|failure| shared.refuse(&failure, &head))
     }
 }
@@ -110,10 +110,10 @@ async fn dispatch<B: RequestBody>(
     let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((path, ""));
     let (deadline, received) = (call.deadline(), call.received);
     match service {
-        oip::SERVICE => oip::answer(shared, call, method, body).await,
-        tfs::PREDICTION | tfs::MODEL => tfs::answer(shared, call, (service, method), body).await,
+        oip::SERVICE => pin!(oip::answer(shared, call, method, body)).await,
+        tfs::PREDICTION | tfs::MODEL => pin!(tfs::answer(shared, call, (service, method), body)).await,
         torchserve::INFERENCE | torchserve::MANAGEMENT => {
-            torchserve::answer(shared, call, (service, method), body).await
+            pin!(torchserve::answer(shared, call, (service, method), body)).await
         }
         health::SERVICE => within(deadline, received, Box::pin(health::answer(shared, call, method, body))).await,
         reflection::V1 | reflection::V1_ALPHA => reflection::answer(shared, call, service, method, body),

@@ -78,6 +78,11 @@ impl<'a> Fields<'a> {
         Self { rest: message, skipped: 0 }
     }
 
+    /// What was not looked at yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// The next field's number and value, or `None` at the end.
     ///
     /// # Errors

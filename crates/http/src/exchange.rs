@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,12 @@ pub(crate) trait Codec: Clone + Send + Sync + 'static {
     /// A [`Refusal`] that says what is wrong with it.
     fn decode(&self, servable: &dyn Servable, body: &Bytes) -> Result<Question<Self::Reply>, Refusal>;
 
+    /// About how many bytes of text reading a body of `length` bytes is worth: long work goes to a compute thread, where it
+    /// waits for the run that is under way. By default all of them.
+    fn reading(&self, length: usize) -> usize {
+        length
+    }
+
     /// About how many bytes writing these outputs will read and write: long work goes to a compute thread. By default
     /// that of text.
     fn weight(&self, _reply: &Self::Reply, outputs: &[Tensor]) -> usize {
@@ -136,16 +143,36 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut record = Record::new(&shared.front, C::PROTOCOL, now());
-    let result = async {
+    // What is awaited where it lies is not copied there with all the room that it will ever need.
+    let result = pin!(async {
         let is_long = asked.head.content_length.is_some_and(|length| length >= LONG_BODY);
         let place = if is_long { knock::<C>(shared, &asked, &mut record, &mut resolve)? } else { Place::default() };
-        let arrived = Arrived { place, ..receive::<C, B>(shared, &asked, &mut record, body).await? };
+        let arrived = Arrived { place, ..pin!(receive::<C, B>(shared, &asked, &mut record, body)).await? };
         let servable = resolve(&*shared.parts.resolver, &arrived.context)?;
         record.found(&*servable);
-        infer(shared, codec, servable, arrived, &mut record).await
-    }
+        pin!(infer(shared, codec, servable, arrived, &mut record)).await
+    })
     .await;
     conclude(shared, record, result)
+}
+
+/// Announces a request for a version that `resolve` finds by the head alone, where its body is long. For routes that read
+/// their bodies themselves; the place is dropped once that is done.
+///
+/// # Errors
+/// A [`Failure`]: the model's refusal, or that of `resolve`.
+pub(crate) fn announce<C: Codec>(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    record: &mut Record<'_>,
+    mut resolve: impl FnMut(&dyn Resolver, &RequestContext) -> Result<Arc<dyn Servable>, Failure>,
+) -> Result<Place, Failure> {
+    if has_long_body(asked) { knock::<C>(shared, asked, record, &mut resolve) } else { Ok(Place::default()) }
+}
+
+/// Whether the body is so long that it is not read for nothing.
+pub(crate) fn has_long_body(asked: &Asked<'_>) -> bool {
+    asked.head.content_length.is_some_and(|length| length >= LONG_BODY)
 }
 
 /// Announces a request whose body is long: where it would be refused whatever is in it, reading it would only take time from
@@ -313,9 +340,9 @@ where
         let (bytes, time, rate) = (config.max_body_bytes, config.body_timeout, config.min_body_rate);
         let budget = Some(&shared.front.receiving);
         let bounds = Bounds { bytes, time, rate, started: record.received(), until, budget };
-        Ok::<_, Failure>((body::read(body, bounds).await?, until))
+        Ok::<_, Failure>((pin!(body::read(body, bounds)).await?, until))
     };
-    let (body, until) = read.await.map_err(|failure| failure.by(C::failure))?;
+    let (body, until) = pin!(read).await.map_err(|failure| failure.by(C::failure))?;
     record.carried(body.len());
     let at = now();
     if let Some(account) = record.account() {
@@ -379,8 +406,7 @@ pub(crate) async fn unpack(shared: &Shared, coding: Coding, body: Received) -> R
 
 /// From a whole body to a whole answer, before the deadline.
 ///
-/// What is rare or long waits in a box of its own, so that the future of a short request stays small: it is moved into
-/// its place once for each function on the way here.
+/// What is rare or long waits in a box of its own, so that the future of a short request stays small.
 ///
 /// # Errors
 /// A [`Failure`] in the codec's form.
@@ -395,7 +421,7 @@ pub(crate) async fn infer<C: Codec>(
     let config = &shared.parts.config;
     let (answering, own, decoded, examples, reply) = {
         // A compressed body is small whatever it holds, so its size says nothing about the work.
-        let question = if codec.coding() == Coding::Identity && body.len() <= config.offload_bytes {
+        let question = if codec.coding() == Coding::Identity && codec.reading(body.len()) <= config.offload_bytes {
             // The body has done its service once this returns, but for tensors that are parts of it.
             let body = body.into_bytes();
             contained(|| codec.decode(&*servable, &body)).and_then(|question| question)

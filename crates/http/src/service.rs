@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -72,7 +72,7 @@ impl HttpService {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let (parts, body) = request.into_parts();
-        self.answer_parts(&parts, body, connection).await
+        pin!(self.answer_parts(&parts, body, connection)).await
     }
 
     /// The same for a request in parts: whoever holds the head already spares its room in this future.
@@ -85,8 +85,8 @@ impl HttpService {
         let head = Head::read(&parts.headers);
         let asked = Asked { parts, head: &head, connection };
         let result = match shared.family(parts.uri.path(), connection.roles) {
-            Family::Tfs(rest) => tfs::answer(shared, asked, rest, body).await,
-            Family::Oip(rest) => oip::answer(shared, asked, rest, body).await,
+            Family::Tfs(rest) => pin!(tfs::answer(shared, asked, rest, body)).await,
+            Family::Oip(rest) => pin!(oip::answer(shared, asked, rest, body)).await,
             // Boxed, so that the futures of the families above stay small.
             Family::Admin(rest) => Box::pin(admin::answer(shared, asked, rest, body)).await,
             Family::Platform(route) => Box::pin(platform::answer(shared, asked, route, body)).await,

@@ -4,7 +4,7 @@
 //! the server cuts off.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -46,9 +46,14 @@ impl Answer for Port {
     async fn answer(&self, tongue: Tongue, parts: &Parts, body: RequestBody, caller: CallerId) -> Response<PortBody> {
         let connection = ConnectionContext { caller, roles: self.roles };
         match tongue {
-            Tongue::Http => self.http.answer_parts(parts, body, connection).await.map(PortBody::Http),
-            Tongue::Grpc => self.grpc.answer_parts(parts, body, connection).await.map(PortBody::Grpc),
+            Tongue::Http => pin!(self.http.answer_parts(parts, body, connection)).await.map(PortBody::Http),
+            Tongue::Grpc => pin!(self.grpc.answer_parts(parts, body, connection)).await.map(PortBody::Grpc),
         }
+    }
+
+    async fn answer_http1(&self, parts: &Parts, body: RequestBody, caller: CallerId) -> Response<PortBody> {
+        let connection = ConnectionContext { caller, roles: self.roles };
+        pin!(self.http.answer_parts(parts, body, connection)).await.map(PortBody::Http)
     }
 
     fn cut(tongue: Tongue) -> Response<PortBody> {

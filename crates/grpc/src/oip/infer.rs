@@ -1,30 +1,34 @@
 //! `ModelInfer`, and the steps of any inference by this protocol: read the question, ask the model, write the answer.
 
-use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response};
 use millrace_core::{
-    InferRequest, InferResponse, Protocol, Reason, Refusal, RequestContext, Servable, Signature, Tensor, TensorList,
-    contained, on_compute,
+    InferRequest, InferResponse, Place, Protocol, Reason, Refusal, RequestContext, Servable, Signature, contained,
+    on_compute,
 };
 use millrace_protocol::front::account::{Account, Inquiry, SERVER_TIMING};
 use millrace_protocol::front::metrics::Answered;
 use millrace_protocol::front::{Answering, Record, now};
-use millrace_protocol::oip::{self, EXPLAIN_PARAMETER, OutputPlan, Parameters, TIMING_PARAMETER, raw_bytes, raw_len};
+use millrace_protocol::oip::{self, EXPLAIN_PARAMETER, OutputPlan, Parameters, TIMING_PARAMETER, raw_len};
 use tokio::time::timeout_at;
 
-use super::answer::{Answer, Output, Told};
+use super::answer::{Answer, Outputs, Told};
 use super::failure;
 use super::request::{Outline, Question};
 use crate::body::GrpcBody;
-use crate::call::{Call, RequestBody, late, within};
+use crate::call::{Arrived, Call, RequestBody, late, within};
 use crate::exchange::{Done, conclude};
 use crate::failure::Failure;
+use crate::knock::naming;
 use crate::reply::Reply;
 use crate::service::Shared;
+
+/// The last of the fields that stand before the inputs: model, version, id and parameters.
+const NAMING: u32 = 4;
 
 /// Answers a call.
 ///
@@ -37,7 +41,8 @@ pub(super) async fn infer<B: RequestBody>(
 ) -> Result<Response<GrpcBody>, Failure> {
     let mut record = Record::new(&shared.parts.front, Protocol::OipGrpc, call.received);
     record.inquire(call.head.inquiry(shared.parts.config.server_timing));
-    let result = attempt(shared, call, &mut record, body).await;
+    // What is awaited where it lies is not copied there with all the room that it will ever need.
+    let result = pin!(attempt(shared, call, &mut record, body)).await;
     conclude(shared, record, result).map(|reply| reply.into_response(call.head))
 }
 
@@ -48,16 +53,18 @@ async fn attempt<B: RequestBody>(
     body: B,
 ) -> Result<Done, Failure> {
     check_open(shared)?;
-    let arrived = shared.message(call, body, shared.parts.config.max_message_bytes).await.map_err(failure)?;
+    let knock = |start: &[u8]| knock(shared, call, record, start);
+    let limit = shared.parts.config.max_message_bytes;
+    let arrived = pin!(shared.message(call, body, limit, knock)).await.map_err(failure)?;
     record.carried(arrived.sent);
+    let Arrived { bytes: message, at, .. } = arrived;
     if let Some(account) = record.account() {
-        account.arrived(now());
+        account.arrived(at);
     }
-    let message = arrived.bytes;
     let (id, is_inside, begun) = {
         let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
         let is_inside = inquire(call, record, &outline)?;
-        (outline.id.to_owned(), is_inside, begin(shared, call, record, &outline, &message)?)
+        (outline.id.to_owned(), is_inside, begin(shared, call, record, &outline, (&message, at))?)
     };
     let ready = match begun {
         Begun::Ready(ready) => ready,
@@ -93,6 +100,22 @@ async fn attempt<B: RequestBody>(
     drop(outputs);
     let reply = shared.finish(call.head, reply).await.map_err(failure)?;
     Ok(done(reply, began, times))
+}
+
+/// Announces a request of which the first bytes are there.
+#[cold]
+fn knock(shared: &Shared, call: Call<'_>, record: &mut Record<'_>, start: &[u8]) -> Result<Option<Place>, Refusal> {
+    let Some(naming) = naming(start, NAMING) else { return Ok(None) };
+    let outline = Outline::read(naming).ok();
+    if let Some(outline) = &outline {
+        // What it asks wrongly is told once it is read, and all of it is asked again then.
+        let _later = inquire(call, record, outline);
+    }
+    let find = |context: &RequestContext| {
+        let outline = outline?;
+        oip::resolve_name(&*shared.parts.resolver, outline.model_name, outline.model_version, context).ok()
+    };
+    shared.knock(call, Protocol::OipGrpc, record, find).map(Some)
 }
 
 /// Reads what a request's parameters ask about it, beside what the call's head asks: whether the answer is to stand in the
@@ -177,7 +200,7 @@ pub(super) fn done(reply: Reply, began: Instant, times: Answered) -> Done {
     Done { reply, encoded, times: Answered { encode: encoded.saturating_duration_since(began), ..times } }
 }
 
-/// Finds the model of a request that has just arrived, and reads the question where that is little work.
+/// Finds the model of a request whose message has `arrived`, and reads the question where that is little work.
 ///
 /// # Errors
 /// A [`Failure`]: a model that is unknown or not ready, a version that is none, or what does not fit the model.
@@ -186,10 +209,9 @@ pub(super) fn begin(
     call: Call<'_>,
     record: &mut Record<'_>,
     outline: &Outline<'_>,
-    message: &Bytes,
+    (message, arrived): (&Bytes, Instant),
 ) -> Result<Begun, Failure> {
     let parts = &shared.parts;
-    let arrived = now();
     if let Some(account) = record.account() {
         account.arrived(arrived);
     }
@@ -274,9 +296,9 @@ impl Patience {
 /// Outputs on their way to the wire.
 pub(super) enum Converted {
     /// There was little to convert, and it is done.
-    Here(Result<Vec<Output>, Refusal>),
+    Here(Result<Outputs, Refusal>),
     /// There is much to convert.
-    Long(Box<dyn FnOnce() -> Result<Vec<Output>, Refusal> + Send>),
+    Long(Box<dyn FnOnce() -> Result<Outputs, Refusal> + Send>),
 }
 
 /// Makes of `response` what the request wanted, where that is little work.
@@ -290,15 +312,7 @@ pub(super) fn convert(shared: &Shared, plan: OutputPlan, response: InferResponse
         .filter(|(tensor, planned)| tensor.strings().is_some() || planned.classification.is_some())
         .map(|(tensor, _)| raw_len(tensor))
         .sum();
-    let convert = move || {
-        let changed = match plan.apply(&tensors)? {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(changed) => Some(changed.into()),
-        };
-        let tensors: TensorList = changed.unwrap_or(tensors);
-        let one = |(planned, tensor): (_, Tensor)| Ok(Output { planned, raw: raw_bytes(&tensor)?, tensor });
-        plan.outputs.into_iter().zip(tensors).map(one).collect::<Result<Vec<Output>, Refusal>>()
-    };
+    let convert = move || Outputs::new(plan, tensors);
     if work > shared.parts.config.offload_bytes {
         return Converted::Long(Box::new(convert));
     }
@@ -310,7 +324,7 @@ impl Converted {
     ///
     /// # Errors
     /// A [`Failure`] where they are not what was wanted, or the compute pool's.
-    pub(super) async fn outputs(self, shared: &Shared) -> Result<Vec<Output>, Failure> {
+    pub(super) async fn outputs(self, shared: &Shared) -> Result<Outputs, Failure> {
         let outputs = match self {
             Self::Here(outputs) => outputs,
             Self::Long(convert) => {
@@ -328,7 +342,7 @@ impl Converted {
 pub(super) fn write(
     servable: &dyn Servable,
     (id, is_final): (&str, Option<bool>),
-    (outputs, told): (&[Output], &Told),
+    (outputs, told): (&Outputs, &Told),
 ) -> Result<Reply, Failure> {
     let (model, version) = (servable.model().as_str(), servable.version());
     Answer { model, version, id, is_final, outputs, told }.write().map_err(failure)

@@ -9,6 +9,7 @@ mod request;
 mod settings;
 mod stream;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::Response;
@@ -40,7 +41,7 @@ pub(crate) async fn answer<B: RequestBody>(
 ) -> Result<Response<GrpcBody>, Failure> {
     check_role(call, method)?;
     match method {
-        "ModelInfer" => infer::infer(shared, call, body).await,
+        "ModelInfer" => pin!(infer::infer(shared, call, body)).await,
         "ModelStreamInfer" => Ok(stream::stream(shared, call, body)),
         // A future of its own, so that inference does not carry the room that these need.
         _ => within(call.deadline(), call.received, Box::pin(others(shared, call, method, body))).await,

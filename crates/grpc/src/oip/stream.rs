@@ -14,7 +14,7 @@ use millrace_proto::inference::infer_parameter::ParameterChoice;
 use millrace_proto::inference::{InferParameter, ModelInferResponse, ModelStreamInferResponse};
 use millrace_protocol::front::{ConnectionContext, Record, now};
 
-use super::answer::{Answer, Told};
+use super::answer::{Answer, Outputs, Told};
 use super::failure;
 use super::infer::{Begun, Ready, begin, check_open, convert, done, inquire, tell, tell_refused, write};
 use super::request::Outline;
@@ -101,8 +101,9 @@ async fn attempt(
     let parts = &shared.parts;
     let unpacked = message.unpack(parts.config.max_message_bytes, &parts.front, &*parts.compute).await;
     let message: Bytes = unpacked.map_err(failure)?;
+    let arrived = now();
     if let Some(account) = record.account() {
-        account.arrived(now());
+        account.arrived(arrived);
     }
     let outline = Outline::read(&message).map_err(|error| failure(error.refusal()))?;
     *names = Names {
@@ -112,7 +113,7 @@ async fn attempt(
     };
     let id = names.id.as_str();
     inquire(call, record, &outline)?;
-    let begun = begin(shared, call, record, &outline, &message)?;
+    let begun = begin(shared, call, record, &outline, (&message, arrived))?;
     drop(outline);
     let ready = match begun {
         Begun::Ready(ready) => ready,
@@ -151,7 +152,7 @@ async fn attempt(
         // The model ended without a last word. Most clients want to hear none.
         let (model, version) = (servable.model().as_str(), servable.version());
         let told = tell(shared, record);
-        let empty = Answer { model, version, id, is_final: Some(true), outputs: &[], told: &told };
+        let empty = Answer { model, version, id, is_final: Some(true), outputs: &Outputs::default(), told: &told };
         let reply = if patience.wants_empty_end() { empty.write().map_err(failure)? } else { Reply::nothing() };
         Ok(done(reply, now(), times))
     });

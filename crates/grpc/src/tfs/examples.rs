@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_core::{Protocol, RequestContext, Servable};
+use millrace_core::{Place, Protocol, RequestContext, Servable};
 use millrace_protocol::front::{Record, now};
 use millrace_protocol::tfs::{self, ModelSpec, Verb};
 
@@ -42,7 +42,9 @@ async fn read<B: RequestBody>(
     record: &mut Record<'_>,
 ) -> Result<Failure, Failure> {
     shared.check_serving().map_err(failure)?;
-    let arrived = shared.message(call, body, shared.parts.config.max_message_bytes).await.map_err(failure)?;
+    let limit = shared.parts.config.max_message_bytes;
+    // They are refused for what they are; no queue is asked.
+    let arrived = shared.message(call, body, limit, |_| Ok(Some(Place::default()))).await.map_err(failure)?;
     record.carried(arrived.sent);
     let at = now();
     if let Some(account) = record.account() {

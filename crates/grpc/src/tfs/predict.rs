@@ -37,6 +37,9 @@ impl Codec for PredictCodec {
 
     const PROTOCOL: Protocol = Protocol::TfsGrpc;
 
+    /// The specification of the model.
+    const NAMING: u32 = 1;
+
     fn resolve(
         &self,
         message: &Bytes,

@@ -1,7 +1,9 @@
 //! Writes a `PredictResponse` by hand: numbers that look in protobuf as they do in memory stay where they are and become
 //! pieces of the answer.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::mem::take;
+
+use bytes::{BufMut, Bytes};
 use millrace_core::{DType, Refusal, Tensor};
 use millrace_protocol::tfs::data_type_number;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -74,7 +76,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn put(&self, buffer: &mut BytesMut, pieces: &mut Pieces) {
+    fn put(&self, buffer: &mut Vec<u8>, pieces: &mut Pieces) {
         key(buffer, 1, self.entry_len());
         key(buffer, 1, self.name.len());
         buffer.put_slice(self.name.as_bytes());
@@ -96,7 +98,7 @@ impl<'a> Output<'a> {
                 if bytes.len() < COPY_BELOW {
                     buffer.put_slice(bytes);
                 } else {
-                    pieces.push(buffer.split().freeze());
+                    pieces.push(Bytes::from(take(buffer)));
                     pieces.push(Bytes::clone(bytes));
                 }
             }
@@ -142,7 +144,7 @@ impl Answer<'_> {
         }
         key(&mut buffer, 3, self.signature.len());
         buffer.put_slice(self.signature.as_bytes());
-        pieces.push(buffer.freeze());
+        pieces.push(Bytes::from(buffer));
         Ok(Reply::from_pieces(pieces))
     }
 }
@@ -231,7 +233,7 @@ fn number_of(dtype: DType) -> u64 {
 }
 
 /// The key and the length of field `number`, which holds `length` bytes. All numbers of such fields are below 16.
-fn key(buffer: &mut BytesMut, number: u8, length: usize) {
+fn key(buffer: &mut Vec<u8>, number: u8, length: usize) {
     buffer.put_u8(number << 3 | 2);
     encode_varint(length as u64, buffer);
 }

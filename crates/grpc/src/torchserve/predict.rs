@@ -52,6 +52,9 @@ impl Codec for PredictCodec {
 
     const PROTOCOL: Protocol = Protocol::TorchServeGrpc;
 
+    /// Its version.
+    const NAMING: u32 = 2;
+
     fn names_version(&self, reply: &Asked) -> bool {
         reply.names_version
     }
@@ -115,13 +118,13 @@ fn write(text: Vec<u8>, sequence: Option<&str>) -> Result<Reply, Refusal> {
         buffer.put_u8(1 << 3 | 2);
         encode_varint(text.len() as u64, &mut buffer);
     }
-    let head = buffer.split().freeze();
+    let head = Bytes::from(std::mem::take(&mut buffer));
     if let Some(sequence) = sequence {
         buffer.put_u8(2 << 3 | 2);
         encode_varint(sequence.len() as u64, &mut buffer);
         buffer.put_slice(sequence.as_bytes());
     }
-    let pieces = [head, Bytes::from(text), buffer.freeze()].into_iter().filter(|piece| !piece.is_empty());
+    let pieces = [head, Bytes::from(text), Bytes::from(buffer)].into_iter().filter(|piece| !piece.is_empty());
     Ok(Reply::from_pieces(pieces.collect()))
 }
 

@@ -16,8 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use millrace_core::{
     Alias, Batch, Catalog, Control, ControlFuture, DType, InferFuture, InferRequest, InferResponse, Model, ModelName,
-    ModelRef, ModelStatus, Refusal, RegisterFuture, Registered, Registration, RequestContext, Resolver, RunContext,
-    Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionState, VersionStatus, Wanted,
+    ModelRef, ModelStatus, Place, Refusal, RegisterFuture, Registered, Registration, RequestContext, Resolver,
+    RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionState, VersionStatus, Wanted,
 };
 use millrace_grpc::{GrpcConfig, GrpcParts, GrpcService, grpc_service};
 use millrace_protocol::front::{ConnectionContext, Front, FrontConfig, Readiness, Roles};
@@ -26,6 +26,7 @@ use millrace_testkit::{FakeModel, FakeServable, InlineCompute, resolve_among};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::{Channel, Endpoint};
 
 /// The answer whose outputs are `outputs`.
@@ -109,6 +110,13 @@ impl Models {
         self.version(name, 1, Signature::new(vec![x], vec![y]).unwrap(), answer)
     }
 
+    /// The version added last refuses every request that is announced; those that are not it answers.
+    pub(crate) fn closed(mut self, refusal: Refusal) -> Self {
+        let version = self.versions.pop().expect("a version was added");
+        self.versions.push(Arc::new(Closed { version, refusal }));
+        self
+    }
+
     /// A model that is known, in `state`, and refused by the resolver.
     pub(crate) fn unavailable(mut self, name: &str, state: VersionState, refusal: Refusal) -> Self {
         let model: ModelName = name.parse().unwrap();
@@ -161,6 +169,35 @@ impl Models {
     /// The orders given so far.
     pub(crate) fn orders(&self) -> Vec<String> {
         self.orders.lock().clone()
+    }
+}
+
+/// A version whose queue is full.
+#[derive(Debug)]
+struct Closed {
+    version: Arc<dyn Servable>,
+    refusal: Refusal,
+}
+
+impl Servable for Closed {
+    fn model(&self) -> &ModelName {
+        self.version.model()
+    }
+
+    fn version(&self) -> u64 {
+        self.version.version()
+    }
+
+    fn signatures(&self) -> &Signatures {
+        self.version.signatures()
+    }
+
+    fn knock(&self, _context: &RequestContext) -> Result<Place, Refusal> {
+        Err(self.refusal.clone())
+    }
+
+    fn infer(&self, request: InferRequest) -> InferFuture {
+        self.version.infer(request)
     }
 }
 
@@ -325,12 +362,22 @@ impl TestServer {
         headers: &[(&str, &str)],
         pieces: impl IntoIterator<Item = Bytes>,
     ) -> Answer {
-        let pieces: Vec<_> = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece))).collect();
+        self.stream(path, headers, tokio_stream::iter(pieces.into_iter().collect::<Vec<_>>())).await
+    }
+
+    /// The same with pieces that come when they come.
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        pieces: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Answer {
+        let pieces = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
         let mut request = Request::post(path).header("content-type", "application/grpc");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(StreamBody::new(tokio_stream::iter(pieces))).unwrap();
+        let request = request.body(StreamBody::new(pieces)).unwrap();
         collect(self.service.answer(request, self.connection()).await).await
     }
 

@@ -10,6 +10,7 @@ mod frames;
 mod harness;
 mod health;
 mod hostile;
+mod knocking;
 mod metrics;
 mod oip;
 mod orders;

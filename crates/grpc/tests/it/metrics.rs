@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 use prost::Message as _;
 
 use crate::harness::{TestServer, framed};
+use crate::knocking::closed;
 use crate::tfs::{PREDICT, floats, good, models, request, spec_of};
 
 /// The page after what `requests` did to a server.
-fn page<F: Future<Output = ()>>(requests: impl FnOnce(TestServer) -> F) -> String {
+pub(crate) fn page<F: Future<Output = ()>>(requests: impl FnOnce(TestServer) -> F) -> String {
     let mut builder = PrometheusBuilder::new();
     for (family, limits) in histogram_buckets() {
         builder = builder.set_buckets_for_metric(Matcher::Full(family.to_owned()), &limits).unwrap();
@@ -33,6 +34,7 @@ fn page<F: Future<Output = ()>>(requests: impl FnOnce(TestServer) -> F) -> Strin
             slots.lock().push(slot);
             future
         });
+        let models = models.affine("closed", 1, 0.5, 2.0).closed(closed());
         let front = FrontConfig { max_metric_series: 3, ..FrontConfig::default() };
         runtime.block_on(requests(TestServer::with_front(models, &front, |_| {})));
     });
@@ -41,7 +43,7 @@ fn page<F: Future<Output = ()>>(requests: impl FnOnce(TestServer) -> F) -> Strin
 }
 
 #[track_caller]
-fn has(page: &str, series: &str, expected: f64) {
+pub(crate) fn has(page: &str, series: &str, expected: f64) {
     let found = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok());
     assert_eq!(found.map(f64::to_bits), Some(expected.to_bits()), "{series} in\n{page}");
 }

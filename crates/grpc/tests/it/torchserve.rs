@@ -19,7 +19,7 @@ use tonic::Code;
 
 use crate::harness::{Models, TestServer, framed, spec};
 
-const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
+pub(crate) const PREDICT: &str = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions";
 const MANAGE: &str = "/org.pytorch.serve.grpc.management.ManagementAPIsService";
 
 fn models() -> Models {

@@ -10,7 +10,8 @@ use http::header::ALLOW;
 use http::{HeaderValue, StatusCode};
 use http_body::Body;
 use millrace_core::{
-    Code, ModelRef, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, VersionChoice, on_compute,
+    Code, ModelRef, Place, Protocol, Reason, Refusal, RequestContext, Resolver, Servable, TENSORS, VersionChoice,
+    VersionState, on_compute,
 };
 use millrace_protocol::front::{Record, now};
 use millrace_protocol::tfs::Bare;
@@ -28,7 +29,7 @@ use request::{KEYS, Malformed, Prediction};
 
 use crate::coding::Coding;
 use crate::error::Failure;
-use crate::exchange::{Arrived, Asked, Done, conclude, infer, receive, unpack};
+use crate::exchange::{Arrived, Asked, Done, announce, conclude, has_long_body, infer, receive, unpack};
 use crate::response::{self, Answer};
 use crate::route::segment;
 use crate::service::Shared;
@@ -93,7 +94,12 @@ where
     let max_depth = shared.parts.config.max_json_depth;
     let named = model.map(|model| segment(model).unwrap_or_default().into_owned());
     let result = async {
+        let place = match model.zip(named.as_deref()) {
+            Some((model, name)) if has_long_body(&asked) => announce_to(shared, &asked, (model, name), &mut record)?,
+            _ => Place::default(),
+        };
         let (arrived, body) = arrive(shared, &asked, &mut record, body).await?;
+        drop(place);
         let read = move |body: &Bytes| Prediction::read(body, named.as_deref(), max_depth);
         match on_thread(shared, body.clone(), read).await? {
             Some(prediction) => one(shared, &mut record, &arrived, prediction).await,
@@ -102,6 +108,30 @@ where
     }
     .await;
     conclude(shared, record, result)
+}
+
+/// Announces a request to `model`, as its path has it, called `name`. Its body may name a version: only where there is but
+/// one is it known before that is read.
+///
+/// # Errors
+/// A [`Failure`]: the version's refusal.
+fn announce_to(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    (model, name): (&str, &str),
+    record: &mut Record<'_>,
+) -> Result<Place, Failure> {
+    let status = shared.parts.catalog.model(name);
+    let Some([version]) = status.as_ref().map(|status| &status.versions[..]) else { return Ok(Place::default()) };
+    let Some(signatures) = version.signatures.as_ref().filter(|_| version.state == VersionState::Available) else {
+        return Ok(Place::default());
+    };
+    if signatures.find(TENSORS).is_some() {
+        return text::announce_predict(shared, asked, model, record);
+    }
+    announce::<GeneralCodec>(shared, asked, record, |resolver, context| {
+        resolver.resolve(&ModelRef::with_version(name, version.version), context).map_err(failure)
+    })
 }
 
 /// Several predictions side by side. A body that is no list of requests is refused as a whole; a request that fails on its

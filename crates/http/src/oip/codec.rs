@@ -14,6 +14,9 @@ use crate::exchange::{Codec, Question, text_weight};
 use crate::head::{HEADER_LENGTH, Head};
 use crate::response::Answer;
 
+/// So many bytes of a binary input are as much work as one of text: at most they are moved and looked at once.
+const BYTES_AS_TEXT: usize = 8;
+
 /// Reads and writes one request.
 #[derive(Debug, Clone)]
 pub(super) struct OipCodec {
@@ -100,6 +103,16 @@ impl Codec for OipCodec {
         })
     }
 
+    fn reading(&self, length: usize) -> usize {
+        match self.header_length {
+            HeaderLength::Bytes(document) => {
+                let document = document.min(length);
+                document + (length - document) / BYTES_AS_TEXT
+            }
+            HeaderLength::Absent | HeaderLength::Wrong(_) => length,
+        }
+    }
+
     fn weight(&self, reply: &Reply, outputs: &[Tensor]) -> usize {
         let is_packed = self.accepts != Coding::Identity;
         let planned = reply.plan.outputs.iter().zip(outputs);
@@ -144,8 +157,28 @@ fn header_length(head: &Head<'_>) -> HeaderLength {
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
-    use super::{HeaderLength, header_length};
+    use super::{HeaderLength, OipCodec, header_length};
+    use crate::coding::Coding;
+    use crate::exchange::Codec as _;
     use crate::head::{HEADER_LENGTH, Head};
+
+    #[test]
+    fn binary_inputs_are_little_work_for_their_length() {
+        let reading = |header_length| {
+            let codec = OipCodec {
+                coding: Some(Coding::Identity),
+                header_length,
+                accepts: Coding::Identity,
+                max_depth: 8,
+                max_answer: 1 << 20,
+            };
+            codec.reading(600_000)
+        };
+        assert_eq!(reading(HeaderLength::Absent), 600_000);
+        assert_eq!(reading(HeaderLength::Bytes(400)), 400 + 599_600 / 8);
+        assert_eq!(reading(HeaderLength::Bytes(0)), 75_000);
+        assert_eq!(reading(HeaderLength::Bytes(usize::MAX)), 600_000);
+    }
 
     #[test]
     fn a_header_length_is_a_plain_number_that_stands_once() {

@@ -4,6 +4,7 @@
 //! purpose: `generate` and `generate_stream`, which are for models of text, and shared memory.
 
 use std::error::Error;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -70,7 +71,7 @@ where
                 codec.check_coding()?;
                 Ok(servable)
             };
-            exchange(shared, asked, &codec, found, body).await
+            pin!(exchange(shared, asked, &codec, found, body)).await
         }
         Route::Index => Box::pin(order::index(shared, asked, body)).await,
         Route::Load(name) => Box::pin(order::repository(shared, asked, (Order::Load, &name), body)).await,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::ALLOW;
 use http::{HeaderValue, StatusCode};
 use http_body::Body;
-use millrace_core::{Protocol, Quoted, Reason, Refusal, RequestContext, contained, on_compute};
+use millrace_core::{Place, Protocol, Quoted, Reason, Refusal, RequestContext, contained, on_compute};
 use millrace_protocol::front::metrics::Answered;
 use millrace_protocol::front::{Record, now};
 
@@ -35,7 +35,7 @@ use request::{Ask, Decode, Limits, Members, Problem, Tokenize};
 
 use crate::coding::Coding;
 use crate::error::Failure;
-use crate::exchange::{Arrived, Asked, Done, conclude, hold, infer, receive, unpack};
+use crate::exchange::{self, Arrived, Asked, Done, conclude, hold, infer, receive, unpack};
 use crate::response::{self, Answer};
 use crate::route::segment;
 use crate::service::Shared;
@@ -108,6 +108,40 @@ impl Verb {
         };
         Ok((members.text("model")?, order))
     }
+}
+
+/// Announces a request whose path names its model, where its body is long. Tokens need no room in a queue.
+///
+/// # Errors
+/// A [`Failure`]: the model's refusal, or that of its name.
+fn announce<D: Dialect>(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    (verb, in_path): Asking<'_>,
+    record: &mut Record<'_>,
+) -> Result<Place, Failure> {
+    let (Some(in_path), false) = (in_path, matches!(verb, Verb::Tokenize | Verb::Decode)) else {
+        return Ok(Place::default());
+    };
+    exchange::announce::<TextCodec<D>>(shared, asked, record, |_, context| {
+        let chosen = choose(shared, segment(in_path).as_deref(), Need::Any, context);
+        chosen.map(|chosen| chosen.servable).map_err(unclear::<D>)
+    })
+}
+
+/// The same for a request that came to the general endpoints, for a model that takes text.
+///
+/// # Errors
+/// A [`Failure`] for the caller, not yet recorded.
+pub(crate) fn announce_predict(
+    shared: &Shared,
+    asked: &Asked<'_>,
+    model: &str,
+    record: &mut Record<'_>,
+) -> Result<Place, Failure> {
+    let place = announce::<Tei>(shared, asked, (Verb::Predict, Some(model)), record);
+    // What it is shows once it is read.
+    place.inspect_err(|_| record.is_of(Protocol::Text))
 }
 
 /// Answers a request for these routes.
@@ -205,7 +239,9 @@ where
     let result = async {
         let coding = Coding::of_request(asked.head.content_encoding);
         let coding = coding.map_err(|refusal| D::failure(refusal).closing())?;
+        let place = announce::<D>(shared, &asked, asking, &mut record)?;
         let arrived = receive::<TextCodec<D>, B>(shared, &asked, &mut record, body).await?;
+        drop(place);
         let (arrived, body) = arrived.take_body();
         let body = unpack(shared, coding, body).await.map_err(D::failure)?;
         obey::<D>(shared, &asked, asking, &mut record, (arrived, body)).await

@@ -1,6 +1,7 @@
 //! TensorFlow Serving's REST API, with KServe's v1 beside it: everything below `/v1/`.
 
 use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,7 +48,7 @@ where
                 return Box::pin(exchange(shared, asked, &codec, found, body)).await;
             }
             let codec = TfsCodec::new(verb, asked.head, &parts.config);
-            exchange(shared, asked, &codec, found, body).await
+            pin!(exchange(shared, asked, &codec, found, body)).await
         }
         Route::Explain(target) if asked.parts.method == Method::POST => {
             let servable = find(&target, &*parts.resolver, &RequestContext::new(now()))?;

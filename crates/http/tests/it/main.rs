@@ -12,6 +12,7 @@ mod failures;
 mod general;
 mod harness;
 mod health;
+mod knocking;
 mod kserve;
 mod limits;
 mod metrics;

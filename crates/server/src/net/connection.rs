@@ -39,8 +39,6 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LEAST_BUFFER: usize = 8192;
 /// HTTP/2: bytes of all headers of one request.
 const HEADER_LIST: u32 = 16 << 10;
-/// HTTP/2: how often a silent peer is asked whether it is there, and how long it may think.
-const PING: Duration = Duration::from_secs(20);
 /// HTTP/2: resets waiting for us before the peer counts as hostile.
 const MAX_RESETS: usize = 50;
 
@@ -54,10 +52,18 @@ pub(crate) trait Answer: Clone + Send + Sync + 'static {
     /// The protocol of a request.
     fn tongue(parts: &Parts) -> Self::Tongue;
 
-    /// Answers one request. Dropping the future gives the request up.
+    /// Answers one request of HTTP/2. Dropping the future gives the request up.
     fn answer(
         &self,
         tongue: Self::Tongue,
+        parts: &Parts,
+        body: RequestBody,
+        caller: CallerId,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// The same of HTTP/1, whose futures have no room for what that cannot carry.
+    fn answer_http1(
+        &self,
         parts: &Parts,
         body: RequestBody,
         caller: CallerId,
@@ -96,16 +102,15 @@ pub(crate) async fn serve<A: Answer>(
     let unread = Unread::new(&activity);
     let connection = Connection { answer, phases: phases.clone(), activity: Arc::clone(&activity), unread, is_http2 };
     let connection = Arc::new(connection);
-    let answer = |request| Begun::new(&connection).answer(request, caller);
     let age = is_http2.then(|| age(&limits, caller)).flatten();
     let ends = Ends { phases: &phases, activity: &activity, age };
     let result = if is_http2 {
         // Here each request is a task of its own, and its future is moved several times on the way into one.
-        let service = service_fn(|request| Box::pin(answer(request)));
+        let service = service_fn(|request| Box::pin(Begun::new(&connection).answer(request, caller)));
         drive(http2_builder(&limits).serve_connection(io, service), ends).await
     } else {
         let desk = Desk::new();
-        let service = service_fn(|request| desk.put(answer(request)));
+        let service = service_fn(|request| desk.put(Begun::new(&connection).answer_http1(request, caller)));
         let served = http1_builder(&limits).serve_connection(io, service);
         drive(Ahead { desk: &desk, unread: &connection.unread, connection: served }, ends).await
     };
@@ -150,21 +155,42 @@ impl<A> Begun<A> {
 
 impl<A: Answer> Begun<A> {
     async fn answer(self, request: Request<Incoming>, caller: CallerId) -> Result<Response<Carried<A>>, Infallible> {
-        let Connection { answer, phases, unread, is_http2, .. } = &*self.0;
+        let Connection { answer, phases, unread, .. } = &*self.0;
         let (parts, body) = request.into_parts();
         let tongue = A::tongue(&parts);
         let body = RequestBody::new(&parts, body, unread);
         let response = {
             // Handed on by value it would take its room twice; so would the head.
             let answering = pin!(answer.answer(tongue, &parts, body, caller));
-            until_cut(answering, phases, *is_http2).await
+            until_cut(answering, phases, true).await
         };
+        Ok(self.carry(response, tongue))
+    }
+
+    async fn answer_http1(
+        self,
+        request: Request<Incoming>,
+        caller: CallerId,
+    ) -> Result<Response<Carried<A>>, Infallible> {
+        let Connection { answer, phases, unread, .. } = &*self.0;
+        let (parts, body) = request.into_parts();
+        let tongue = A::tongue(&parts);
+        let body = RequestBody::new(&parts, body, unread);
+        let response = {
+            let answering = pin!(answer.answer_http1(&parts, body, caller));
+            until_cut(answering, phases, false).await
+        };
+        Ok(self.carry(response, tongue))
+    }
+
+    /// The answer, or that of a request that was cut off, on its way out.
+    fn carry(self, response: Option<Response<A::Body>>, tongue: A::Tongue) -> Response<Carried<A>> {
         let response = response.unwrap_or_else(|| {
-            phases.count_cut();
+            self.0.phases.count_cut();
             A::cut(tongue)
         });
-        unread.settle(response.headers());
-        Ok(response.map(|body| Carried::new(body, self, tongue)))
+        self.0.unread.settle(response.headers());
+        response.map(|body| Carried::new(body, self, tongue))
     }
 }
 
@@ -222,9 +248,7 @@ fn http2_builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
         // for every way is held for every connection.
         .adaptive_window(true)
         .max_pending_accept_reset_streams(MAX_RESETS)
-        .max_local_error_reset_streams(MAX_RESETS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING);
+        .max_local_error_reset_streams(MAX_RESETS);
     builder
 }
 

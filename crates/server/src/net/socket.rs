@@ -9,7 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -18,6 +20,10 @@ use super::address::Address;
 /// Bytes. Pieces that are no more together are sent as one: the kernel takes a third of a microsecond longer for a list
 /// of two than for one piece, and the copy takes a tenth of that.
 const JOINED: usize = 2048;
+
+/// A silent peer is asked after 20 s whether it is there, and is gone after four questions, 5 s apart, without an answer.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(20)).with_interval(Duration::from_secs(5)).with_retries(4);
 
 /// A listening socket.
 #[derive(Debug)]
@@ -42,6 +48,9 @@ impl Listener {
                 // Answers are written whole; waiting for more to send only adds delay. It fails on a dead socket, which
                 // reading will notice.
                 let _ = stream.set_nodelay(true);
+                // A peer that went without a word is found out by the kernel: HTTP/2's own pings would look at the clock
+                // and take a lock for each frame.
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE);
                 Ok(Stream::Tcp(stream))
             }
             Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
@@ -111,6 +120,9 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            return self.poll_write(context, only);
+        }
         if let [_, _, ..] = slices
             && slices.iter().map(|slice| slice.len()).sum::<usize>() <= JOINED
         {
@@ -132,5 +144,25 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => Pin::new(stream).poll_shutdown(context))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use socket2::SockRef;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{Listener, Stream};
+
+    #[tokio::test]
+    async fn a_peer_that_went_without_a_word_is_found_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let Stream::Tcp(stream) = Listener::Tcp(listener).accept().await.unwrap() else { panic!("it is TCP") };
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(20));
     }
 }

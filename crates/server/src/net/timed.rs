@@ -129,7 +129,7 @@ pub(crate) struct Timed<S> {
     /// Runs while an HTTP/2 client has something to take; the number is of what it had taken when it was armed.
     take_timer: Option<(u64, Pin<Box<Sleep>>)>,
     write_timer: Option<Stall>,
-    /// Bytes that were read since reading last found nothing.
+    /// Bytes that were read since reading last found nothing while no request was under way.
     handed_on: u64,
     /// How much of a body that nobody reads is still to come; from the first such body on.
     discard: Option<u64>,
@@ -320,7 +320,7 @@ impl<S: Discard + Unpin> AsyncRead for Timed<S> {
         }
         let unread = this.activity.unread.load(Ordering::Relaxed);
         if unread > 0 {
-            // hyper holds at most what it got since it last waited. The rest of the body is still to come.
+            // hyper holds at most what it got since it last waited for a request. The rest of the body is still to come.
             this.discard = Some(unread.saturating_sub(this.handed_on));
             if unread >= this.handed_on {
                 // All that it got is of this request.
@@ -336,7 +336,10 @@ impl<S: Discard + Unpin> AsyncRead for Timed<S> {
         };
         match read {
             Poll::Pending => {
-                this.handed_on = 0;
+                // While a request is under way, hyper may have put the first of its body aside and read on.
+                if this.activity.is_resting() {
+                    this.handed_on = 0;
+                }
                 this.read_stalled(context)
             }
             ready @ Poll::Ready(_) => {

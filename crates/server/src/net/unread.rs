@@ -1,10 +1,15 @@
-//! Bodies that are not read because the answer does not depend on them: over HTTP/1 what the client still sends is taken
-//! and thrown away, so that the connection can go on.
+//! Bodies that are not read because the answer does not depend on them: what the client still sends is taken and thrown
+//! away, so that the connection can go on.
 //!
-//! hyper would close the connection over the unread bytes, and the system then resets it: a client that reads only after
-//! it has sent everything would lose the answer. Where the client waits to be told to send (`Expect: 100-continue`), or
-//! there is more than is worth it, it is left at that. HTTP/2 needs none of this: there the stream is reset.
+//! Over HTTP/1 hyper would close the connection over the unread bytes, and the system then resets it: a client that reads
+//! only after it has sent everything would lose the answer. Where the client waits to be told to send
+//! (`Expect: 100-continue`), or there is more than is worth it, it is left at that.
+//!
+//! Over HTTP/2 the stream is reset with `NO_ERROR` once it is answered (RFC 9113, 8.1), which keeps the client from sending
+//! the rest. h2 remembers 50 such streams for a second. What still comes for others it takes for the client's mistake, and
+//! closes the connection over many of those: beyond [`RESETS`] a second the rest of the body is taken here as well.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +22,8 @@ use http::request::Parts;
 use http::{HeaderMap, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
-use tokio::time::{Sleep, sleep};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::timed::Activity;
 
@@ -28,20 +34,31 @@ const MOST: u64 = 4 << 20;
 /// How long that may take.
 const TIME: Duration = Duration::from_secs(5);
 
-/// The body of a request. When it is dropped unread, the rest goes to the connection's [`Unread`].
+/// How long h2 remembers a stream that was reset.
+const SECOND: Duration = Duration::from_secs(1);
+/// Streams that are reset in one second of a connection: half of what h2 remembers, for a second may begin anywhere.
+const RESETS: u32 = 25;
+
+/// The body of a request. When it is dropped before its end, over HTTP/1 before its first byte was asked for, the rest goes
+/// to the connection's [`Unread`].
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     body: Option<Incoming>,
-    /// Until its first byte is asked for.
+    is_http2: bool,
+    /// Over HTTP/1 until its first byte is asked for.
     rest: Option<Arc<Unread>>,
 }
 
 impl RequestBody {
     pub(super) fn new(parts: &Parts, body: Incoming, unread: &Arc<Unread>) -> Self {
-        let is_taken = body.size_hint().exact().is_some_and(|length| (LEAST..=MOST).contains(&length))
-            && parts.version < Version::HTTP_2
-            && !parts.headers.contains_key(EXPECT);
-        Self { body: Some(body), rest: is_taken.then(|| Arc::clone(unread)) }
+        let is_http2 = parts.version == Version::HTTP_2;
+        let is_taken = if is_http2 {
+            !body.is_end_stream()
+        } else {
+            body.size_hint().exact().is_some_and(|length| (LEAST..=MOST).contains(&length))
+                && !parts.headers.contains_key(EXPECT)
+        };
+        Self { body: Some(body), is_http2, rest: is_taken.then(|| Arc::clone(unread)) }
     }
 }
 
@@ -53,7 +70,9 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.rest = None;
+        if !self.is_http2 {
+            self.rest = None;
+        }
         self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
     }
 
@@ -69,16 +88,29 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let (Some(body), Some(rest)) = (self.body.take(), self.rest.take()) {
-            rest.put(body);
+            match (self.is_http2, Handle::try_current()) {
+                (false, _) => rest.put(body),
+                (true, Ok(runtime)) if !body.is_end_stream() && !rest.may_reset() => drop(runtime.spawn(discard(body))),
+                (true, _) => {}
+            }
         }
     }
 }
 
-/// What the client of one connection still sends of a request that was answered without it. The lock is never waited for:
+/// Takes what still comes on a stream that is not reset. Most clients send nothing more once they are answered.
+async fn discard(mut body: Incoming) {
+    let all = async { while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {} };
+    // A client that takes longer has no more on its way than a reset can stop.
+    let _in_time = timeout(TIME, all).await.is_ok();
+}
+
+/// What the client of one connection still sends of a request that was answered without it. Its lock is never waited for:
 /// only the connection's task takes it.
 #[derive(Debug)]
 pub(super) struct Unread {
     rest: Mutex<Option<Rest>>,
+    /// Streams that were reset since then.
+    resets: Mutex<Option<(Instant, u32)>>,
     /// Spares the lock.
     is_there: AtomicBool,
     /// Such a request counts as under way.
@@ -93,7 +125,20 @@ struct Rest {
 
 impl Unread {
     pub(super) fn new(activity: &Arc<Activity>) -> Arc<Self> {
-        Arc::new(Self { rest: Mutex::default(), is_there: AtomicBool::new(false), activity: Arc::clone(activity) })
+        let (rest, resets, is_there) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { rest, resets, is_there, activity: Arc::clone(activity) })
+    }
+
+    /// Whether another stream may be reset now; it then counts as one.
+    fn may_reset(&self) -> bool {
+        let mut resets = self.resets.lock();
+        let now = Instant::now();
+        let (since, count) = resets.get_or_insert((now, 0));
+        if now.duration_since(*since) >= SECOND {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= RESETS
     }
 
     fn put(&self, body: Incoming) {
@@ -139,3 +184,6 @@ impl Unread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,16 @@
 
 use std::num::NonZeroUsize;
 
+use millrace_proto::inference::ModelInferRequest;
+use millrace_proto::inference::model_infer_request::InferInputTensor;
 use millrace_testkit::{FakeBackend, Gate};
+use prost::Message as _;
 
-use crate::support::{Client, DOUBLE, PATIENCE, Repository, TestServer, now, prediction};
+use crate::support::frames::{END_HEADERS, END_STREAM, frame, headers, hello, kind, parse_in_full};
+use crate::support::grpc::{code, framed};
+use crate::support::{Client, DOUBLE, Grpc, PATIENCE, Repository, TestServer, now, prediction};
 
+const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const GOOD: &str = r#"{"instances": [1.0]}"#;
 
 /// A server whose queue is full: one request runs, one waits.
@@ -137,4 +143,104 @@ fn a_long_body_that_is_let_in_is_read_and_answered() {
         client.send([head, body].concat());
         client.reply().gives(&prediction(2.0));
     }
+}
+
+/// `double` of so many ones, over gRPC.
+fn question(values: usize) -> ModelInferRequest {
+    let shape = vec![i64::try_from(values).unwrap()];
+    let input = InferInputTensor { name: "x".into(), datatype: "FP32".into(), shape, ..Default::default() };
+    let raw = 1.0_f32.to_le_bytes().repeat(values);
+    ModelInferRequest {
+        model_name: "double".into(),
+        inputs: vec![input],
+        raw_input_contents: vec![raw.into()],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_call_with_a_long_message_is_refused_like_one_with_a_short_one_but_unread() {
+    let full = Full::new();
+    let grpc = Grpc::connect(full.server.address());
+    let refused = |values| {
+        let ended = grpc.ask(MODEL_INFER, &question(values));
+        ended.refuses(code::UNAVAILABLE, "is full");
+        assert!(ended.head.contains_key("grpc-retry-pushback-ms"));
+        ended.message
+    };
+    let carried = || {
+        let page = full.server.admin().get("/metrics").text();
+        let bytes = "millrace_request_bytes_total{model=\"double\",version=\"1\",protocol=\"oip_grpc\"} ";
+        page.lines().find_map(|line| line.strip_prefix(bytes)).map(|bytes| bytes.parse::<u64>().unwrap())
+    };
+    let short = refused(1);
+    let before = carried();
+    assert!(before.is_some_and(|bytes| bytes > 0));
+    for values in [10_000, 150_000, 1 << 20] {
+        assert_eq!(refused(values), short);
+    }
+    assert_eq!(carried(), before);
+    full.ends_well();
+}
+
+#[test]
+fn the_stream_of_a_call_refused_early_is_reset_and_the_others_have_its_window() {
+    let full = Full::new();
+    let mut client = full.server.client();
+    client.send(hello());
+    let message = framed(&question(150_000).encode_to_vec());
+    let mut head = headers("POST", MODEL_INFER);
+    // 31 is the static table's `content-type`.
+    head.extend([0x0f, 0x10, 16]);
+    head.extend(b"application/grpc");
+    // What a connection lets come at first would be used up by the first four.
+    let mut window = 65_535_i64;
+    for stream in (1..20).step_by(2) {
+        client.send(frame(kind::HEADERS, END_HEADERS, stream, &head));
+        client.send(frame(kind::DATA, 0, stream, &message[..16 << 10]));
+        window -= 16 << 10;
+        let (mut is_answered, mut is_reset) = (false, false);
+        let begin = now();
+        while !is_reset || window < 16 << 10 {
+            assert!(begin.elapsed() < PATIENCE, "answered {is_answered}, reset {is_reset}, window {window}");
+            for seen in parse_in_full(&client.some_frames()) {
+                let number = || u32::from_be_bytes(seen.payload[..].try_into().unwrap());
+                match seen.kind {
+                    kind::HEADERS => {
+                        assert_eq!((seen.stream, seen.flags & END_STREAM), (stream, END_STREAM));
+                        is_answered = true;
+                    }
+                    kind::RST_STREAM => {
+                        // NO_ERROR, and not before the answer.
+                        assert_eq!((seen.stream, number()), (stream, 0));
+                        assert!(is_answered);
+                        is_reset = true;
+                    }
+                    kind::WINDOW_UPDATE if seen.stream == 0 => window += i64::from(number()),
+                    kind::GOAWAY => panic!("{:?}", seen.payload),
+                    _ => {}
+                }
+            }
+        }
+    }
+    client.send(frame(kind::HEADERS, END_HEADERS | END_STREAM, 21, &headers("GET", "/health")));
+    assert!(!client.until_frame(kind::DATA).is_empty());
+    full.ends_well();
+}
+
+#[test]
+fn calls_refused_early_in_great_numbers_leave_their_connection_whole() {
+    let full = Full::new();
+    let grpc = Grpc::connect(full.server.address());
+    let message = framed(&question(50_000).encode_to_vec());
+    for _ in 0..3 {
+        let calls: Vec<_> = (0..100).map(|_| grpc.send(MODEL_INFER, &[], message.clone())).collect();
+        // One that is read is answered beside them.
+        grpc.ask(MODEL_INFER, &ModelInferRequest { model_name: "nobody".into(), ..question(1) })
+            .refuses(code::NOT_FOUND, "");
+        for call in calls {
+            call.wait().refuses(code::UNAVAILABLE, "is full");
+        }
+    }
+    full.ends_well();
 }
