@@ -70,8 +70,9 @@ const ABSENT: &[(&str, &[&str])] = &[
 
 /// Checks levels and absences.
 pub(crate) fn check() -> Result<(), String> {
+    // This platform's crates are there once the workspace was built; those of others were perhaps never downloaded.
     let output = Command::new("cargo")
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", "host-tuple"])
         .output()
         .map_err(|error| format!("cannot run `cargo metadata`: {error}"))?;
     if !output.status.success() {
