@@ -20,7 +20,7 @@ import time
 import urllib.request
 
 import server as rig
-from server import p99, serving, table
+from server import one_batch, p99, serving, since, table
 
 SIZES = (1, 4, 16, 64)
 TIMEOUTS = (0, 1000, 5000)
@@ -102,10 +102,13 @@ def priority(name, folder, options):
         high = {"name": "high", **server.question(name, parameters={"priority": 1}), "in_flight": 64}
         bulk = {"name": "bulk", **server.question(name, parameters={"priority": 3}), "in_flight": 64}
         rate = max(20.0, capacity(server, server.question(name), options.seconds) / 50)
+        before = server.runs(name)
         pieces = [("learn", 2.0), ("settle", 2.0), ("alone", 5.0), ("with bulk", 5.0)]
         parts = server.play(pieces, [{**high, "load": {"rates": [rate] * 4}}, {**bulk, "load": {"callers": [64, 0, 0, 64]}}])
+        batch, size = one_batch(since(before, server.runs(name)))
     rows = [[piece, p99(parts["high"][piece]), parts["high"][piece]["latency_us"]["p50"] / 1e3, parts["bulk"][piece]["good_per_second"], p99(parts["bulk"][piece])] for piece in ("alone", "with bulk")]
     table(f"{name}: {rate:.0f} requests/s of high priority, latency_goal {f'{options.goal:g} ms' if options.goal else 'none'}", ["", "high p99, ms", "high p50, ms", "bulk answers/s", "bulk p99, ms"], rows)
+    print(f"\nwith bulk p99 is {rows[1][1] - rows[0][1] - batch:.3g} ms beyond that of alone and one batch ({size} rows, {batch:.3g} ms)")
     return parts
 
 
@@ -118,10 +121,13 @@ def fairness(name, folder, options):
         modest = {"name": "modest", **question, "in_flight": 64, "http2": 1}
         greedy = {"name": "greedy", **question, "in_flight": 1024, "http2": 1}
         share = peak / 8
+        before = server.runs(name)
         pieces = [("learn", 1.0), ("alone", 4.0), ("with the greedy", 4.0)]
         parts = server.play(pieces, [{**modest, "load": {"rates": [share] * 3}}, {**greedy, "load": {"rates": [0, 0, share * 10]}}])
+        batch, size = one_batch(since(before, server.runs(name)))
     rows = [[piece, p99(parts["modest"][piece]), parts["modest"][piece]["latency_us"]["p50"] / 1e3, parts["greedy"][piece]["good_per_second"]] for piece in ("alone", "with the greedy")]
     table(f"{name}: {share:.0f} requests/s of one caller, ten times as many of another", ["", "p99, ms", "p50, ms", "greedy answers/s"], rows)
+    print(f"\nbeyond one batch ({size} rows, {batch:.3g} ms) p99 is {(rows[1][1] - batch) / rows[0][1]:.2f} times that of alone")
     return parts
 
 

@@ -72,6 +72,12 @@ class Server:
         with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status
 
+    def runs(self, model):
+        """What ran so far: rows of a batch, to how many there were and the seconds they took together."""
+        with self.get(f"/v2/models/{model}/stats") as answer:
+            rows = json.load(answer)["model_stats"][0]["batch_stats"]
+        return {int(row["batch_size"]): (int(row["compute_infer"]["count"]), int(row["compute_infer"]["ns"]) / 1e9) for row in rows}
+
     def memory_mib(self):
         with open(f"/proc/{self.process.pid}/status") as status:
             lines = dict(line.split(":", 1) for line in status)
@@ -133,6 +139,19 @@ class Server:
         text = subprocess.run([*pin, TRAFFIC, path], capture_output=True, text=True, check=True).stdout
         streams = json.loads(text)["streams"]
         return {name: {part["piece"]: part for part in parts} for name, parts in streams.items()}
+
+
+def since(before, after):
+    """The runs of `after` that are not of `before`."""
+    counts = {rows: (count - before.get(rows, (0, 0))[0], time - before.get(rows, (0, 0))[1]) for rows, (count, time) in after.items()}
+    return {rows: (count, time) for rows, (count, time) in counts.items() if count}
+
+
+def one_batch(runs):
+    """The time of a long run, ms: the mean of the most rows that at least one run of fifty had; and those rows."""
+    total = sum(count for count, _ in runs.values())
+    rows = max((rows for rows, (count, _) in runs.items() if 50 * count >= total), default=0)
+    return runs[rows][1] / runs[rows][0] * 1e3 if rows else 0.0, rows
 
 
 @contextmanager

@@ -7,12 +7,11 @@ use crossbeam_channel::{Receiver, Sender};
 use millrace_core::Group;
 use parking_lot::Mutex;
 
+use crate::niceness;
 use crate::pool::Led;
 
 /// How many orders may wait.
 const MOST: usize = 256;
-/// How much nicer than the compute threads this one is.
-const NICENESS: i32 = 10;
 
 struct Order {
     queue: Weak<dyn Led>,
@@ -50,10 +49,7 @@ impl Background {
 }
 
 fn work(orders: &Receiver<Order>) {
-    // On Linux this changes the calling thread only, as wanted.
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        tracing::debug!(%error, "the background thread keeps its normal priority");
-    }
+    niceness::stand_back(niceness::PREPARE);
     for Order { queue, group, rows } in orders {
         // Who has gone, or whose pool has gone, needs nothing prepared.
         if let Some(queue) = queue.upgrade() {

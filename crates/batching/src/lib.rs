@@ -27,6 +27,7 @@ mod lead;
 mod learned;
 mod lending;
 mod metric;
+mod niceness;
 mod order;
 mod poison;
 mod pool;

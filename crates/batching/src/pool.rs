@@ -17,10 +17,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::PoolConfig;
 use crate::background::Background;
-use crate::clock;
 use crate::fair::{Account, HasAccount, Turns};
 use crate::queue::draining;
 use crate::timer::Timer;
+use crate::{clock, niceness};
 
 /// A handle to the compute threads. Dropping the last one answers everything that still waits, lets the runs that are
 /// under way end, and joins the threads.
@@ -261,9 +261,11 @@ impl Pool {
         let worker = Worker { index, is_given_up: AtomicBool::new(false), is_replaced: AtomicBool::new(false) };
         let worker = Arc::new(worker);
         let (pool, me) = (Arc::clone(self), Arc::clone(&worker));
-        let thread = std::thread::Builder::new()
-            .name(format!("millrace-compute-{}", worker.index))
-            .spawn(move || pool.work(&me))?;
+        let thread =
+            std::thread::Builder::new().name(format!("millrace-compute-{}", worker.index)).spawn(move || {
+                niceness::stand_back(niceness::COMPUTE);
+                pool.work(&me);
+            })?;
         state.started += 1;
         state.alive += 1;
         state.threads.retain(|(_, thread)| !thread.is_finished());

@@ -22,8 +22,8 @@ use crate::pipeline::{self, Inner, Pipeline};
 use crate::table::{Facts, LoadId, LoadOrder, LoadOutcome};
 use crate::{BatchOverrides, Parts, PipelineConfig, clock, metrics, warmup};
 
-/// How much lower than the rest of the process loader threads stand.
-const NICENESS: i32 = 10;
+/// How much lower than the threads that serve loader threads stand; compute threads are at 5.
+const NICENESS: i32 = 15;
 
 /// What every load needs.
 #[derive(Debug, Clone)]
