@@ -20,6 +20,8 @@ const MARGIN: f64 = 1.03;
 const LONG: f64 = 1.5;
 /// What they must gain.
 const LONG_MARGIN: f64 = 1.1;
+/// What rows beside those of somebody who came to wait for others' must gain.
+const OWN_MARGIN: f64 = 1.3;
 /// Batches must lose by this much before an operator's batches are run row by row.
 const LOSS: f64 = 1.15;
 /// The estimate forgets at this rate.
@@ -85,13 +87,15 @@ struct Best {
     rows: usize,
     /// The same where a long batch must gain more.
     brief: usize,
+    /// The same where any that ride along must gain more still.
+    own: usize,
     row_seconds: f64,
     is_row_by_row: bool,
 }
 
 impl Default for Best {
     fn default() -> Self {
-        Self { rows: usize::MAX, brief: usize::MAX, row_seconds: 0.0, is_row_by_row: false }
+        Self { rows: usize::MAX, brief: usize::MAX, own: usize::MAX, row_seconds: 0.0, is_row_by_row: false }
     }
 }
 
@@ -149,6 +153,11 @@ impl CostModel {
     /// The same where some wait for others' rows: a batch that takes long must save more.
     pub(crate) fn brief_rows(&self) -> usize {
         self.best.brief
+    }
+
+    /// The same where one of those leads, and what its batch is dearer for costs nobody an answer.
+    pub(crate) fn own_rows(&self) -> usize {
+        self.best.own
     }
 
     /// Seconds per row in runs of the best size; zero while nothing is known.
@@ -299,6 +308,8 @@ impl CostModel {
         let is_long = |size: usize, row: f64| row * size as f64 > long;
         let brief = all().filter(|(size, row, doubt)| is_long(*size, *row) && is_good(*row, *doubt, LONG_MARGIN));
         let brief = brief.map(|(size, ..)| size).fold(rows, usize::min);
+        let own = all().filter(|(_, row, doubt)| is_good(*row, *doubt, OWN_MARGIN));
+        let own = own.map(|(size, ..)| size).fold(brief, usize::min);
         let evident = |sample: &&Sample| sample.count >= EVIDENCE;
         let row_of = |several: bool| {
             let wanted = self.samples.iter().filter(evident).filter(move |sample| (sample.bucket > 1) == several);
@@ -306,7 +317,7 @@ impl CostModel {
         };
         let (single, several) = (row_of(false), row_of(true));
         let is_row_by_row = rows == 1 && several.is_finite() && several > single * LOSS;
-        Best { rows, brief, row_seconds, is_row_by_row }
+        Best { rows, brief, own, row_seconds, is_row_by_row }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::{Sizes, Waiting};
 const GAIN: f64 = 1.1;
 /// After so many batches that none led, modest callers are thought to have gone.
 const COMPANY: usize = 64;
+/// Somebody may be late whose deadline is nearer than so many times what all that is queued will take.
+const PRESSED: u32 = 4;
 /// A request of so many rows is run whole though nothing ever ran: what rides with it is another matter.
 const UNCUT_ROWS: usize = 32;
 
@@ -36,6 +38,8 @@ impl<T> BatchFormer<T> {
         let (number, is_alone) = (group / 2, group % 2 == 1);
         let most = self.most_work();
         let queued = self.order.group_load(group).work;
+        let first = self.order.first_deadline().map(|(deadline, _)| deadline);
+        let is_pressed = first.is_some_and(|deadline| deadline < now + PRESSED * self.backlog());
         let cost = self.groups.cost(number);
         let (best, reach, short, loses) = (cost.best_rows(), cost.reach(), cost.short(), cost.is_row_by_row());
         let uncut = if cost.runs() == 0 { UNCUT_ROWS } else { 1 };
@@ -52,7 +56,12 @@ impl<T> BatchFormer<T> {
                 // A modest caller's rows ride with a greedy one's, or will come while those run: that takes no longer than is
                 // worth it.
                 let has_company = self.order.is_crowded() && (self.order.is_shared() || self.company > 0);
-                let best = if has_company { cost.brief_rows() } else { best };
+                // As long as nobody will be late, nobody is lost by what a small batch costs more.
+                let best = match has_company {
+                    true if is_modest && !is_pressed => cost.own_rows(),
+                    true => cost.brief_rows(),
+                    false => best,
+                };
                 let mut limit = best.min(reach).min(most).max(1);
                 if let Waiting::LearnedWithin(goal) = self.config.waiting
                     && !goal.is_zero()
