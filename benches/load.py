@@ -301,7 +301,7 @@ def main():
         own = ratios(rounds, target.name)
         ratio = f"{statistics.median(own):.2f} ({min(own):.2f} to {max(own):.2f})"
         last = f"{before[target.name]:.2f}" if target.name in before else ""
-        latency = [f"{middle(kind, 'p50_1_us'):.0f} / {middle(kind, 'p99_1_us'):.0f}" for kind in KINDS]
+        latency = [f"{middle(kind, 'p50_1_us'):.0f} / {middle(kind, 'p99_1_us'):.0f}" for kind in reversed(KINDS)]
         print(
             f"| {target.name} | {middle('ours', 'rps_64'):.0f}, {middle('echo', 'rps_64'):.0f} | {ratio} | {last} "
             f"| {middle('ours', 'cpu_us'):.1f}, {middle('echo', 'cpu_us'):.1f} | {latency[0]}, {latency[1]} |"
