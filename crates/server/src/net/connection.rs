@@ -110,7 +110,7 @@ pub(crate) async fn serve<A: Answer>(
         drive(http2_builder(&limits).serve_connection(io, service), ends).await
     } else {
         let desk = Desk::new();
-        let service = service_fn(|request| desk.put(Begun::new(&connection).answer_http1(request, caller)));
+        let service = service_fn(|request| desk.put(|| Begun::new(&connection).answer_http1(request, caller)));
         let served = http1_builder(&limits).serve_connection(io, service);
         drive(Ahead { desk: &desk, unread: &connection.unread, connection: served }, ends).await
     };

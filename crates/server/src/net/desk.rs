@@ -28,10 +28,12 @@ impl<F: Future> Desk<F> {
         Self(Arc::new(Mutex::new(Place { request: Box::pin(None), answer: None, is_due: false })))
     }
 
-    /// Puts a request here. hyper asks the [`Seat`] for its answer; dropping that gives the request up.
-    pub(super) fn put(&self, request: F) -> Seat<F> {
+    /// Makes a request here, where it lies until it is done: as an argument all its room would be copied. hyper asks the
+    /// [`Seat`] for its answer; dropping that gives the request up.
+    #[inline]
+    pub(super) fn put(&self, request: impl FnOnce() -> F) -> Seat<F> {
         let mut place = self.0.lock();
-        place.request.set(Some(request));
+        place.request.set(Some(request()));
         place.is_due = true;
         drop(place);
         Seat(Arc::clone(&self.0))
@@ -105,7 +107,7 @@ mod tests {
         let (desk, held) = (Desk::new(), Arc::new(()));
         let mut context = Context::from_waker(Waker::noop());
         desk.poll(&mut context);
-        let mut seat = pin!(desk.put(request(Arc::clone(&held))));
+        let mut seat = pin!(desk.put(|| request(Arc::clone(&held))));
         // However often hyper asks, that is one turn.
         (0..3).for_each(|_| assert!(seat.as_mut().poll(&mut context).is_pending()));
         desk.poll(&mut context);
@@ -119,9 +121,9 @@ mod tests {
     fn a_request_that_hyper_gives_up_is_dropped_and_its_room_used_again() {
         let (desk, held) = (Desk::new(), Arc::new(()));
         let mut context = Context::from_waker(Waker::noop());
-        drop(desk.put(request(Arc::clone(&held))));
+        drop(desk.put(|| request(Arc::clone(&held))));
         assert_eq!(Arc::strong_count(&held), 1);
-        let mut seat = pin!(desk.put(request(held)));
+        let mut seat = pin!(desk.put(|| request(held)));
         assert!(seat.as_mut().poll(&mut context).is_pending());
         desk.poll(&mut context);
         desk.poll(&mut context);
