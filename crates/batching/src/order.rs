@@ -92,6 +92,8 @@ struct Seat<T> {
     entry: Option<Entry<T>>,
     serial: u64,
     lane: usize,
+    /// Seconds from the first arrival ever to its deadline.
+    due: f64,
 }
 
 #[derive(Debug, Default)]
@@ -248,7 +250,7 @@ impl<T> Order<T> {
         self.load.add(&entry, due);
         self.group_loads[group].add(&entry, due);
         self.classes[class].load.add(&entry, due);
-        let seat = Seat { entry: Some(entry), serial, lane };
+        let seat = Seat { entry: Some(entry), serial, lane, due };
         let id = place(&mut self.entries, &mut self.free_entries, seat);
         self.lanes[lane].live += 1;
         self.lanes[lane].queue.push(Reverse((rank, id)));
@@ -303,9 +305,8 @@ impl<T> Order<T> {
     pub(crate) fn remove(&mut self, id: usize) -> Option<Entry<T>> {
         let seat = self.entries.get_mut(id)?;
         let entry = seat.entry.take()?;
-        let lane = seat.lane;
+        let Seat { lane, due, .. } = *seat;
         self.free_entries.push(id);
-        let due = self.due(&entry);
         self.load.subtract(&entry, due);
         self.group_loads[entry.group].subtract(&entry, due);
         let class = self.callers[self.lanes[lane].caller].class;
