@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use crate::route::segment;
+use crate::route::{parts, segment};
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -134,17 +134,6 @@ fn find(rest: &str) -> Option<Route<'_>> {
             Route::SharedMemory(regions(verb)?, Some(segment(name)?))
         }
         _ => return None,
-    })
-}
-
-/// What stands between slashes. Byte by byte, which for texts this short is quicker than a search for each slash.
-fn parts(path: &str) -> impl Iterator<Item = &str> {
-    let mut left = Some(path);
-    std::iter::from_fn(move || {
-        let path = left?;
-        let slash = path.bytes().position(|byte| byte == b'/');
-        left = slash.and_then(|at| path.get(at + 1..));
-        path.get(..slash.unwrap_or(path.len()))
     })
 }
 

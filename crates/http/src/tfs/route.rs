@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use millrace_core::{ModelRef, VersionChoice};
 use millrace_protocol::tfs::Verb;
 
-use crate::route::{segment, strip};
+use crate::route::{parts, segment, strip};
 
 /// What a path asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ fn parse_verb(text: &str) -> Option<Verb> {
 
 /// `{name}`, `{name}/versions/{digits}` or `{name}/labels/{label}`.
 fn target(text: &str) -> Option<Target<'_>> {
-    let mut parts = text.split('/');
+    let mut parts = parts(text);
     let name = segment(parts.next()?)?;
     let version = match parts.next() {
         None => Picked::Default,
