@@ -17,7 +17,7 @@ use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use millrace_core::CallerId;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -25,10 +25,12 @@ use tokio::time::timeout;
 use super::ConnectionLimits;
 use super::carried::{BoxError, Carried};
 use super::desk::Desk;
-use super::drive::{Ahead, Ends, LINGER, drive};
+use super::drive::{Ahead, Ends, LINGER, Spread, drive};
 use super::gathered::Gathered;
 use super::phase::{Phase, Phases};
+use super::rooms::Rooms;
 use super::socket::Stream;
+use super::streams::{StreamExecutor, Streams};
 use super::timed::{Activity, Patience, Timed};
 use super::unread::{RequestBody, Unread};
 use crate::log::error_chain;
@@ -105,9 +107,10 @@ pub(crate) async fn serve<A: Answer>(
     let age = is_http2.then(|| age(&limits, caller)).flatten();
     let ends = Ends { phases: &phases, activity: &activity, age };
     let result = if is_http2 {
-        // Here each request is a task of its own, and its future is moved several times on the way into one.
-        let service = service_fn(|request| Box::pin(Begun::new(&connection).answer(request, caller)));
-        drive(http2_builder(&limits).serve_connection(io, service), ends).await
+        let (rooms, streams) = (Rooms::new(), Streams::default());
+        let service = service_fn(|request| rooms.put(|| Begun::new(&connection).answer(request, caller)));
+        let served = http2_builder(&limits, streams.executor()).serve_connection(io, service);
+        drive(Spread { streams: &streams, connection: served }, ends).await
     } else {
         let desk = Desk::new();
         let service = service_fn(|request| desk.put(|| Begun::new(&connection).answer_http1(request, caller)));
@@ -162,7 +165,7 @@ impl<A: Answer> Begun<A> {
         let response = {
             // Handed on by value it would take its room twice; so would the head.
             let answering = pin!(answer.answer(tongue, &parts, body, caller));
-            until_cut(answering, phases, true).await
+            until_cut(answering, phases).await
         };
         Ok(self.carry(response, tongue))
     }
@@ -178,7 +181,7 @@ impl<A: Answer> Begun<A> {
         let body = RequestBody::new(&parts, body, unread);
         let response = {
             let answering = pin!(answer.answer_http1(&parts, body, caller));
-            until_cut(answering, phases, false).await
+            until_cut(answering, phases).await
         };
         Ok(self.carry(response, tongue))
     }
@@ -237,8 +240,8 @@ fn http1_builder(limits: &ConnectionLimits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(limits: &ConnectionLimits, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
@@ -252,19 +255,13 @@ fn http2_builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// The answer, or `None` when the server's time is up before it.
-async fn until_cut<T>(answer: impl Future<Output = T>, phases: &Phases, is_http2: bool) -> Option<T> {
+/// The answer, or `None` when the server's time is up before it. [`drive`] sees to it that it is polled then.
+async fn until_cut<T>(answer: impl Future<Output = T>, phases: &Phases) -> Option<T> {
     let mut answer = pin!(answer);
-    let mut cut = pin!(phases.reached(Phase::Cut));
-    poll_fn(|context| {
-        if let Poll::Ready(response) = answer.as_mut().poll(context) {
-            return Poll::Ready(Some(response));
-        }
-        if phases.has_reached(Phase::Cut) {
-            return Poll::Ready(None);
-        }
-        // HTTP/1 answers are polled by the connection's own task, which `drive` wakes; HTTP/2 ones have their own.
-        if is_http2 { cut.as_mut().poll(context).map(|()| None) } else { Poll::Pending }
+    poll_fn(|context| match answer.as_mut().poll(context) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
+        Poll::Pending if phases.has_reached(Phase::Cut) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
     })
     .await
 }

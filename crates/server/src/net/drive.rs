@@ -11,11 +11,11 @@ use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
-use hyper_util::rt::TokioExecutor;
 use tokio::time::{Sleep, sleep};
 
 use super::desk::Desk;
 use super::phase::{Phase, Phases};
+use super::streams::{StreamExecutor, Streams};
 use super::timed::Activity;
 use super::unread::Unread;
 
@@ -34,6 +34,9 @@ pub(super) struct Ends<'a> {
 pub(super) trait Graceful: Future<Output = Result<(), hyper::Error>> {
     /// No more requests after those in flight.
     fn finish(self: Pin<&mut Self>);
+
+    /// Has the requests in flight polled that are not when the connection is.
+    fn wake(&self) {}
 }
 
 impl<I, S, B> Graceful for http1::Connection<I, S>
@@ -49,14 +52,14 @@ where
     }
 }
 
-impl<I, S, B> Graceful for http2::Connection<I, S, TokioExecutor>
+impl<I, S, B> Graceful for http2::Connection<I, S, StreamExecutor>
 where
     S: HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
     I: Read + Write + Unpin,
     B: Body + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
-    TokioExecutor: Http2ServerConnExec<S::Future, B>,
+    StreamExecutor: Http2ServerConnExec<S::Future, B>,
 {
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -90,6 +93,30 @@ impl<F: Future, C: Graceful + Unpin> Future for Ahead<'_, F, C> {
 impl<F: Future, C: Graceful + Unpin> Graceful for Ahead<'_, F, C> {
     fn finish(mut self: Pin<&mut Self>) {
         Pin::new(&mut self.connection).finish();
+    }
+}
+
+/// An HTTP/2 connection whose requests are polled in tasks beside it.
+pub(super) struct Spread<'s, C> {
+    pub(super) streams: &'s Streams,
+    pub(super) connection: C,
+}
+
+impl<C: Graceful + Unpin> Future for Spread<'_, C> {
+    type Output = Result<(), hyper::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        Pin::new(&mut self.connection).poll(context)
+    }
+}
+
+impl<C: Graceful + Unpin> Graceful for Spread<'_, C> {
+    fn finish(mut self: Pin<&mut Self>) {
+        Pin::new(&mut self.connection).finish();
+    }
+
+    fn wake(&self) {
+        self.streams.wake();
     }
 }
 
@@ -144,8 +171,11 @@ pub(super) async fn drive<C: Graceful>(connection: C, ends: Ends<'_>) -> Result<
                 tracing::debug!("a connection was too old, and its requests in flight took too long");
                 return Ok(());
             }
-            // Polls the connection again, and with it the requests in flight, which then see that they are cut.
-            () = cut.as_mut(), if !is_cut => is_cut = true,
+            // The requests in flight are polled once more, and see that they are cut.
+            () = cut.as_mut(), if !is_cut => {
+                is_cut = true;
+                connection.wake();
+            }
             () = sleep(LINGER) => if activity.is_quiet() { return Ok(()) },
         }
     }

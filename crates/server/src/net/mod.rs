@@ -12,7 +12,9 @@ mod discard;
 mod drive;
 mod gathered;
 mod phase;
+mod rooms;
 mod socket;
+mod streams;
 mod timed;
 mod unread;
 
