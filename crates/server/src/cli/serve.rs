@@ -4,8 +4,10 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -28,16 +30,21 @@ pub(super) fn run(args: ServeArgs, environment: &Environment) -> Result<i32, Fai
         settings.server.front.hostname = name;
     }
     crate::log::start(settings.log_format, &settings.log_filter);
-    // One worker per core this process may use; models run on the compute pool, never here.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("millrace-io")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start the I/O threads: {error}")))?;
+    let runtime = io_runtime().map_err(|error| Failure::failed(format!("cannot start the I/O threads: {error}")))?;
     let code = runtime.block_on(serve(settings));
     // A job that hangs must not keep the process.
     runtime.shutdown_background();
     code
+}
+
+/// One I/O thread per core this process may use; models run on the compute pool, never here.
+fn io_runtime() -> io::Result<Runtime> {
+    let mut builder = match thread::available_parallelism() {
+        // Nobody to share tasks with: what sharing costs (locks, counts, a look at others' queues) is spared.
+        Ok(cores) if cores.get() == 1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.thread_name("millrace-io").enable_all().build()
 }
 
 /// This machine's name, where the system tells it.
