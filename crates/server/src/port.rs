@@ -6,11 +6,13 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use httpdate::HttpDate;
 use hyper::body::{Body, Frame, SizeHint};
 use millrace_core::{CallerId, Reason, Refusal};
 use millrace_grpc::{GrpcBody, GrpcService, is_grpc, refusal_response, refusal_trailers};
@@ -46,7 +48,13 @@ impl Answer for Port {
     async fn answer(&self, tongue: Tongue, parts: &Parts, body: RequestBody, caller: CallerId) -> Response<PortBody> {
         let connection = ConnectionContext { caller, roles: self.roles };
         match tongue {
-            Tongue::Http => pin!(self.http.answer_parts(parts, body, connection)).await.map(PortBody::Http),
+            Tongue::Http => {
+                let mut response = pin!(self.http.answer_parts(parts, body, connection)).await.map(PortBody::Http);
+                let now = HttpDate::from(SystemTime::now());
+                response.headers_mut().insert(DATE, HeaderValue::try_from(now.to_string()).expect("a date is ASCII"));
+                response
+            }
+            // Without a date, as from gRPC's own servers: nobody reads it, and it costs a tenth of a microsecond.
             Tongue::Grpc => pin!(self.grpc.answer_parts(parts, body, connection)).await.map(PortBody::Grpc),
         }
     }

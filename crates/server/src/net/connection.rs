@@ -244,6 +244,8 @@ fn http2_builder(limits: &ConnectionLimits, executor: StreamExecutor) -> http2::
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
+        // Whoever answers sets it where it is of use.
+        .auto_date_header(false)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(HEADER_LIST)
         // From 64 KiB to what the way to the client holds, at most 16 MiB for a connection and all its streams. With a fixed

@@ -49,6 +49,8 @@ fn many_requests_share_a_connection() {
         for response in asked {
             let response = response.await.unwrap();
             assert_eq!(response.status(), 200);
+            let date = response.headers()["date"].to_str().unwrap();
+            assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
             assert_eq!(json(response).await, prediction(2.0));
         }
     });
