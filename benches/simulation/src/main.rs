@@ -61,13 +61,17 @@ fn scenes(out: &mut impl io::Write, costs: &[Cost]) -> io::Result<()> {
     }
     writeln!(
         out,
-        "\n## A second of too much\n\n| engine | times | goodput | p99 of deadline | obeying | recovery, s |"
+        "\n## A second of too much\n\n| engine | times | goodput | p99 of deadline | given up | obeying | recovery, s |"
     )?;
-    writeln!(out, "|---|---|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|---|---|---|")?;
     for &cost in costs {
         for times in [2.0, 5.0, 10.0] {
-            let Overload { goodput, p99, obeying, recovery } = Overload::play(cost, times);
-            writeln!(out, "| {} | {times} | {goodput:.3} | {p99:.2} | {obeying:.3} | {recovery:.1} |", cost.name)?;
+            let Overload { goodput, p99, given_up, obeying, recovery } = Overload::play(cost, times);
+            writeln!(
+                out,
+                "| {} | {times} | {goodput:.3} | {p99:.2} | {given_up:.3} | {obeying:.3} | {recovery:.1} |",
+                cost.name
+            )?;
         }
     }
     writeln!(out)

@@ -87,6 +87,8 @@ pub struct Overload {
     pub goodput: f64,
     /// Seconds that 99 of 100 answered requests stay below, as a share of what they had.
     pub p99: f64,
+    /// Of all who were turned away, the share that had been let in first and waited for nothing.
+    pub given_up: f64,
     /// Of those who came again, the share that was answered in time.
     pub obeying: f64,
     /// Seconds after the crush until 9 of 10 newcomers are answered in time, in every half second from then on.
@@ -108,10 +110,13 @@ impl Overload {
         let all = || requests.iter().zip(&fates);
         let during = all().filter(|(request, fate)| (begin..end).contains(&fate.came) && fate.is_in_time(request));
         let again: Vec<_> = all().filter(|(_, fate)| fate.refusals > 0).collect();
+        let given_up = fates.iter().filter(|fate| fate.answered.is_none() && fate.refusals < 2).count();
+        let turned_away = given_up + fates.iter().map(|fate| fate.refusals as usize).sum::<usize>();
         let good = again.iter().filter(|(request, fate)| fate.is_in_time(request)).count();
         Self {
             goodput: during.count() as f64 / capacity / (end - begin),
             p99: p99(fates.iter().filter_map(Fate::latency).collect()) / goal,
+            given_up: given_up as f64 / turned_away.max(1) as f64,
             obeying: if again.is_empty() { 1.0 } else { good as f64 / again.len() as f64 },
             recovery: recovery(&requests, &fates, end),
         }

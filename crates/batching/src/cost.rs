@@ -52,8 +52,10 @@ pub(crate) struct Prediction {
 }
 
 /// The run times of one group.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct CostModel {
+    /// The most rows that a run may ever have: what larger ones would cost is not guessed.
+    most: usize,
     samples: Vec<Sample>,
     runs: u64,
     line: Option<Line>,
@@ -100,6 +102,16 @@ impl Default for Best {
 }
 
 impl CostModel {
+    /// Nothing is known yet about runs of up to `most` rows.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, samples: Vec::new(), runs: 0, line: None, best: Best::default() }
+    }
+
+    /// The most rows that a run may have.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Learns that a run of `rows` rows, padding included, took so many seconds. `is_prepared` says whether the model was
     /// specialised for just that count.
     pub(crate) fn observe(&mut self, rows: usize, is_prepared: bool, seconds: f64) {
@@ -279,7 +291,7 @@ impl CostModel {
     }
 
     fn find_best(&self) -> Best {
-        let reach = self.reach();
+        let reach = self.reach().min(self.most);
         let powers = std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(|size| *size <= reach);
         // The largest that may be tried is among them: else a size that nothing larger was compared with stays the best.
         let guessed = powers.chain([reach]).filter(|size| self.sample(*size, false).is_none());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use millrace_core::{CallerId, ClosedBy, Group, Prepared, Priority};
 
 use self::plan::Plan;
+use self::punctuality::Punctuality;
 use crate::cost::duration;
 use crate::groups::Groups;
 use crate::order::{Entry, Load, Order, Ticket};
@@ -18,6 +19,7 @@ use crate::{Learned, Sizes, Waiting};
 
 mod deadlines;
 mod plan;
+mod punctuality;
 
 /// The least work in a piece of a request whose rows differ in size.
 const LEAST_PIECE: usize = 512;
@@ -42,6 +44,13 @@ pub struct FormerConfig {
     pub max_groups: usize,
     /// How many runs go on at once.
     pub workers: usize,
+}
+
+impl FormerConfig {
+    /// The most work in one run, as the operator has it.
+    fn most_work(&self) -> usize {
+        if self.is_mixed { self.max_work } else { self.max_rows }
+    }
 }
 
 /// What the decision needs to know about an item.
@@ -136,6 +145,7 @@ pub struct BatchFormer<T> {
     company: usize,
     /// When those who were refused will come again.
     promises: Promises,
+    punctuality: Punctuality,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -148,7 +158,7 @@ struct Asked {
 impl<T> BatchFormer<T> {
     /// An empty queue that knows nothing yet.
     pub fn new(config: FormerConfig) -> Self {
-        let groups = Groups::new(config.max_groups);
+        let groups = Groups::new(config.max_groups, config.most_work());
         Self {
             config,
             order: Order::default(),
@@ -157,6 +167,7 @@ impl<T> BatchFormer<T> {
             ends: VecDeque::new(),
             company: 0,
             promises: Promises::default(),
+            punctuality: Punctuality::default(),
         }
     }
 
@@ -167,6 +178,7 @@ impl<T> BatchFormer<T> {
 
     /// Queues an item.
     pub fn push(&mut self, item: T, arrival: Arrival<'_>, now: Instant) -> Pushed {
+        let forecast = self.forecast(&arrival, now);
         let number = self.groups.intern(arrival.group);
         if let Some(known) = self.groups.get_mut(number) {
             known.join();
@@ -175,7 +187,8 @@ impl<T> BatchFormer<T> {
         let group = 2 * number + usize::from(arrival.is_alone);
         let seconds = self.groups.cost(number).row_seconds() * arrival.work as f64;
         let Arrival { rows, work, bytes, caller, priority, deadline, .. } = arrival;
-        let entry = Entry { item, rows, work, bytes, seconds, group, priority, caller, queued: now, deadline };
+        let entry =
+            Entry { item, rows, work, bytes, seconds, group, priority, caller, queued: now, deadline, forecast };
         let ticket = self.order.insert(entry);
         let is_news = match self.asked {
             None => true,
@@ -222,7 +235,10 @@ impl<T> BatchFormer<T> {
     ) -> Decision<T> {
         self.asked = None;
         self.expire(now, dropped);
-        let Some(leader) = self.leader(is_gone, dropped) else { return Decision::Empty };
+        let Some(leader) = self.leader(is_gone, dropped) else {
+            self.punctuality.ran_dry();
+            return Decision::Empty;
+        };
         let Some(group) = self.order.get(leader).map(|entry| entry.group) else { return Decision::Empty };
         let plan = self.plan(group, leader, now);
         let Some((until, work)) = plan.wait else {
@@ -250,7 +266,7 @@ impl<T> BatchFormer<T> {
     /// Takes out every item whose deadline has passed.
     pub fn expire(&mut self, now: Instant, dropped: &mut Vec<Dropped<T>>) {
         while let Some(id) = self.order.expired(now) {
-            dropped.extend(self.drop_entry(id).map(Dropped::Late));
+            dropped.extend(self.drop_late(id, now));
         }
     }
 
@@ -448,6 +464,14 @@ impl<T> BatchFormer<T> {
         if work <= most { rows } else { (rows * most / work).max(1) }
     }
 
+    fn drop_late(&mut self, id: usize, now: Instant) -> Option<Dropped<T>> {
+        let entry = self.order.get(id)?;
+        if let Some(forecast) = entry.forecast {
+            self.punctuality.missed(now.saturating_duration_since(entry.queued), forecast);
+        }
+        self.drop_entry(id).map(Dropped::Late)
+    }
+
     fn drop_entry(&mut self, id: usize) -> Option<T> {
         let entry = self.order.remove(id)?;
         self.leave(entry.group / 2);
@@ -486,7 +510,7 @@ impl<T> BatchFormer<T> {
             // Whoever would keep the batch small is looked at as its leader would be, whoever leads.
             let is_first = entry.deadline.is_some_and(|own| deadline.is_none_or(|deadline| own < deadline));
             if is_first && self.is_hopeless(group, id, plan.limit, now) {
-                dropped.extend(self.drop_entry(id).map(Dropped::Late));
+                dropped.extend(self.drop_late(id, now));
                 continue;
             }
             let Some(entry) = self.order.get(id) else { break };
@@ -508,6 +532,9 @@ impl<T> BatchFormer<T> {
                 }
             }
             let Some(entry) = self.order.serve(id) else { break };
+            if let Some(forecast) = entry.forecast {
+                self.punctuality.waited(now.saturating_duration_since(entry.queued), forecast);
+            }
             (rows, work, deadline) = (more_rows, total, earliest);
             items.push((entry.item, entry.rows));
         }

@@ -74,11 +74,12 @@ struct Wish {
 }
 
 impl Groups {
-    pub(crate) fn new(most: usize) -> Self {
+    /// Knows nothing yet of at most so many groups, whose runs have at most `most_rows` rows.
+    pub(crate) fn new(most: usize, most_rows: usize) -> Self {
         Self {
             slots: Vec::new(),
             index: HashMap::default(),
-            prior: CostModel::default(),
+            prior: CostModel::new(most_rows),
             most: most.max(1),
             clock: 0,
             latest: usize::MAX,
@@ -120,7 +121,7 @@ impl Groups {
                 self.index.remove(&known.group);
             }
         }
-        let known = Known::new(group.clone());
+        let known = Known::new(group.clone(), self.prior.most());
         let number = match self.slots.iter().position(Option::is_none) {
             Some(free) => {
                 self.slots[free] = Some(known);
@@ -218,10 +219,10 @@ impl Groups {
 }
 
 impl Known {
-    fn new(group: Group) -> Self {
+    fn new(group: Group, most_rows: usize) -> Self {
         Self {
             group,
-            cost: CostModel::default(),
+            cost: CostModel::new(most_rows),
             prepared: None,
             admitted: 0,
             users: 0,

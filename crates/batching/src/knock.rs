@@ -25,15 +25,17 @@ impl Drop for Expected {
 }
 
 impl BatchQueue {
-    /// Announces a request whose inputs are still to come; it is expected until what this returns is dropped, which is to be
-    /// before it is queued.
+    /// Announces a request whose inputs are still to come, with about so much `work` (see [`Arrival::work`]), or 1 where
+    /// nothing is known; it is expected until what this returns is dropped, which is to be before it is queued.
+    ///
+    /// [`Arrival::work`]: crate::Arrival::work
     ///
     /// # Errors
-    /// A [`Refusal`], which counts as one, where the smallest and most urgent request would be refused, with all that are
+    /// A [`Refusal`], which counts as one, where the most urgent request of so much work would be refused, with all that are
     /// expected before it.
-    pub fn knock(&self, context: &RequestContext) -> Result<Expected, Refusal> {
+    pub fn knock(&self, context: &RequestContext, work: usize) -> Result<Expected, Refusal> {
         let queue = self.queue();
-        queue.knock(context).map_err(|refusal| {
+        queue.knock(context, work.max(1)).map_err(|refusal| {
             queue.statistics.refused();
             queue.metrics.refused(refusal.reason());
             refusal.with_progress(Progress::Door)
@@ -44,8 +46,8 @@ impl BatchQueue {
 }
 
 impl Queue {
-    /// Whether the least request with this context would be let in now, behind those that are expected.
-    fn knock(&self, context: &RequestContext) -> Result<(), Refusal> {
+    /// Whether a request with this context and so much work would be let in now, behind those that are expected.
+    fn knock(&self, context: &RequestContext, work: usize) -> Result<(), Refusal> {
         self.check_open()?;
         let now = clock::now();
         if context.deadline.is_some_and(|deadline| deadline <= now) {
@@ -62,7 +64,7 @@ impl Queue {
         let typical = state.former.typical_work();
         let expected = self.expected.load(Ordering::Relaxed);
         let before = state.former.time_of(&group, expected.saturating_mul(typical));
-        let takes = before + state.former.time_of(&group, 1);
+        let takes = before + state.former.time_of(&group, work);
         let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
         if !before.is_zero() && left.is_some_and(|left| takes > left) || before > self.config.max_queue_time {
             let wait = state.former.retry_after(&group, typical, now).unwrap_or(RETRY);
@@ -73,7 +75,7 @@ impl Queue {
         // A class is named in the body; once one was that goes before others, any request may be of it.
         let priority = state.most_urgent.min(context.priority);
         let context = RequestContext { deadline, priority, ..*context };
-        let least = Checked { rows: 1, work: 1, promised: typical, group, bytes: 0, now };
+        let least = Checked { rows: 1, work, promised: typical, group, bytes: 0, now };
         let mut gone = Vec::new();
         let room = self.make_room(&mut state, &least, &context, &mut gone);
         drop(state);

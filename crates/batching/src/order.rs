@@ -9,7 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_core::{CallerId, Priority};
 use rapidhash::fast::RandomState;
@@ -31,6 +31,8 @@ pub(crate) struct Entry<T> {
     pub(crate) caller: CallerId,
     pub(crate) queued: Instant,
     pub(crate) deadline: Option<Instant>,
+    /// How long it was thought to wait, where anybody reckoned.
+    pub(crate) forecast: Option<Duration>,
 }
 
 /// What is queued, summed.

@@ -155,7 +155,7 @@ impl BatchQueue {
         let former = BatchFormer::new(FormerConfig {
             is_batched: config.enabled && model.signature().is_batched(),
             is_mixed,
-            max_rows: config.max_batch_size.get(),
+            max_rows: if model.signature().is_batched() { config.max_batch_size.get() } else { 1 },
             max_work: if is_mixed { config.max_batch_tokens.get() } else { config.max_batch_size.get() },
             waiting: config.waiting,
             sizes: config.sizes.clone(),

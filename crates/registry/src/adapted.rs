@@ -6,6 +6,7 @@
 //! one request, so that its place in line, its deadline and its refusal are those of the whole.
 
 mod declared;
+mod density;
 mod form;
 mod pieces;
 mod turn;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 use millrace_batching::BatchQueue;
 use millrace_core::{
-    InferFuture, InferRequest, InputAdapter, ModelName, Progress, Reason, Refusal, Signatures, TextProcessor,
-    VersionStatistics, Wanted,
+    InferFuture, InferRequest, InputAdapter, ModelName, Progress, Reason, Refusal, Signature, Signatures, Tensor,
+    TextProcessor, VersionStatistics, Wanted,
 };
 
 use crate::clock;
@@ -79,15 +80,15 @@ impl Adapted {
         if request.signature == TENSORS_INDEX {
             return self.queue.infer(InferRequest { signature: 0, ..request });
         }
-        let wanted = match self.check(&request, model) {
-            Ok(wanted) => wanted,
+        let (wanted, rows) = match self.check(&request, model) {
+            Ok(checked) => checked,
             Err(refusal) => {
                 self.counts.refuse();
                 return InferFuture::refused(refusal.with_progress(Progress::Door));
             }
         };
         // What the queue would refuse whatever it is turned into is not turned at all. It counts that itself.
-        let expected = match self.queue.knock(&request.context) {
+        let expected = match self.queue.knock(&request.context, self.work(&request.inputs, rows)) {
             Ok(expected) => expected,
             Err(refusal) => return InferFuture::refused(refusal),
         };
@@ -114,8 +115,15 @@ impl Adapted {
         })
     }
 
-    /// What can be said without looking into the instances. Gives the outputs wanted, as the network numbers them.
-    fn check(&self, request: &InferRequest, model: &ModelName) -> Result<Wanted, Refusal> {
+    /// About how much work a request will be, in the queue's units.
+    fn work(&self, given: &[Tensor], rows: usize) -> usize {
+        let is_mixed = self.signatures.get(TENSORS_INDEX).is_some_and(Signature::is_mixed);
+        if is_mixed { self.turner.tokens(given) } else { rows }
+    }
+
+    /// What can be said without looking into the instances. Gives the outputs wanted, as the network numbers them, and how many
+    /// rows there are.
+    fn check(&self, request: &InferRequest, model: &ModelName) -> Result<(Wanted, usize), Refusal> {
         let unknown = || {
             let text = format!("model `{model}` has no signature number {}", request.signature);
             Refusal::new(Reason::SignatureUnknown, text)
@@ -129,6 +137,6 @@ impl Adapted {
         if request.context.deadline.is_some_and(|deadline| deadline <= clock::now()) {
             return Err(turn::late(model));
         }
-        Ok(wanted)
+        Ok((wanted, admission.rows))
     }
 }

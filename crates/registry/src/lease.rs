@@ -144,7 +144,7 @@ impl Servable for Lease {
 
     fn knock(&self, context: &RequestContext) -> Result<Place, Refusal> {
         let queue = self.serving().queue();
-        queue.map_or_else(|| Ok(Place::default()), |queue| queue.knock(context).map(Place::new))
+        queue.map_or_else(|| Ok(Place::default()), |queue| queue.knock(context, 1).map(Place::new))
     }
 
     fn infer(&self, request: InferRequest) -> InferFuture {

@@ -9,7 +9,7 @@ fn wobble(seconds: f64, step: u32) -> f64 {
 
 /// A model that ran each size often, at about the price that `price` says.
 fn trained(sizes: &[usize], price: impl Fn(usize) -> f64) -> CostModel {
-    let mut cost = CostModel::default();
+    let mut cost = CostModel::new(usize::MAX);
     for step in 0..40 {
         for &rows in sizes {
             cost.observe(rows, false, wobble(price(rows), step + u32::try_from(rows).unwrap()));
@@ -29,7 +29,7 @@ fn assert_near(got: f64, expected: f64, share: f64) {
 
 #[test]
 fn nothing_is_predicted_before_anything_ran() {
-    let cost = CostModel::default();
+    let cost = CostModel::new(usize::MAX);
     assert_eq!(cost.predict(1, false), None);
     assert_eq!(cost.best_rows(), usize::MAX);
     assert_eq!(cost.reach(), 1);
@@ -80,7 +80,7 @@ fn one_slow_run_changes_little_and_a_new_level_is_followed() {
 
 #[test]
 fn a_cold_first_run_is_forgotten_at_the_second() {
-    let mut cost = CostModel::default();
+    let mut cost = CostModel::new(usize::MAX);
     cost.observe(1, false, 0.5);
     cost.observe(1, false, 0.001);
     cost.observe(1, false, 0.001);
@@ -124,7 +124,7 @@ fn a_prediction_is_never_nothing_or_negative() {
 
 #[test]
 fn memory_is_bounded_however_many_sizes_come() {
-    let mut cost = CostModel::default();
+    let mut cost = CostModel::new(usize::MAX);
     for rows in 1..100_000 {
         cost.observe(rows, rows % 3 == 0, MICRO * rows as f64);
     }
@@ -177,7 +177,7 @@ fn sizes_under_pressure(
 #[test]
 fn batches_stay_short_where_long_ones_do_not_pay() {
     // An image network on a core: 8 ms a row in any company, half a millisecond more alone.
-    let sizes = sizes_under_pressure(&mut CostModel::default(), CostModel::brief_rows, 2000, |rows| {
+    let sizes = sizes_under_pressure(&mut CostModel::new(usize::MAX), CostModel::brief_rows, 2000, |rows| {
         0.0079 + 0.0005 / rows as f64
     });
     assert!(sizes.iter().all(|rows| *rows <= 32), "{:?}", sizes.iter().max());
@@ -198,13 +198,13 @@ fn what_a_lone_caller_taught_does_not_make_batches_long() {
 #[test]
 fn batches_grow_where_that_pays_however_cold_the_first_runs_are() {
     // A text network on a core: seven, six and at last some five and a half milliseconds a row.
-    let mut cost = CostModel::default();
+    let mut cost = CostModel::new(usize::MAX);
     let sizes = sizes_under_pressure(&mut cost, CostModel::best_rows, 1000, |rows| 0.0056 + 0.0015 / rows as f64);
     assert!(sizes[60..].iter().all(|rows| (3..=16).contains(rows)), "{:?}", &sizes[60..]);
     // Where somebody waits for others' rows, few of them: those save a tenth against one, and more hardly any.
     assert!((2..=4).contains(&cost.brief_rows()), "{}", cost.brief_rows());
     // A card: more rows are nearly for nothing.
-    let mut cost = CostModel::default();
+    let mut cost = CostModel::new(usize::MAX);
     let sizes = sizes_under_pressure(&mut cost, CostModel::best_rows, 200, |rows| 0.0001 + 0.004 / rows as f64);
     assert!(sizes[40..].iter().all(|rows| *rows >= 48), "{:?}", &sizes[40..]);
     assert!(cost.brief_rows() >= 16, "{}", cost.brief_rows());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use millrace_core::Group;
 
+use super::punctuality::Punctuality;
 use super::{Arrival, BatchFormer};
 use crate::cost::{duration, whole};
 
@@ -27,13 +28,27 @@ impl<T> BatchFormer<T> {
     /// refused at once.
     pub fn is_late(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
         let left = arrival.deadline?.saturating_duration_since(now);
+        let (wait, run) = self.long_wait(arrival, now)?;
+        let wait = self.punctuality.surely(wait);
+        (wait + run > left).then_some(wait + run)
+    }
+
+    /// How long an item that comes now is thought to wait, where it may be late for that.
+    pub(super) fn forecast(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
+        let left = arrival.deadline?.saturating_duration_since(now);
+        let (wait, run) = self.long_wait(arrival, now)?;
+        (Punctuality::at_most(wait) + run > left).then_some(wait)
+    }
+
+    /// What [`BatchFormer::answer_in`] says, unless the wait is short or there is no deadline.
+    fn long_wait(&self, arrival: &Arrival<'_>, now: Instant) -> Option<(Duration, Duration)> {
+        let left = arrival.deadline?.saturating_duration_since(now);
         let short = SHORT_WAIT.min(left / 4);
         if self.backlog().saturating_mul(DEAREST).saturating_add(self.busy(now)) < short {
             // Nearly always, and then every request is spared the reckoning.
             return None;
         }
-        let (wait, run) = self.answer_in(arrival, now);
-        (wait >= short && wait + run > left).then_some(wait + run)
+        Some(self.answer_in(arrival, now)).filter(|(wait, _)| *wait >= short)
     }
 
     /// How long it takes until a worker is free.
@@ -52,7 +67,8 @@ impl<T> BatchFormer<T> {
         let turn = self.wait_of(arrival.priority, arrival.caller);
         let run = |work: usize| self.groups.predict(number, work);
         let cost = self.groups.cost(number);
-        let most = cost.best_rows().min(cost.reach()).min(self.most_work()).max(arrival.work);
+        let shared = if self.config.is_batched { self.config.most_work() } else { 0 };
+        let most = cost.best_rows().min(cost.reach()).min(shared).max(arrival.work);
         // What goes before it, as work of its own group; with several groups that is an estimate.
         let workers = self.config.workers.max(1) as f64;
         let row = cost.row_seconds();
@@ -76,6 +92,7 @@ impl<T> BatchFormer<T> {
     /// After how many whole seconds whoever is refused now should come again: not before what is queued will have been done,
     /// and not with all others who are refused. `None` where nothing is known about run times.
     pub fn retry_after(&mut self, group: &Group, work: usize, now: Instant) -> Option<Duration> {
+        self.punctuality.refused();
         let number = self.groups.find(group).unwrap_or(usize::MAX);
         let seconds = self.groups.cost(number).row_seconds() * work as f64;
         if seconds <= 0.0 {

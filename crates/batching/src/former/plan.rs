@@ -36,7 +36,7 @@ impl<T> BatchFormer<T> {
     /// How many rows a batch of `group` that the entry `leader` leads should have now, and whether more are worth waiting for.
     pub(super) fn plan(&mut self, group: usize, leader: usize, now: Instant) -> Plan {
         let (number, is_alone) = (group / 2, group % 2 == 1);
-        let most = self.most_work();
+        let most = self.config.most_work();
         let queued = self.order.group_load(group).work;
         let first = self.order.first_deadline().map(|(deadline, _)| deadline);
         let is_pressed = first.is_some_and(|deadline| deadline < now + PRESSED * self.backlog());
@@ -106,11 +106,6 @@ impl<T> BatchFormer<T> {
     /// Remembers whom a batch that is about to run is for.
     pub(super) fn note(&mut self, plan: Plan) {
         self.company = if plan.is_modest { COMPANY } else { self.company.saturating_sub(1) };
-    }
-
-    /// The most work in one run, as the operator has it.
-    pub(super) fn most_work(&self) -> usize {
-        if self.config.is_mixed { self.config.max_work } else { self.config.max_rows }
     }
 
     /// What an operator says about row counts means nothing where rows differ in size.

@@ -575,6 +575,48 @@ fn behind_a_full_batch_the_door_reckons_with_all_of_it() {
 }
 
 #[test]
+fn the_door_is_more_careful_once_it_let_in_too_many_and_less_once_it_kept_out_too_many() {
+    let row = |rows: usize| ms(10 * rows as u64);
+    let settings = FormerConfig { is_batched: false, ..config(64, Waiting::Learned) };
+    let (mut former, start) = (BatchFormer::new(settings), clock::now());
+    teach(&mut former, &[1], row, start);
+    let only = group(0);
+    // How many are let in at once who have 200 ms for runs of 10 ms.
+    let fill = |former: &mut BatchFormer<usize>, now: Instant| {
+        let mut count = 0;
+        loop {
+            let newcomer = Arrival { deadline: Some(now + ms(200)), ..arrival(&only, 1) };
+            if former.is_late(&newcomer, now).is_some() {
+                assert!(former.retry_after(&only, 1, now).is_some());
+                return count;
+            }
+            former.push(0, newcomer, now);
+            count += 1;
+        }
+    };
+    let first = fill(&mut former, start);
+    assert!((12..=20).contains(&first), "{first}");
+    // Nobody's turn comes before it is too late.
+    let mut dropped = Vec::new();
+    former.expire(start + ms(200), &mut dropped);
+    assert_eq!(dropped.len(), first);
+    let careful = fill(&mut former, start + ms(200));
+    assert!(careful < first, "{careful}");
+    // Again and again all that was let in is done in time, and the worker has nothing to do.
+    let mut now = start + ms(200);
+    for _ in 0..10 {
+        while let Decision::Run(formed) = former.take(now, &mut |_| false, &mut dropped) {
+            now += ms(10);
+            former.complete(formed.key);
+        }
+        assert!(former.is_empty());
+        fill(&mut former, now);
+    }
+    assert!(former.len() > careful, "{} and {careful}", former.len());
+    assert_eq!(dropped.len(), first);
+}
+
+#[test]
 fn a_batch_may_take_all_the_time_that_its_leader_has() {
     let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
     teach(&mut former, &[1, 8, 32, 64, 128], steep, start);

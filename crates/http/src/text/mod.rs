@@ -278,8 +278,12 @@ async fn obey<D: Dialect>(
     let (examples, text) = match order {
         Order::Ask(ask) => {
             let ask = Arc::new(ask);
+            // What would be refused whatever its tokens are is not cut into any.
+            let place = contained(|| chosen.servable.knock(&arrived.context)).and_then(|place| place);
+            let place = place.map_err(D::failure)?;
             let prepared =
                 arrived.before_deadline(prepare::prepare(shared, &chosen, &ask)).await.map_err(D::failure)?;
+            drop(place);
             let codec = TextCodec::<D>::new(ask, prepared, chosen.text, config.max_answer_bytes);
             return infer(shared, &codec, chosen.servable, arrived, record).await;
         }

@@ -119,13 +119,22 @@ async fn what_the_head_does_not_tell_is_read_first() {
     assert_eq!(whole(&server, "/predict/two", rows, 40_000).await.status, 200);
     let named = r#"{"input_data": [[1.0]], "model_name": "m"}"#;
     assert_eq!(whole(&server, "/predict", named, 40_000).await.status, 200);
-    let texts = r#"{"inputs": "cats", "model": "vectors"}"#;
-    assert_eq!(whole(&server, "/embed", texts, 40_000).await.status, 200);
-    assert_eq!(whole(&server, "/embed?model=vectors", texts, 40_000).await.status, 200);
-    let openai = r#"{"input": "cats", "model": "vectors"}"#;
-    assert_eq!(whole(&server, "/v1/embeddings", openai, 40_000).await.status, 200);
     // Tokens need no model that has room.
     assert_eq!(whole(&server, "/tokenize/vectors", r#"{"inputs": "cats"}"#, 40_000).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn texts_of_any_length_are_read_but_not_cut_into_tokens() {
+    let server = server();
+    // What is wrong with the texts themselves would show as soon as they are cut.
+    for text in ["cats".to_owned(), "cats ".repeat(1000)] {
+        let texts = format!(r#"{{"inputs": "{text}", "model": "vectors", "truncate": false}}"#);
+        for length in [0, 40_000] {
+            says(&whole(&server, "/embed", &texts, length).await, [429, 503], "the queue is full");
+        }
+    }
+    let openai = r#"{"input": "cats", "model": "vectors"}"#;
+    says(&whole(&server, "/v1/embeddings", openai, 0).await, [429, 503], "the queue is full");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use millrace_core::{
     on_compute,
 };
 
+use super::density::Density;
 use super::form::Form;
 use super::pieces::Worker;
 use crate::clock;
@@ -37,6 +38,7 @@ pub(crate) struct Turner {
     /// The most bytes that turned inputs may have which are not in the queue yet: as many as the queue takes.
     most_bytes: usize,
     bytes: AtomicUsize,
+    density: Density,
 }
 
 /// Bytes that a request holds. They are free again when it is dropped.
@@ -54,7 +56,16 @@ impl Turner {
         let most_rows = (config.oversized == Oversized::Refuse).then_some(config.max_batch_size.get());
         let bytes = AtomicUsize::new(0);
         let max_batch_tokens = config.max_batch_tokens.get();
-        Self { form, compute, model, most_rows, max_batch_tokens, most_bytes: config.max_queue_bytes, bytes }
+        Self {
+            form,
+            compute,
+            model,
+            most_rows,
+            max_batch_tokens,
+            most_bytes: config.max_queue_bytes,
+            bytes,
+            density: Density::default(),
+        }
     }
 
     pub(crate) fn max_batch_tokens(&self) -> usize {
@@ -63,6 +74,11 @@ impl Turner {
 
     pub(crate) fn form(&self) -> &Form {
         &self.form
+    }
+
+    /// About how many tokens the texts among `given` will be, as far as earlier ones tell.
+    pub(crate) fn tokens(&self, given: &[Tensor]) -> usize {
+        self.density.tokens(texts(given).1)
     }
 
     /// Refuses what the queue or the form would, before any of it costs anything.
@@ -186,9 +202,9 @@ impl Turner {
     ) -> Result<TensorList, Refusal> {
         let rows = given.first().and_then(|tensor| tensor.shape().rows());
         let model = self.model.clone();
-        let counted = |(texts, bytes), tensor: &Strings| (texts + tensor.len(), bytes + tensor.payload().len());
-        let (texts, bytes) = given.iter().filter_map(Tensor::strings).fold((0, 0), counted);
-        let is_short = matches!(worker, Worker::Text(_)) && is_short_text(texts, bytes);
+        let (texts, bytes) = texts(&given);
+        let is_text = matches!(worker, Worker::Text(_));
+        let is_short = is_text && is_short_text(texts, bytes);
         let turn = move || {
             if deadline.is_some_and(|deadline| deadline <= clock::now()) {
                 return Err(late(&model));
@@ -196,6 +212,9 @@ impl Turner {
             worker.turn(&given).map_err(|error| counted_from(start, error).refusal(&model))
         };
         let turned = if is_short { contained(turn)?? } else { on_compute(&*self.compute, turn).await?? };
+        if let Some(ids) = turned.first().filter(|_| is_text) {
+            self.density.learn(ids.shape().n_elements(), bytes);
+        }
         if turned.iter().all(|tensor| tensor.shape().rows() == rows) {
             Ok(turned)
         } else {
@@ -208,6 +227,12 @@ impl Turner {
         let cause: Box<dyn std::error::Error + Send + Sync> = format!("the adapter gave {what}").into();
         Refusal::new(Reason::BackendBroken, text).with_cause(cause)
     }
+}
+
+/// How many texts are among `given`, and their bytes.
+fn texts(given: &[Tensor]) -> (usize, usize) {
+    let counted = |(texts, bytes), tensor: &Strings| (texts + tensor.len(), bytes + tensor.payload().len());
+    given.iter().filter_map(Tensor::strings).fold((0, 0), counted)
 }
 
 /// Each tensor of the pieces as one.
