@@ -44,8 +44,13 @@ impl<T> BatchFormer<T> {
     fn long_wait(&self, arrival: &Arrival<'_>, now: Instant) -> Option<(Duration, Duration)> {
         let left = arrival.deadline?.saturating_duration_since(now);
         let short = SHORT_WAIT.min(left / 4);
-        if self.backlog().saturating_mul(DEAREST).saturating_add(self.busy(now)) < short {
-            // Nearly always, and then every request is spared the reckoning.
+        let worst = self.backlog().saturating_mul(DEAREST).saturating_add(self.busy(now));
+        // Nearly always one of both holds, and then every request is spared the reckoning.
+        if worst < short {
+            return None;
+        }
+        let own = self.time_of(arrival.group, arrival.work).saturating_mul(DEAREST);
+        if Punctuality::at_most(worst).saturating_add(own) < left {
             return None;
         }
         Some(self.answer_in(arrival, now)).filter(|(wait, _)| *wait >= short)
