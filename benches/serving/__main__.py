@@ -73,9 +73,9 @@ def overload(name, folder, options):
     deadline = options.deadline
     rows, figures = [], {}
     with serving({name: folder}) as server:
-        question = server.question(name)
+        question = server.grpc_question(name) if options.grpc else server.question(name)
         peak = capacity(server, question, options.seconds)
-        impatient = {**question, "deadline_header": "x-request-timeout-ms"}
+        impatient = {**question, "deadline_header": "grpc-timeout" if options.grpc else "x-request-timeout-ms"}
         for times in options.times:
             stream = {"name": "x", **impatient, "in_flight": 2048, "deadline_ms": deadline, "obeys_retry_after": True}
             pieces = [("before", 1.0), ("over", options.over), ("after", 4.0)]
@@ -91,7 +91,7 @@ def overload(name, folder, options):
             ])
             figures[times] = parts
     table(
-        f"{name}: overload; peak {peak:.0f} answers/s, clients wait {deadline:g} ms",
+        f"{name}: overload{' over gRPC' if options.grpc else ''}; peak {peak:.0f} answers/s, clients wait {deadline:g} ms",
         ["load", "asked/s", "goodput of peak", "p99 of answers, ms", "late or never sent", "refusals p50, ms", "p99, ms", "asked again and answered", "recovered within, s", "generator's lag p99, ms"],
         rows,
     )
@@ -239,6 +239,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=7, help="sweep: how often the best fixed setting is measured again, in turn with ours")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     parser.add_argument("--deadline", type=float, default=250.0, help="overload: milliseconds that clients wait")
+    parser.add_argument("--grpc", action="store_true", help="overload: over gRPC")
     parser.add_argument("--times", type=float, nargs="+", default=[2, 5, 10], help="overload: loads, as multiples of the peak")
     parser.add_argument("--over", type=float, default=4.0, metavar="SECONDS", help="overload: how long each lasts")
     parser.add_argument("--grace", type=float, default=60.0, metavar="SECONDS", help="overload: how long those who are to come back are waited for")

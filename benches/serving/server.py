@@ -1,6 +1,7 @@
 """The release binary under load: starts it on a copy of a model, asks it by plans of `millrace-traffic`, reads what it used."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,19 @@ BINARY = os.environ.get("MILLRACE", os.path.join(ROOT, "target/release/millrace"
 TRAFFIC = os.environ.get("TRAFFIC", os.path.join(ROOT, "target/release/millrace-traffic"))
 FREE = 32  # the size of axes that a signature leaves free
 TEXT = "The mill race carries the water of the river to the wheel, and no more of it than the wheel can take."
+GRPC_CONNECTIONS = 64
 STRUCT = {"FP32": "f", "FP64": "d", "INT64": "q", "INT32": "i"}
+
+
+def varint(number):
+    """As protobuf writes it."""
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def field(number, content):
+    """A field of protobuf that has a length."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def free_port():
@@ -93,35 +106,56 @@ class Server:
                 self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def question(self, model, parameters=None):
-        """A stream's path, body and headers for one request to `model`, made from its metadata."""
+    def inputs(self, model):
+        """A request to `model`, made from its metadata: of each input its name, datatype, shape and bytes, none where it is text."""
         with self.get(f"/v2/models/{model}") as answer:
-            inputs = json.load(answer)["inputs"]
-        path = os.path.join(self.folder, f"{model}-{len(os.listdir(self.folder))}.body")
-        heads, raw = [], b""
-        for spec in inputs:
+            specs = json.load(answer)["inputs"]
+        for spec in specs:
             shape = [size if size != -1 else 1 if axis == 0 else FREE for axis, size in enumerate(spec["shape"])]
-            count = 1
-            for size in shape:
-                count *= size
-            head = {"name": spec["name"], "datatype": spec["datatype"], "shape": shape}
-            if spec["datatype"] == "BYTES":
-                head["data"] = [TEXT] * count
+            count, kind = math.prod(shape), spec["datatype"]
+            data = None
+            if kind != "BYTES":
+                values = [1] * count if kind.startswith("INT") else [(n % 29) / 16 - 0.9 for n in range(count)]
+                data = struct.pack(f"<{count}{STRUCT[kind]}", *values)
+            yield spec["name"], kind, shape, data
+
+    def body(self, model, content):
+        path = os.path.join(self.folder, f"{model}-{len(os.listdir(self.folder))}.body")
+        with open(path, "wb") as out:
+            out.write(content)
+        return path
+
+    def grpc_question(self, model):
+        """The same by the Open Inference Protocol over gRPC; field numbers are those of proto/grpc_service.proto."""
+        message, raw = field(1, model.encode()), b""
+        for name, kind, shape, data in self.inputs(model):
+            axes = b"".join(varint(size) for size in shape)
+            message += field(5, field(1, name.encode()) + field(2, kind.encode()) + field(3, axes))
+            text = TEXT.encode()
+            raw += field(7, (struct.pack("<I", len(text)) + text) * math.prod(shape) if data is None else data)
+        message += raw
+        content = b"\0" + struct.pack(">I", len(message)) + message
+        headers = {"content-type": "application/grpc", "te": "trailers"}
+        return {"path": "/inference.GRPCInferenceService/ModelInfer", "body": self.body(model, content), "headers": headers, "http2": GRPC_CONNECTIONS}
+
+    def question(self, model, parameters=None):
+        """A stream's path, body and headers for one request to `model`."""
+        heads, raw = [], b""
+        for name, kind, shape, data in self.inputs(model):
+            head = {"name": name, "datatype": kind, "shape": shape}
+            if data is None:
+                head["data"] = [TEXT] * math.prod(shape)
             else:
-                values = [1] * count if spec["datatype"].startswith("INT") else [(n % 29) / 16 - 0.9 for n in range(count)]
-                data = struct.pack(f"<{count}{STRUCT[spec['datatype']]}", *values)
                 head["parameters"] = {"binary_data_size": len(data)}
                 raw += data
             heads.append(head)
         wanted = {"binary_data_output": True} if raw else {}
         body = {"inputs": heads, "parameters": {**wanted, **(parameters or {})}}
         text = json.dumps(body).encode()
-        with open(path, "wb") as out:
-            out.write(text + raw)
         headers = {"content-type": "application/json"}
         if raw:
             headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(text))}
-        return {"path": f"/v2/models/{model}/infer", "body": path, "headers": headers}
+        return {"path": f"/v2/models/{model}/infer", "body": self.body(model, text + raw), "headers": headers}
 
     def play(self, pieces, streams, seed=1, core="1", grace=10):
         """Traffic as told: pieces are (name, seconds), streams as the plan's. Gives what came of each stream's pieces by name."""

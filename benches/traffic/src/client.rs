@@ -17,6 +17,9 @@ use crate::plan::Stream;
 /// HTTP/2: bytes that may be on their way to us, so that the generator is not what slows the server down.
 const WINDOW: u32 = 8 << 20;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// gRPC's `Retry-After`.
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// gRPC's code for that.
 const UNKNOWN: u16 = 2;
 
@@ -56,7 +59,10 @@ impl Question {
         *request.headers_mut() = self.headers.clone();
         if let Some(name) = &self.deadline {
             let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            request.headers_mut().insert(name.clone(), HeaderValue::from(left));
+            // gRPC wants a unit, and no more than eight digits.
+            let text = format!("{}m", left.min(99_999_999));
+            let value = if *name == GRPC_TIMEOUT { HeaderValue::from_str(&text).ok() } else { Some(left.into()) };
+            request.headers_mut().extend(value.map(|value| (name.clone(), value)));
         }
         *request.version_mut() = if self.is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         request
@@ -134,14 +140,16 @@ impl Connection {
                 trailers = end;
             }
         }
-        let number = |value: &HeaderValue| value.to_str().ok().and_then(|text| text.parse::<u16>().ok());
-        let grpc = trailers.get(GRPC_STATUS).or_else(|| parts.headers.get(GRPC_STATUS)).and_then(number);
-        let wait = parts.headers.get(RETRY_AFTER).and_then(number);
+        let number = |value: &HeaderValue| value.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+        let told = |name: &HeaderName| trailers.get(name).or_else(|| parts.headers.get(name)).and_then(number);
+        let grpc = told(&GRPC_STATUS).map(|code| u16::try_from(code).unwrap_or(UNKNOWN));
+        let pushback = told(&GRPC_PUSHBACK).map(Duration::from_millis);
+        let wait = parts.headers.get(RETRY_AFTER).and_then(number).map(Duration::from_secs).or(pushback);
         let is_grpc =
             parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         // An answer of gRPC that does not say how it went is none.
         let grpc = if is_grpc { grpc.or(Some(UNKNOWN)) } else { None };
         let status = grpc.filter(|code| *code > 0).unwrap_or_else(|| parts.status.as_u16());
-        Ok(Answer { status, retry_after: wait.map(|seconds| Duration::from_secs(seconds.into())) })
+        Ok(Answer { status, retry_after: wait })
     }
 }
