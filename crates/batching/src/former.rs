@@ -178,7 +178,7 @@ impl<T> BatchFormer<T> {
 
     /// Queues an item.
     pub fn push(&mut self, item: T, arrival: Arrival<'_>, now: Instant) -> Pushed {
-        let forecast = self.forecast(&arrival, now);
+        let forecast = self.long_wait(&arrival, now).map(|(wait, _)| wait);
         let number = self.groups.intern(arrival.group);
         if let Some(known) = self.groups.get_mut(number) {
             known.join();
@@ -467,7 +467,7 @@ impl<T> BatchFormer<T> {
     fn drop_late(&mut self, id: usize, now: Instant) -> Option<Dropped<T>> {
         let entry = self.order.get(id)?;
         if let Some(forecast) = entry.forecast {
-            self.punctuality.missed(now.saturating_duration_since(entry.queued), forecast);
+            self.punctuality.broken(now.saturating_duration_since(entry.queued), forecast);
         }
         self.drop_entry(id).map(Dropped::Late)
     }
@@ -532,8 +532,9 @@ impl<T> BatchFormer<T> {
                 }
             }
             let Some(entry) = self.order.serve(id) else { break };
-            if let Some(forecast) = entry.forecast {
-                self.punctuality.waited(now.saturating_duration_since(entry.queued), forecast);
+            if let (Some(_), Some(due)) = (entry.forecast, entry.deadline) {
+                let waited = now.saturating_duration_since(entry.queued);
+                self.punctuality.kept(waited, due.saturating_duration_since(entry.queued));
             }
             (rows, work, deadline) = (more_rows, total, earliest);
             items.push((entry.item, entry.rows));

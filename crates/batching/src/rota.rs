@@ -2,11 +2,15 @@
 //!
 //! Whoever comes when nothing of theirs waits has not used their share lately, and goes before those who were served since
 //! they came: one request beside a hundred of somebody else waits for none of them. So that many newcomers do not keep the
-//! others waiting for ever, they pass those in rotation at most as often in a row as there are members.
+//! others waiting for ever, they pass those in rotation at most as often in a row as there are members, and at most [`MOST_PASSES`] times.
 //!
 //! Members are numbers; who they stand for is the user's matter.
 
 use crate::chain::{Chain, Links};
+
+/// However many there are, newcomers pass those in rotation no oftener than this in a row: where most that come are newcomers,
+/// whoever has a second request waiting would wait for ever.
+const MOST_PASSES: usize = 4;
 
 /// Where each number stands. All rotas of one kind share one: a number is in at most one of them.
 #[derive(Debug, Default)]
@@ -30,7 +34,7 @@ impl Rota {
     /// Whose turn it is.
     pub(crate) fn head(self) -> Option<usize> {
         let (fresh, served) = (self.fresh.head(), self.served.head());
-        if self.passes < self.members { fresh.or(served) } else { served.or(fresh) }
+        if self.passes < self.members.min(MOST_PASSES) { fresh.or(served) } else { served.or(fresh) }
     }
 
     /// Adds a number that is in no rota.

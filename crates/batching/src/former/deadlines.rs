@@ -33,15 +33,8 @@ impl<T> BatchFormer<T> {
         (wait + run > left).then_some(wait + run)
     }
 
-    /// How long an item that comes now is thought to wait, where it may be late for that.
-    pub(super) fn forecast(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
-        let left = arrival.deadline?.saturating_duration_since(now);
-        let (wait, run) = self.long_wait(arrival, now)?;
-        (Punctuality::at_most(wait) + run > left).then_some(wait)
-    }
-
     /// What [`BatchFormer::answer_in`] says, unless the wait is short or there is no deadline.
-    fn long_wait(&self, arrival: &Arrival<'_>, now: Instant) -> Option<(Duration, Duration)> {
+    pub(super) fn long_wait(&self, arrival: &Arrival<'_>, now: Instant) -> Option<(Duration, Duration)> {
         let left = arrival.deadline?.saturating_duration_since(now);
         let short = SHORT_WAIT.min(left / 4);
         let worst = self.backlog().saturating_mul(DEAREST).saturating_add(self.busy(now));
