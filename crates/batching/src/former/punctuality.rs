@@ -88,11 +88,11 @@ mod tests {
         let (mut punctuality, had) = (Punctuality::default(), 2 * FORECAST);
         let (mut let_in, mut given_up) = (0, 0);
         for index in 0..200_000 {
-            let forecast = FORECAST.mul_f64(0.8 + (index * 389 % 1000) as f64 / 800.0);
+            let forecast = FORECAST.mul_f64(0.8 + f64::from(index * 389 % 1000) / 800.0);
             if punctuality.surely(forecast) > had {
                 continue;
             }
-            let waited = forecast.mul_f64(0.5 + (index * 617 % 1009) as f64 / 1009.0);
+            let waited = forecast.mul_f64(0.5 + f64::from(index * 617 % 1009) / 1009.0);
             let_in += 1;
             if waited > had {
                 given_up += 1;
