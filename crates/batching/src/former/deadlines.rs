@@ -29,8 +29,8 @@ impl<T> BatchFormer<T> {
     pub fn is_late(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
         let left = arrival.deadline?.saturating_duration_since(now);
         let (wait, run) = self.long_wait(arrival, now)?;
-        let wait = self.punctuality.surely(wait);
-        (wait + run > left).then_some(wait + run)
+        let takes = self.punctuality.surely(wait).saturating_add(run);
+        (takes > left).then_some(takes)
     }
 
     /// What [`BatchFormer::answer_in`] says, unless the wait is short or there is no deadline.
@@ -72,7 +72,7 @@ impl<T> BatchFormer<T> {
         let row = cost.row_seconds();
         let ahead = if row > 0.0 { whole(turn.as_secs_f64() * workers / row) } else { 0 };
         let all = ahead.saturating_add(arrival.work);
-        let Some(together) = run(all.min(most)) else { return (busy + turn, Duration::ZERO) };
+        let Some(together) = run(all.min(most)) else { return (busy.saturating_add(turn), Duration::ZERO) };
         let together = duration(together.likely);
         let left = arrival.deadline.map(|deadline| deadline.saturating_duration_since(now + busy));
         if all <= most && left.is_none_or(|left| together <= left) {
@@ -83,7 +83,7 @@ impl<T> BatchFormer<T> {
         let size = left.map_or(most, |left| self.groups.fitting(number, most, left)).max(arrival.work);
         let before = (all - 1) / size;
         let rides = (all - before * size).max(arrival.work);
-        let wait = busy + self.shared(run(size).map_or(0.0, |run| run.mean) * before as f64);
+        let wait = busy.saturating_add(self.shared(run(size).map_or(0.0, |run| run.mean) * before as f64));
         (wait, run(rides).map_or(together, |run| duration(run.likely)))
     }
 

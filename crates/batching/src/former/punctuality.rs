@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use crate::cost::duration;
+
 /// Of those who had to wait for long, one in so many may be given up.
 const FEW: f64 = 200.0;
 /// The step up.
@@ -35,12 +37,12 @@ impl Default for Punctuality {
 impl Punctuality {
     /// The wait that somebody for whom `forecast` was reckoned will hardly exceed.
     pub(super) fn surely(self, forecast: Duration) -> Duration {
-        forecast.mul_f64(self.factor)
+        duration(forecast.as_secs_f64() * self.factor)
     }
 
     /// The longest wait that it may say.
     pub(super) fn at_most(forecast: Duration) -> Duration {
-        forecast.mul_f64(MOST)
+        duration(forecast.as_secs_f64() * MOST)
     }
 
     /// Somebody was refused.
@@ -115,6 +117,12 @@ mod tests {
         assert_eq!(times(punctuality), 1.0);
         (0..10_000).for_each(|_| punctuality.broken(50 * FORECAST, FORECAST));
         assert_eq!(times(punctuality), MOST);
+    }
+
+    #[test]
+    fn no_wait_is_too_long_to_be_reckoned_with() {
+        assert_eq!(Punctuality::at_most(Duration::MAX), Duration::MAX);
+        assert_eq!(Punctuality::default().surely(Duration::MAX), Duration::MAX);
     }
 
     #[test]
