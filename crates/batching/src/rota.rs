@@ -2,7 +2,8 @@
 //!
 //! Whoever comes when nothing of theirs waits has not used their share lately, and goes before those who were served since
 //! they came: one request beside a hundred of somebody else waits for none of them. So that many newcomers do not keep the
-//! others waiting for ever, they pass those in rotation at most as often in a row as there are members, and at most [`MOST_PASSES`] times.
+//! others waiting for ever, they pass those in rotation at most as often in a row as there are members, and at most
+//! [`MOST_PASSES`] times.
 //!
 //! Members are numbers; who they stand for is the user's matter.
 

@@ -118,7 +118,7 @@ impl Adapted {
     /// About how much work a request will be, in the queue's units.
     fn work(&self, given: &[Tensor], rows: usize) -> usize {
         let is_mixed = self.signatures.get(TENSORS_INDEX).is_some_and(Signature::is_mixed);
-        if is_mixed { self.turner.tokens(given) } else { rows }
+        if is_mixed { self.turner.tokens(given, rows) } else { rows }
     }
 
     /// What can be said without looking into the instances. Gives the outputs wanted, as the network numbers them, and how many
