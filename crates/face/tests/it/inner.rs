@@ -57,10 +57,14 @@ fn crops_of_several_callers_ride_together() {
     let (gate, _queue) = world.hold("mtcnn_rnet");
     let pipeline = world.pipeline("face_detection");
     std::thread::scope(|scope| {
-        let callers: Vec<_> = (0..4).map(|_| scope.spawn(|| ask(&pipeline, &[astronaut()]).unwrap())).collect();
+        let call = || scope.spawn(|| ask(&pipeline, &[astronaut()]).unwrap());
+        let first = call();
+        // Two that were queued before a thread came for them would ride together already.
+        gate.wait_for(1);
+        let others = [call(), call(), call()];
         world.wait_for("mtcnn_rnet", 4);
         gate.open();
-        for caller in callers {
+        for caller in std::iter::once(first).chain(others) {
             assert_eq!(counts(&caller.join().unwrap()), [1]);
         }
     });
