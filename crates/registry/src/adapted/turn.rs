@@ -76,10 +76,10 @@ impl Turner {
         &self.form
     }
 
-    /// About how many tokens the texts of `rows` rows will be, as far as earlier ones tell. Long ones are cut off.
+    /// About how many tokens the texts of `rows` rows will be, as far as earlier ones tell.
     pub(crate) fn tokens(&self, given: &[Tensor], rows: usize) -> usize {
         let most = self.form.text().map_or(usize::MAX, |text| text.facts().max_tokens.saturating_mul(rows));
-        self.density.tokens(texts(given).1).min(most)
+        self.density.tokens(texts(given).1, most)
     }
 
     /// Refuses what the queue or the form would, before any of it costs anything.
