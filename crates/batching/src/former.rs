@@ -178,7 +178,7 @@ impl<T> BatchFormer<T> {
 
     /// Queues an item.
     pub fn push(&mut self, item: T, arrival: Arrival<'_>, now: Instant) -> Pushed {
-        let forecast = self.long_wait(&arrival, now).map(|(wait, _)| wait);
+        let forecast = self.long_wait(&arrival, now).map(|(forecast, _)| forecast);
         let number = self.groups.intern(arrival.group);
         if let Some(known) = self.groups.get_mut(number) {
             known.join();
@@ -532,9 +532,9 @@ impl<T> BatchFormer<T> {
                 }
             }
             let Some(entry) = self.order.serve(id) else { break };
-            if let (Some(_), Some(due)) = (entry.forecast, entry.deadline) {
+            if let (Some(forecast), Some(due)) = (entry.forecast, entry.deadline) {
                 let waited = now.saturating_duration_since(entry.queued);
-                self.punctuality.kept(waited, due.saturating_duration_since(entry.queued));
+                self.punctuality.kept(waited, due.saturating_duration_since(entry.queued), forecast);
             }
             (rows, work, deadline) = (more_rows, total, earliest);
             items.push((entry.item, entry.rows));

@@ -32,7 +32,15 @@ pub(crate) struct Entry<T> {
     pub(crate) queued: Instant,
     pub(crate) deadline: Option<Instant>,
     /// How long it was thought to wait, where anybody reckoned.
-    pub(crate) forecast: Option<Duration>,
+    pub(crate) forecast: Option<Forecast>,
+}
+
+/// How long somebody will wait, as far as is known when they come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Forecast {
+    pub(crate) wait: Duration,
+    /// Whether something of the same caller waits already, so that newcomers may pass.
+    pub(crate) is_passed: bool,
 }
 
 /// What is queued, summed.

@@ -12,6 +12,7 @@ use millrace_core::Group;
 use super::punctuality::Punctuality;
 use super::{Arrival, BatchFormer};
 use crate::cost::{duration, whole};
+use crate::order::Forecast;
 
 /// After so many runs of a group nobody is given up on the ground of a guess.
 const KNOWN: u64 = 8;
@@ -28,13 +29,13 @@ impl<T> BatchFormer<T> {
     /// refused at once.
     pub fn is_late(&self, arrival: &Arrival<'_>, now: Instant) -> Option<Duration> {
         let left = arrival.deadline?.saturating_duration_since(now);
-        let (wait, run) = self.long_wait(arrival, now)?;
-        let takes = self.punctuality.surely(wait).saturating_add(run);
+        let (forecast, run) = self.long_wait(arrival, now)?;
+        let takes = self.punctuality.surely(forecast).saturating_add(run);
         (takes > left).then_some(takes)
     }
 
     /// What [`BatchFormer::answer_in`] says, unless the wait is short or there is no deadline.
-    pub(super) fn long_wait(&self, arrival: &Arrival<'_>, now: Instant) -> Option<(Duration, Duration)> {
+    pub(super) fn long_wait(&self, arrival: &Arrival<'_>, now: Instant) -> Option<(Forecast, Duration)> {
         let left = arrival.deadline?.saturating_duration_since(now);
         let short = SHORT_WAIT.min(left / 4);
         let worst = self.backlog().saturating_mul(DEAREST).saturating_add(self.busy(now));
@@ -46,7 +47,9 @@ impl<T> BatchFormer<T> {
         if Punctuality::at_most(worst).saturating_add(own) < left {
             return None;
         }
-        Some(self.answer_in(arrival, now)).filter(|(wait, _)| *wait >= short)
+        let (wait, run) = self.answer_in(arrival, now);
+        let (_, own) = self.order.turns(arrival.priority, arrival.caller);
+        (wait >= short).then_some((Forecast { wait, is_passed: own > 0 }, run))
     }
 
     /// How long it takes until a worker is free.

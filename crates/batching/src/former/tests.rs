@@ -617,6 +617,43 @@ fn the_door_is_more_careful_once_it_let_in_too_many_and_less_once_it_kept_out_to
 }
 
 #[test]
+fn hardly_any_request_is_let_in_only_to_be_passed_by_newcomers_until_its_deadline() {
+    let settings = FormerConfig { is_batched: false, ..config(64, Waiting::Learned) };
+    let (mut former, start) = (BatchFormer::new(settings), clock::now());
+    teach(&mut former, &[1], |_| ms(7), start);
+    let (only, mut dropped) = (group(0), Vec::new());
+    let (mut let_in, mut refused, mut given_up, mut busy, mut chance) = (0, 0, 0, 0, 1_u64);
+    // Twice what can be done, by 16 callers without any order, for a minute. The first seconds are for learning.
+    for time in 0..60_000 {
+        let now = start + ms(time);
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if (chance >> 40) % 7 < 2 {
+            let caller = CallerId(chance >> 60);
+            let newcomer = Arrival { deadline: Some(now + ms(500)), caller, ..arrival(&only, 1) };
+            if former.is_late(&newcomer, now).is_some() {
+                former.retry_after(&only, 1, now);
+                refused += usize::from(time > 20_000);
+            } else {
+                former.push(0, newcomer, now);
+                let_in += usize::from(time > 20_000);
+            }
+        }
+        former.expire(now, &mut dropped);
+        if time >= busy
+            && let Decision::Run(formed) = former.take(now, &mut |_| false, &mut dropped)
+        {
+            busy = time + 7;
+            former.complete(formed.key);
+        }
+        given_up += if time > 20_000 { dropped.len() } else { 0 };
+        dropped.clear();
+    }
+    assert!(50 * given_up < let_in, "{given_up} of {let_in}");
+    // What is kept out does not leave the worker without work.
+    assert!(let_in >= 40_000 / 7 - 100, "{let_in} and {refused}");
+}
+
+#[test]
 fn a_batch_may_take_all_the_time_that_its_leader_has() {
     let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
     teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
