@@ -9,12 +9,12 @@ mod toolkit;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::{env, fs};
 
 use serde_json::Value;
 
-use crate::say;
+use crate::{output, say};
 use toolkit::Toolkit;
 
 const HELP: &str = "\
@@ -188,14 +188,6 @@ fn glibc(path: &Path) -> Result<String, String> {
     });
     let newest = numbers.max().unwrap_or_default();
     Ok(newest.iter().map(u32::to_string).collect::<Vec<_>>().join("."))
-}
-
-fn output(command: &mut Command) -> Result<Output, String> {
-    let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(output);
-    }
-    Err(format!("failed: {command:?} ({})\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@
 #[cfg(feature = "codegen")]
 mod codegen;
 mod cuda;
+mod dist;
 mod layers;
 
 use std::env;
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 use std::time::SystemTime;
 
 const HELP: &str = "\
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
   layers   no crate knows a higher one, and core and the backends never reach an async runtime
   deny     licences, bans and sources of dependencies; advisories where their database is at hand
   codegen  write crates/proto/src/gen from /proto; with --check, fail where that would change something
+  build-dist  the server as it is handed out, compiled for what a running one does most
   build-cuda  the server for NVIDIA cards; needs a CUDA toolkit, see docs/gpu.md
 ";
 
@@ -59,6 +61,10 @@ const STEPS: &[(&str, &[&str])] = &[
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "vision"],
     ),
     (
+        "each feature alone: server with jemalloc",
+        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "jemalloc"],
+    ),
+    (
         "each feature alone: server with faces",
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "face"],
     ),
@@ -67,12 +73,16 @@ const STEPS: &[(&str, &[&str])] = &[
 ];
 
 fn main() -> ExitCode {
+    if dist::is_asked_for() {
+        return if dist::rustc(env::args_os().skip(1)) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let command = env::args().nth(1).unwrap_or_default();
     let done = match command.as_str() {
         "check" => check(),
         "layers" => layers::check(),
         "deny" => deny(),
         "codegen" => codegen(env::args().nth(2).as_deref()),
+        "build-dist" => dist::build(env::args_os().skip(2)),
         "build-cuda" => cuda::build(env::args_os().skip(2)),
         _ => Err(HELP.to_owned()),
     };
@@ -144,6 +154,15 @@ fn run(program: &str, arguments: &[impl AsRef<OsStr>]) -> Result<(), String> {
         .status()
         .map_err(|error| format!("cannot run `{}`: {error}", shown()))?;
     if status.success() { Ok(()) } else { Err(format!("failed: `{}` ({status})", shown())) }
+}
+
+/// Runs `command` and returns what it printed.
+fn output(command: &mut Command) -> Result<Output, String> {
+    let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(format!("failed: {command:?} ({})\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 fn say(line: &str) {
