@@ -1,9 +1,9 @@
 """The server under loads that hurt: what the batching finds by itself against fixed settings, overload, priorities, greedy
-callers, many models, models that come and go, the start.
+callers, many models, models that come and go, the start, and what stays in memory.
 
   python3 benches/serving SCENARIO… --model NAME=FOLDER [--model …] [--json OUT]
 
-SCENARIO is one of: sweep overload priority fairness many loading start, or all. FOLDER is a model's folder as in a
+SCENARIO is one of: sweep overload priority fairness many loading start memory, or all. FOLDER is a model's folder as in a
 repository, with numbered versions. `cargo build --release --bin millrace` and `cargo build --release -p millrace-traffic`
 come first; $MILLRACE and $TRAFFIC name other binaries. The server has core 0, the traffic core 1. Everything talks
 to loopback and stops by itself. Repeat before you conclude: machines are noisy.
@@ -227,14 +227,33 @@ def start(name, folder, options):
     return {"answered": answered, "memory": memory, "binary": size}
 
 
-SCENARIOS = {each.__name__: each for each in (sweep, overload, priority, fairness, many, loading, start)}
+def memory(name, folder, options):
+    """Resident memory beside another model, and once that is unloaded; a second time, because what is kept must not grow."""
+    # Allocators give memory back a while after it was freed: jemalloc ten seconds.
+    settle = lambda: time.sleep(12.0)
+    with serving({name: folder}) as server:
+        settle()
+        states = [("alone", server.memory_mib())]
+    with serving({name: folder, "other": options.other or folder}) as server:
+        settle()
+        states.append(("with the other", server.memory_mib()))
+        for state in ("the other unloaded", "unloaded again"):
+            server.order("/v2/repository/models/other/unload")
+            settle()
+            states.append((state, server.memory_mib()))
+            server.order("/v2/repository/models/other/load")
+    table(f"{name}: resident memory, MiB", [state for state, _ in states], [[mib for _, mib in states]])
+    return dict(states)
+
+
+SCENARIOS = {each.__name__: each for each in (sweep, overload, priority, fairness, many, loading, start, memory)}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="benches/serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="+", choices=[*SCENARIOS, "all"])
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FOLDER", help="a model and its folder; may be given again")
-    parser.add_argument("--other", metavar="FOLDER", help="loading: the model that comes and goes (default: the same)")
+    parser.add_argument("--other", metavar="FOLDER", help="loading, memory: the model that comes and goes (default: the same)")
     parser.add_argument("--rounds", type=int, default=2, help="sweep and many: how often everything is measured")
     parser.add_argument("--pairs", type=int, default=7, help="sweep: how often the best fixed setting is measured again, in turn with ours")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
