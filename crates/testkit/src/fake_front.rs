@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use millrace_core::{
-    Compute, DType, Dim, InferFuture, InferRequest, Job, ModelName, ModelRef, ModelStatus, Reason, Refusal, Servable,
-    Signatures, TensorSpec, TextProcessor, VersionChoice, VersionStatus,
+    Compute, DType, Dim, InferFuture, InferRequest, Job, ModelName, ModelRef, ModelStatus, Place, Reason, Refusal,
+    RequestContext, Servable, Signatures, TensorSpec, TextProcessor, VersionChoice, VersionStatus,
 };
 
 /// What a version does with a request whose inputs fit.
@@ -74,6 +74,46 @@ impl Servable for FakeServable {
 
     fn text(&self) -> Option<Arc<dyn TextProcessor>> {
         self.text.clone()
+    }
+}
+
+/// A version that refuses every request that is announced, and answers those that are not.
+#[derive(Debug)]
+pub struct FullQueue {
+    version: Arc<dyn Servable>,
+    refusal: Refusal,
+}
+
+impl FullQueue {
+    /// `version`, whose queue says `refusal` at the door.
+    pub fn new(version: Arc<dyn Servable>, refusal: Refusal) -> Self {
+        Self { version, refusal }
+    }
+}
+
+impl Servable for FullQueue {
+    fn model(&self) -> &ModelName {
+        self.version.model()
+    }
+
+    fn version(&self) -> u64 {
+        self.version.version()
+    }
+
+    fn signatures(&self) -> &Signatures {
+        self.version.signatures()
+    }
+
+    fn knock(&self, _context: &RequestContext) -> Result<Place, Refusal> {
+        Err(self.refusal.clone())
+    }
+
+    fn infer(&self, request: InferRequest) -> InferFuture {
+        self.version.infer(request)
+    }
+
+    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
+        self.version.text()
     }
 }
 

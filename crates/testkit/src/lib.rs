@@ -1,7 +1,7 @@
 //! Test helpers that every crate of the workspace shares. For tests only: helpers panic where a test should fail.
 //!
 //! - [`FakeBackend`], [`FakeModel`]: a real, tiny engine whose misbehaviour a test chooses.
-//! - [`FakeServable`], [`resolve_among`], [`spec`], [`InlineCompute`]: what stands behind a front-end.
+//! - [`FakeServable`], [`FullQueue`], [`resolve_among`], [`spec`], [`InlineCompute`]: what stands behind a front-end.
 //! - [`FakeFaces`]: answers with another number of rows for each instance, without an engine.
 //! - [`FakePipelineFactory`], [`FakeAdapterFactory`]: a pipeline over two models, and an input in another form.
 //! - [`CountingAllocator`]: how often a thread allocates.
@@ -28,7 +28,7 @@ pub use case::{Case, assert_close};
 pub use fake::{FakeBackend, FakeModel, FakeModelBuilder, Misbehaviour};
 pub use fake_adapter::FakeAdapterFactory;
 pub use fake_faces::FakeFaces;
-pub use fake_front::{FakeServable, InlineCompute, resolve_among, spec};
+pub use fake_front::{FakeServable, FullQueue, InlineCompute, resolve_among, spec};
 pub use fake_pipeline::FakePipelineFactory;
 pub use fixture::{fixture, fixture_source, fixtures};
 pub use gate::Gate;

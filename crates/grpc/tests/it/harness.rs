@@ -16,13 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use millrace_core::{
     Alias, Batch, Catalog, Control, ControlFuture, DType, InferFuture, InferRequest, InferResponse, Model, ModelName,
-    ModelRef, ModelStatus, Place, Refusal, RegisterFuture, Registered, Registration, RequestContext, Resolver,
-    RunContext, Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionState, VersionStatus, Wanted,
+    ModelRef, ModelStatus, Refusal, RegisterFuture, Registered, Registration, RequestContext, Resolver, RunContext,
+    Servable, Signature, Signatures, Stages, Tensor, TensorSpec, VersionState, VersionStatus, Wanted,
 };
 use millrace_grpc::{GrpcConfig, GrpcParts, GrpcService, grpc_service};
 use millrace_protocol::front::{ConnectionContext, Front, FrontConfig, Readiness, Roles};
 pub(crate) use millrace_testkit::spec;
-use millrace_testkit::{FakeModel, FakeServable, InlineCompute, resolve_among};
+use millrace_testkit::{FakeModel, FakeServable, FullQueue, InlineCompute, resolve_among};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpListener;
@@ -113,7 +113,7 @@ impl Models {
     /// The version added last refuses every request that is announced; those that are not it answers.
     pub(crate) fn closed(mut self, refusal: Refusal) -> Self {
         let version = self.versions.pop().expect("a version was added");
-        self.versions.push(Arc::new(Closed { version, refusal }));
+        self.versions.push(Arc::new(FullQueue::new(version, refusal)));
         self
     }
 
@@ -169,35 +169,6 @@ impl Models {
     /// The orders given so far.
     pub(crate) fn orders(&self) -> Vec<String> {
         self.orders.lock().clone()
-    }
-}
-
-/// A version whose queue is full.
-#[derive(Debug)]
-struct Closed {
-    version: Arc<dyn Servable>,
-    refusal: Refusal,
-}
-
-impl Servable for Closed {
-    fn model(&self) -> &ModelName {
-        self.version.model()
-    }
-
-    fn version(&self) -> u64 {
-        self.version.version()
-    }
-
-    fn signatures(&self) -> &Signatures {
-        self.version.signatures()
-    }
-
-    fn knock(&self, _context: &RequestContext) -> Result<Place, Refusal> {
-        Err(self.refusal.clone())
-    }
-
-    fn infer(&self, request: InferRequest) -> InferFuture {
-        self.version.infer(request)
     }
 }
 

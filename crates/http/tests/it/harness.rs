@@ -10,16 +10,16 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use millrace_core::{
     Alias, Batch, Catalog, Code, Control, ControlFuture, DType, EngineChoice, InferFuture, InferRequest, InferResponse,
-    Model, ModelName, ModelRef, ModelStatus, Place, Reason, Refusal, RegisterFuture, Registered, Registration,
-    RequestContext, Resolver, RunContext, Servable, Signature, Signatures, Stages, TENSORS, Tensor, TensorList,
-    TensorSpec, TextProcessor, Total, VersionFailure, VersionState, VersionStatus,
+    Model, ModelName, ModelRef, ModelStatus, Reason, Refusal, RegisterFuture, Registered, Registration, RequestContext,
+    Resolver, RunContext, Servable, Signature, Signatures, Stages, TENSORS, Tensor, TensorList, TensorSpec,
+    TextProcessor, Total, VersionFailure, VersionState, VersionStatus,
 };
 use millrace_http::{
     ConnectionContext, Front, FrontConfig, HttpConfig, HttpParts, HttpService, MetricsText, Readiness, Roles,
     http_service,
 };
 pub(crate) use millrace_testkit::spec;
-use millrace_testkit::{FakeModel, FakeServable, InlineCompute, resolve_among};
+use millrace_testkit::{FakeModel, FakeServable, FullQueue, InlineCompute, resolve_among};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -67,7 +67,7 @@ impl Models {
     /// The version added last refuses every request that is announced; those that are not it answers.
     pub(crate) fn closed(mut self, refusal: Refusal) -> Self {
         let version = self.versions.pop().expect("a version was added");
-        self.versions.push(Arc::new(Closed { version, refusal }));
+        self.versions.push(Arc::new(FullQueue::new(version, refusal)));
         self
     }
 
@@ -190,39 +190,6 @@ impl Models {
         self.orders.lock().push(text);
         let result = self.order_refusal.clone().map_or(Ok(()), Err);
         Box::pin(async move { result })
-    }
-}
-
-/// A version whose queue is full.
-#[derive(Debug)]
-struct Closed {
-    version: Arc<dyn Servable>,
-    refusal: Refusal,
-}
-
-impl Servable for Closed {
-    fn model(&self) -> &ModelName {
-        self.version.model()
-    }
-
-    fn version(&self) -> u64 {
-        self.version.version()
-    }
-
-    fn signatures(&self) -> &Signatures {
-        self.version.signatures()
-    }
-
-    fn knock(&self, _context: &RequestContext) -> Result<Place, Refusal> {
-        Err(self.refusal.clone())
-    }
-
-    fn infer(&self, request: InferRequest) -> InferFuture {
-        self.version.infer(request)
-    }
-
-    fn text(&self) -> Option<Arc<dyn TextProcessor>> {
-        self.version.text()
     }
 }
 
