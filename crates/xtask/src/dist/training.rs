@@ -119,7 +119,13 @@ fn ask(request: &Request, address: &str, traffic: &Path, folder: &Path) -> Resul
     let (good, broken) = (sum("good"), sum("broken") + sum("unanswered"));
     say(&format!("{}: {good} answered, {refused} refused", request.name));
     if good == 0 || broken > 0 || (refused > 0 && !request.is_in_a_hurry) {
-        return Err(format!("`{}` was to be answered every time: {report}", request.name));
+        let refusals: Vec<_> = parts.into_iter().flatten().filter_map(|part| part.get("refused")).collect();
+        return Err(format!(
+            "the training's `{}` at {} was to be answered every time: {good} were, {broken} got no answer, refused by status {}",
+            request.name,
+            request.path,
+            json!(refusals)
+        ));
     }
     Ok(())
 }
@@ -142,12 +148,12 @@ fn requests() -> Vec<Request> {
         tfs(
             "text",
             "/v2/models/identity_string/infer",
-            json!({ "inputs": [{ "name": "x", "datatype": "BYTES", "shape": [1, 2], "data": ["mill", "a \"race\"\n"] }] }),
+            json!({ "inputs": [{ "name": "x", "datatype": "BYTES", "shape": [1, 4], "data": ["mill", "a \"race\"\n", "", "é"] }] }),
         ),
         tfs(
             "whole numbers",
             "/v2/models/identity_int64/infer",
-            json!({ "inputs": [{ "name": "x", "datatype": "INT64", "shape": [1, 3], "data": [1, -20, 3_000_000] }] }),
+            json!({ "inputs": [{ "name": "x", "datatype": "INT64", "shape": [1, 4], "data": [1, -20, 3_000_000, 0] }] }),
         ),
         binary("binary", &one),
         binary("binary of many rows", &rows),
