@@ -12,6 +12,7 @@ use millrace_core::{
 };
 
 use crate::adapted::Adapted;
+use crate::heap;
 use crate::pipeline::Pipeline;
 use crate::table::LoadId;
 
@@ -194,6 +195,7 @@ impl Reaper {
                 let (id, statistics) = (body.id, body.serving.statistics());
                 drop(body);
                 freed(id, statistics);
+                heap::give_back();
             }
         })?;
         Ok((Self(Arc::new(sender)), thread))

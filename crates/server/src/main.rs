@@ -4,12 +4,6 @@
 
 use std::process;
 
-/// The C library's allocator keeps most of what a model that was unloaded had; this one gives it back within seconds, and is no
-/// slower (docs/performance.md).
-#[cfg(all(feature = "jemalloc", target_os = "linux"))]
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() {
     // The one place that reads the environment.
     let code = millrace_server::run(std::env::args_os().collect(), &std::env::vars_os().filter_map(utf8).collect());

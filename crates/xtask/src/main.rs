@@ -61,10 +61,6 @@ const STEPS: &[(&str, &[&str])] = &[
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "vision"],
     ),
     (
-        "each feature alone: server with jemalloc",
-        &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "jemalloc"],
-    ),
-    (
         "each feature alone: server with faces",
         &["cargo", "check", "--locked", "-p", "millrace-server", "--no-default-features", "--features", "face"],
     ),
