@@ -103,17 +103,25 @@ fn every_case_gets_the_same_answer_by_every_protocol() {
 pub(crate) fn ask_by_every_protocol(server: &TestServer, case: &Case) -> Vec<&'static str> {
     let mut asker = Asker { http: server.client(), grpc: Grpc::connect(server.address()) };
     let what = format!("{} {}", case.model, case.version);
-    let mut bits: Option<(&str, Outputs)> = None;
-    let mut asked = Vec::new();
-    for protocol in PROTOCOLS.iter().filter(|protocol| (protocol.carries)(case)) {
+    let mut ask = |protocol: &Protocol| {
         let mut outputs = (protocol.ask)(&mut asker, case);
         outputs.sort_by(|(left, _), (right, _)| left.cmp(right));
         assert_eq!(outputs.len(), case.outputs.len(), "{what} by {}", protocol.name);
         case.check(outputs.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+        outputs
+    };
+    let mut bits: Option<(&Protocol, Outputs)> = None;
+    let mut asked = Vec::new();
+    for protocol in PROTOCOLS.iter().filter(|protocol| (protocol.carries)(case)) {
+        let outputs = ask(protocol);
         asked.push(protocol.name);
         if protocol.is_exact {
-            let (first, same) = bits.get_or_insert_with(|| (protocol.name, outputs.clone()));
-            assert!(*same == outputs, "{what}: {} does not say what {first} says", protocol.name);
+            let (first, same) = bits.get_or_insert_with(|| (protocol, outputs.clone()));
+            if *same != outputs {
+                // The engine may have made a plan for these very sizes meanwhile, which rounds the last bit in another way.
+                *same = ask(first);
+            }
+            assert!(*same == outputs, "{what}: {} does not say what {} says", protocol.name, first.name);
         }
     }
     asked
