@@ -31,14 +31,18 @@ fn rows(cost: Cost, effort: Effort, most: usize, seed: u64) -> Vec<Row> {
 fn scenes(out: &mut impl io::Write, costs: &[Cost]) -> io::Result<()> {
     writeln!(
         out,
-        "## Urgent requests beside bulk\n\n| engine | p99 alone, ms | beside bulk | one batch | beyond it |"
+        "## Urgent requests beside bulk\n\n| engine | p99 alone, ms | beside bulk | one batch | beyond it | of what it can do |"
     )?;
-    writeln!(out, "|---|---|---|---|---|")?;
+    writeln!(out, "|---|---|---|---|---|---|")?;
     for &cost in costs {
         let scene = Urgency::play(cost, 4.0 * cost.plain(1));
         let [alone, beside, batch, excess] =
             [scene.alone, scene.beside, scene.batch, scene.excess()].map(|seconds| seconds * 1e3);
-        writeln!(out, "| {} | {alone:.2} | {beside:.2} | {batch:.2} | {excess:.2} |", cost.name)?;
+        writeln!(
+            out,
+            "| {} | {alone:.2} | {beside:.2} | {batch:.2} | {excess:.2} | {:.2} |",
+            cost.name, scene.throughput
+        )?;
     }
     writeln!(
         out,

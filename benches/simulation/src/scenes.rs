@@ -17,6 +17,8 @@ pub struct Urgency {
     pub beside: f64,
     /// Seconds that one bulk batch may take: `latency_goal`, or one row where that is longer.
     pub batch: f64,
+    /// Answers of both kinds while the bulk lasts, as a share of what the engine can do.
+    pub throughput: f64,
 }
 
 impl Urgency {
@@ -26,8 +28,16 @@ impl Urgency {
         let few = of_caller(1, 0.1 * capacity, 3000, PATIENT);
         let few: Vec<_> = few.into_iter().map(|request| Request { priority: Priority(0), ..request }).collect();
         let both = together(&few, &of_caller(2, 1.5 * capacity, 45_000, PATIENT));
-        let p99_of = |requests: &[Request]| p99_of(requests, 1, cost, Rule::Goal(latency_goal), PATIENT);
-        Self { alone: p99_of(&few), beside: p99_of(&both), batch: latency_goal.max(cost.plain(1)) }
+        let rule = Rule::Goal(latency_goal);
+        let fates = play_all(&both, cost, rule, PATIENT, 0);
+        let last = both.last().map_or(0.0, |request| request.at);
+        let answers = fates.iter().filter(|fate| fate.answered.is_some_and(|at| at <= last)).count();
+        Self {
+            alone: p99_of(&few, 1, cost, rule, PATIENT),
+            beside: p99_among(&both, &fates, 1),
+            batch: latency_goal.max(cost.plain(1)),
+            throughput: answers as f64 / last / capacity,
+        }
     }
 
     /// Seconds by which the bulk delays urgent requests beyond the batch that may be running when they come.
@@ -149,8 +159,11 @@ fn together(left: &[Request], right: &[Request]) -> Vec<Request> {
 
 /// What 99 of 100 requests of `caller` stay below, the first tenth aside.
 fn p99_of(requests: &[Request], caller: u64, cost: Cost, rule: Rule, goal: f64) -> f64 {
-    let fates = play_all(requests, cost, rule, goal, 0);
-    let counted = requests.iter().zip(&fates).skip(requests.len() / 10);
+    p99_among(requests, &play_all(requests, cost, rule, goal, 0), caller)
+}
+
+fn p99_among(requests: &[Request], fates: &[Fate], caller: u64) -> f64 {
+    let counted = requests.iter().zip(fates).skip(requests.len() / 10);
     let own = counted.filter(|(request, _)| request.caller == CallerId(caller));
     p99(own.map(|(_, fate)| fate.latency().unwrap_or(f64::INFINITY)).collect())
 }

@@ -71,7 +71,9 @@ fn steady() -> impl Iterator<Item = Cost> {
 fn urgent_requests_wait_for_one_bulk_batch_at_most() {
     for cost in steady().filter(|cost| cost.capacity(4.0 * cost.plain(1)) < 3000.0) {
         let scene = Urgency::play(cost, 4.0 * cost.plain(1));
-        assert!(scene.excess() <= 0.002, "{}: {scene:?}", cost.name);
+        // What an engine can do whose runs vary that much is no more than a guess.
+        let least = if cost.spread < 0.1 { 0.9 } else { 0.75 };
+        assert!(scene.excess() <= 0.002 && scene.throughput >= least, "{}: {scene:?}", cost.name);
     }
 }
 
