@@ -21,9 +21,9 @@ pub(crate) use wrapper::{is_asked_for, rustc};
 const HELP: &str = "\
 usage: cargo xtask build-dist
 
-Builds target/dist-program/millrace, the program as it is handed out: one that counts, then a minute or two of traffic over
-loopback, then the real one by what was counted. Takes an hour of processor time and some 4 GB of disk; needs rustup's
-component llvm-tools and, for what is measured, a machine with little else to do.
+Builds target/dist-program/millrace, the program as it is handed out: one that counts, then a minute and a half of traffic
+over loopback, then the real one by what was counted. Takes an hour of processor time and 3 GB of disk; needs rustup's
+component llvm-tools. On a machine that has much else to do it takes longer, and counts the same.
 ";
 
 /// Runs the command with the words that follow it.
