@@ -229,7 +229,7 @@ def start(name, folder, options):
 
 def memory(name, folder, options):
     """Resident memory beside another model, and once that is unloaded; a second time, because what is kept must not grow."""
-    # Allocators give memory back a while after it was freed: jemalloc ten seconds.
+    # Some allocators give memory back seconds after it was freed.
     settle = lambda: time.sleep(12.0)
     with serving({name: folder}) as server:
         settle()

@@ -191,11 +191,14 @@ impl Reaper {
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, bodies) = crossbeam_channel::unbounded::<Body>();
         let thread = thread::Builder::new().name("millrace-reaper".to_owned()).spawn(move || {
-            for body in bodies {
+            for body in &bodies {
                 let (id, statistics) = (body.id, body.serving.statistics());
                 drop(body);
                 freed(id, statistics);
-                heap::give_back();
+                // Once for all that are freed in a row.
+                if bodies.is_empty() {
+                    heap::give_back();
+                }
             }
         })?;
         Ok((Self(Arc::new(sender)), thread))

@@ -132,7 +132,7 @@ fn run(picture: &Rgb8, window: [f64; 4], width: usize, height: usize, filter: Fi
         .resize_alg(filter.algorithm())
         .crop(left, top, window_width, window_height)
         .use_alpha(false);
-    // Pixels of a known type: asked by a value, the library brings its code for all fourteen types, 2 MB of it.
+    // Pixels of a known type: asked by a value, the library brings its code for every type into the program.
     Resizer::new().resize_typed(&source, &mut target, &options).map_err(|error| library(&error))?;
     Rgb8::new(width, height, pixels).map_err(|error| library(&error))
 }

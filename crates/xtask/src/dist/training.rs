@@ -1,5 +1,6 @@
 //! The traffic that the counting program serves: every protocol, alone and in crowds, also in a hurry.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -24,6 +25,7 @@ struct Request {
     path: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    is_grpc: bool,
     /// Whether it allows a millisecond only, so that some are refused.
     is_in_a_hurry: bool,
 }
@@ -95,15 +97,14 @@ fn ask(request: &Request, address: &str, traffic: &Path, folder: &Path) -> Resul
     let body = write("body", &request.body)?;
     let pieces: Vec<Value> =
         CALLERS.iter().map(|callers| json!({ "name": callers.to_string(), "seconds": SECONDS })).collect();
-    let is_grpc = request.path.contains('.');
     let stream = json!({
         "name": request.name,
         "path": request.path,
         "body": body,
-        "headers": request.headers.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "headers": request.headers.iter().cloned().collect::<BTreeMap<_, _>>(),
         "load": { "callers": CALLERS },
         "in_flight": CALLERS.iter().max(),
-        "http2": is_grpc.then_some(4),
+        "http2": request.is_grpc.then_some(4),
     });
     let plan = json!({ "address": address, "pieces": pieces, "streams": [stream] });
     let plan = write("plan.json", plan.to_string().as_bytes())?;
@@ -132,25 +133,25 @@ fn ask(request: &Request, address: &str, traffic: &Path, folder: &Path) -> Resul
 
 /// Everything that is asked.
 fn requests() -> Vec<Request> {
-    let tfs = |name, path, body: Value| Request::new(name, path, JSON, body.to_string().into_bytes());
+    let document = |name, path, body: Value| Request::new(name, path, JSON, body.to_string().into_bytes());
     let rows = vec![TRANSACTION; 32];
     let transaction = |rows: &[[f32; 10]]| json!({ "inputs": [input(rows.len(), &rows.concat())] });
     let numbers: Vec<f32> = (0_u8..64).map(|pixel| f32::from(pixel % 17) / 16.0).collect();
     let digit: Vec<&[f32]> = numbers.chunks(8).collect();
     let one = [TRANSACTION];
     let mut requests = vec![
-        tfs("rows", "/v1/models/fraud:predict", json!({ "instances": one })),
-        tfs("many rows", "/v1/models/fraud:predict", json!({ "instances": rows })),
-        tfs("a named input", "/v1/models/fraud:predict", json!({ "inputs": { "transaction": one } })),
-        tfs("a picture", "/v1/models/digits:predict", json!({ "instances": [[digit]] })),
-        tfs("open inference", "/v2/models/fraud/infer", transaction(&one)),
-        tfs("open inference of many rows", "/v2/models/fraud/infer", transaction(&rows)),
-        tfs(
+        document("rows", "/v1/models/fraud:predict", json!({ "instances": one })),
+        document("many rows", "/v1/models/fraud:predict", json!({ "instances": rows })),
+        document("a named input", "/v1/models/fraud:predict", json!({ "inputs": { "transaction": one } })),
+        document("a picture", "/v1/models/digits:predict", json!({ "instances": [[digit]] })),
+        document("open inference", "/v2/models/fraud/infer", transaction(&one)),
+        document("open inference of many rows", "/v2/models/fraud/infer", transaction(&rows)),
+        document(
             "text",
             "/v2/models/identity_string/infer",
             json!({ "inputs": [{ "name": "x", "datatype": "BYTES", "shape": [1, 4], "data": ["mill", "a \"race\"\n", "", "é"] }] }),
         ),
-        tfs(
+        document(
             "whole numbers",
             "/v2/models/identity_int64/infer",
             json!({ "inputs": [{ "name": "x", "datatype": "INT64", "shape": [1, 4], "data": [1, -20, 3_000_000, 0] }] }),
@@ -162,7 +163,7 @@ fn requests() -> Vec<Request> {
         grpc("grpc predict", "/tensorflow.serving.PredictionService/Predict", &[predict(&one)]),
         grpc("grpc of many rows", "/tensorflow.serving.PredictionService/Predict", &[predict(&rows)]),
     ];
-    let mut hurried = tfs("rows in a hurry", "/v1/models/fraud:predict", json!({ "instances": one }));
+    let mut hurried = document("rows in a hurry", "/v1/models/fraud:predict", json!({ "instances": one }));
     hurried.headers.push(("x-request-timeout-ms", "1".to_owned()));
     let mut hurried_call = grpc("grpc in a hurry", "/tensorflow.serving.PredictionService/Predict", &[predict(&one)]);
     hurried_call.headers.push(("grpc-timeout", "1m".to_owned()));
@@ -176,7 +177,7 @@ fn requests() -> Vec<Request> {
 impl Request {
     fn new(name: &'static str, path: &'static str, headers: &[(&'static str, &str)], body: Vec<u8>) -> Self {
         let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { name, path, headers, body, is_in_a_hurry: false }
+        Self { name, path, headers, body, is_grpc: false, is_in_a_hurry: false }
     }
 }
 
@@ -211,7 +212,7 @@ fn binary(name: &'static str, rows: &[[f32; 10]]) -> Request {
 fn grpc(name: &'static str, path: &'static str, fields: &[Vec<u8>]) -> Request {
     let message = fields.concat();
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
-    Request::new(name, path, GRPC, [&[0][..], &length, &message].concat())
+    Request { is_grpc: true, ..Request::new(name, path, GRPC, [&[0][..], &length, &message].concat()) }
 }
 
 /// A field that holds bytes, as protobuf writes it.
