@@ -187,9 +187,8 @@ impl<T> BatchFormer<T> {
         let group = 2 * number + usize::from(arrival.is_alone);
         let seconds = self.groups.cost(number).row_seconds() * arrival.work as f64;
         let Arrival { rows, work, bytes, caller, priority, deadline, .. } = arrival;
-        let entry =
-            Entry { item, rows, work, bytes, seconds, group, priority, caller, queued: now, deadline, forecast };
-        let ticket = self.order.insert(entry);
+        let entry = Entry { rows, work, bytes, seconds, group, priority, caller, queued: now, deadline, forecast };
+        let ticket = self.order.insert(item, entry);
         let is_news = match self.asked {
             None => true,
             Some(asked) => {
@@ -272,8 +271,7 @@ impl<T> BatchFormer<T> {
 
     /// Takes out every item for which `is_gone` holds. Looks at all of them.
     pub fn sweep(&mut self, is_gone: &mut dyn FnMut(&T) -> bool, dropped: &mut Vec<Dropped<T>>) {
-        let gone: Vec<usize> =
-            self.order.ids().filter(|&id| self.order.get(id).is_some_and(|entry| is_gone(&entry.item))).collect();
+        let gone: Vec<usize> = self.order.ids().filter(|&id| self.order.item(id).is_some_and(&mut *is_gone)).collect();
         for id in gone {
             dropped.extend(self.drop_entry(id).map(Dropped::Gone));
         }
@@ -473,15 +471,15 @@ impl<T> BatchFormer<T> {
     }
 
     fn drop_entry(&mut self, id: usize) -> Option<T> {
-        let entry = self.order.remove(id)?;
-        self.leave(entry.group / 2);
-        Some(entry.item)
+        let group = self.order.get(id)?.group;
+        self.leave(group / 2);
+        self.order.remove(id)
     }
 
     fn leader(&mut self, is_gone: &mut dyn FnMut(&T) -> bool, dropped: &mut Vec<Dropped<T>>) -> Option<usize> {
         loop {
             let id = self.order.leader()?;
-            if !self.order.get(id).is_some_and(|entry| is_gone(&entry.item)) {
+            if !self.order.item(id).is_some_and(&mut *is_gone) {
                 return Some(id);
             }
             dropped.extend(self.drop_entry(id).map(Dropped::Gone));
@@ -502,18 +500,17 @@ impl<T> BatchFormer<T> {
         let mut closed_by = if plan.limit == 0 { ClosedBy::Alone } else { ClosedBy::Drained };
         let whole = self.groups.predict(number, plan.limit.max(1)).map(|run| duration(run.likely));
         while let Some(id) = self.order.next(group) {
-            let Some(entry) = self.order.get(id) else { break };
-            if is_gone(&entry.item) {
+            if self.order.item(id).is_some_and(&mut *is_gone) {
                 dropped.extend(self.drop_entry(id).map(Dropped::Gone));
                 continue;
             }
+            let Some(&entry) = self.order.get(id) else { break };
             // Whoever would keep the batch small is looked at as its leader would be, whoever leads.
             let is_first = entry.deadline.is_some_and(|own| deadline.is_none_or(|deadline| own < deadline));
             if is_first && self.is_hopeless(group, id, plan.limit, now) {
                 dropped.extend(self.drop_late(id, now));
                 continue;
             }
-            let Some(entry) = self.order.get(id) else { break };
             let (more_rows, total) = (rows + entry.rows, work + entry.work);
             let earliest = earlier(deadline, entry.deadline);
             if !items.is_empty() {
@@ -531,13 +528,13 @@ impl<T> BatchFormer<T> {
                     break;
                 }
             }
-            let Some(entry) = self.order.serve(id) else { break };
+            let Some(item) = self.order.serve(id) else { break };
             if let (Some(forecast), Some(due)) = (entry.forecast, entry.deadline) {
                 let waited = now.saturating_duration_since(entry.queued);
                 self.punctuality.kept(waited, due.saturating_duration_since(entry.queued), forecast);
             }
             (rows, work, deadline) = (more_rows, total, earliest);
-            items.push((entry.item, entry.rows));
+            items.push((item, entry.rows));
         }
         if items.is_empty() {
             return Decision::Empty;

@@ -17,10 +17,9 @@ use smallvec::SmallVec;
 
 use crate::rota::{Rota, Seats};
 
-/// One queued item with all that deciding needs.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Entry<T> {
-    pub(crate) item: T,
+/// What deciding needs to know of a queued item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Entry {
     pub(crate) rows: usize,
     pub(crate) work: usize,
     pub(crate) bytes: usize,
@@ -99,7 +98,9 @@ pub(crate) struct Order<T> {
 
 #[derive(Debug)]
 struct Seat<T> {
-    entry: Option<Entry<T>>,
+    /// Gone once it has left. By itself, so that it is moved once in and once out, and the rest not at all.
+    item: Option<T>,
+    entry: Entry,
     serial: u64,
     lane: usize,
     /// Seconds from the first arrival ever to its deadline.
@@ -133,7 +134,7 @@ struct Class {
 }
 
 impl Load {
-    fn add<T>(&mut self, entry: &Entry<T>, due: f64) {
+    fn add(&mut self, entry: &Entry, due: f64) {
         self.entries += 1;
         self.rows += entry.rows;
         self.work += entry.work;
@@ -142,7 +143,7 @@ impl Load {
         self.due += due;
     }
 
-    fn subtract<T>(&mut self, entry: &Entry<T>, due: f64) {
+    fn subtract(&mut self, entry: &Entry, due: f64) {
         self.entries -= 1;
         self.rows -= entry.rows;
         self.work -= entry.work;
@@ -193,7 +194,7 @@ impl<T> Order<T> {
     }
 
     /// Seconds from the first arrival ever to the entry's deadline.
-    fn due(&self, entry: &Entry<T>) -> f64 {
+    fn due(&self, entry: &Entry) -> f64 {
         let Some(began) = self.began else { return 0.0 };
         match entry.deadline {
             Some(deadline) => deadline.saturating_duration_since(began).as_secs_f64(),
@@ -244,11 +245,15 @@ impl<T> Order<T> {
         MODEST * own * callers <= class.load.entries
     }
 
-    pub(crate) fn get(&self, id: usize) -> Option<&Entry<T>> {
-        self.entries.get(id)?.entry.as_ref()
+    pub(crate) fn get(&self, id: usize) -> Option<&Entry> {
+        self.entries.get(id).filter(|seat| seat.item.is_some()).map(|seat| &seat.entry)
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry<T>) -> Ticket {
+    pub(crate) fn item(&self, id: usize) -> Option<&T> {
+        self.entries.get(id)?.item.as_ref()
+    }
+
+    pub(crate) fn insert(&mut self, item: T, entry: Entry) -> Ticket {
         self.serial += 1;
         let serial = self.serial;
         let class = self.class(entry.priority);
@@ -260,8 +265,15 @@ impl<T> Order<T> {
         self.load.add(&entry, due);
         self.group_loads[group].add(&entry, due);
         self.classes[class].load.add(&entry, due);
-        let seat = Seat { entry: Some(entry), serial, lane, due };
-        let id = place(&mut self.entries, &mut self.free_entries, seat);
+        let id = if let Some(id) = self.free_entries.pop() {
+            let seat = &mut self.entries[id];
+            seat.item = Some(item);
+            (seat.entry, seat.serial, seat.lane, seat.due) = (entry, serial, lane, due);
+            id
+        } else {
+            self.entries.push(Seat { item: Some(item), entry, serial, lane, due });
+            self.entries.len() - 1
+        };
         self.lanes[lane].live += 1;
         self.lanes[lane].queue.push(Reverse((rank, id)));
         let ticket = Ticket { id, serial };
@@ -302,7 +314,7 @@ impl<T> Order<T> {
     }
 
     /// Takes out the entry `id`, which has its turn now: its caller waits for the others' turns then.
-    pub(crate) fn serve(&mut self, id: usize) -> Option<Entry<T>> {
+    pub(crate) fn serve(&mut self, id: usize) -> Option<T> {
         let lane = self.entries.get(id)?.lane;
         let Lane { caller, group, .. } = self.lanes[lane];
         let class = &mut self.classes[self.callers[caller].class];
@@ -312,10 +324,11 @@ impl<T> Order<T> {
     }
 
     /// Takes out the entry `id`, which will have no turn.
-    pub(crate) fn remove(&mut self, id: usize) -> Option<Entry<T>> {
-        let seat = self.entries.get_mut(id)?;
-        let entry = seat.entry.take()?;
-        let Seat { lane, due, .. } = *seat;
+    pub(crate) fn remove(&mut self, id: usize) -> Option<T> {
+        let seat = self.entries.get_mut(id).filter(|seat| seat.item.is_some())?;
+        let Seat { entry, lane, due, .. } = *seat;
+        // No longer live; the item itself is moved last, straight to the caller.
+        seat.serial = 0;
         self.free_entries.push(id);
         self.load.subtract(&entry, due);
         self.group_loads[entry.group].subtract(&entry, due);
@@ -333,7 +346,7 @@ impl<T> Order<T> {
             }
         }
         self.tidy(entry.group);
-        Some(entry)
+        self.entries[id].item.take()
     }
 
     /// The entry behind `ticket`, if it is still queued.
@@ -362,8 +375,8 @@ impl<T> Order<T> {
         let ages = self.ages.get_mut(group)?;
         while let Some(ticket) = ages.front() {
             match self.entries.get(ticket.id) {
-                Some(seat) if seat.serial == ticket.serial && seat.entry.is_some() => {
-                    return seat.entry.as_ref().map(|entry| entry.queued);
+                Some(seat) if seat.serial == ticket.serial && seat.item.is_some() => {
+                    return Some(seat.entry.queued);
                 }
                 _ => ages.pop_front(),
             };
@@ -378,7 +391,7 @@ impl<T> Order<T> {
 
     /// Every queued entry.
     pub(crate) fn ids(&self) -> impl Iterator<Item = usize> {
-        self.entries.iter().enumerate().filter(|(_, seat)| seat.entry.is_some()).map(|(id, _)| id)
+        self.entries.iter().enumerate().filter(|(_, seat)| seat.item.is_some()).map(|(id, _)| id)
     }
 
     /// The first live entry of a lane.
@@ -470,7 +483,7 @@ impl<T> Order<T> {
 }
 
 fn is_live<T>(entries: &[Seat<T>], id: usize, serial: u64) -> bool {
-    entries.get(id).is_some_and(|seat| seat.serial == serial && seat.entry.is_some())
+    entries.get(id).is_some_and(|seat| seat.serial == serial && seat.item.is_some())
 }
 
 fn place<E>(all: &mut Vec<E>, free: &mut Vec<usize>, element: E) -> usize {

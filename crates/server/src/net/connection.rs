@@ -231,6 +231,8 @@ fn http1_builder(limits: &ConnectionLimits) -> http1::Builder {
     builder
         // `Timed` keeps the header timeout, for less.
         .header_read_timeout(None)
+        // `Timed` also sees that a client has gone, for less (see `gone`).
+        .half_close(true)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(limits.max_header_bytes.max(LEAST_BUFFER) * 4);
     // Any limit but hyper's own makes it allocate its header table for every request.

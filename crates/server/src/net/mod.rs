@@ -11,6 +11,7 @@ mod desk;
 mod discard;
 mod drive;
 mod gathered;
+mod gone;
 mod phase;
 mod rooms;
 mod socket;

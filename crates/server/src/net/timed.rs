@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::discard::Discard;
+use super::gone::Watched;
 
 /// The slowest reading of an answer that still counts as progress, in bytes per second.
 const SLOWEST_READER: u64 = 1024;
@@ -354,7 +355,7 @@ impl<S: Discard + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncWrite + Watched + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.wrote(context, poll, |n| *n)
@@ -373,7 +374,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         self.stream.is_write_vectored()
     }
 
+    /// hyper asks for it at the end of each turn, also where there is nothing to send.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.is_http2
+            && !self.activity.is_resting()
+            && let Poll::Ready(error) = self.stream.poll_gone(context)
+        {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
