@@ -106,7 +106,9 @@ def priority(name, folder, options):
         bulk = {"name": "bulk", **server.question(name, parameters={"priority": 3}), "in_flight": 64}
         rate = max(20.0, capacity(server, server.question(name), options.seconds) / 50)
         before = server.runs(name)
-        pieces = [("learn", 2.0), ("settle", 2.0), ("alone", 5.0), ("with bulk", 5.0)]
+        # So many that the hundredth part of them is some.
+        long = min(max(5.0, 400 / rate), 20.0)
+        pieces = [("learn", 2.0), ("settle", 2.0), ("alone", long), ("with bulk", long)]
         parts = server.play(pieces, [{**high, "load": {"rates": [rate] * 4}}, {**bulk, "load": {"callers": [64, 0, 0, 64]}}])
         batch, size = one_batch(since(before, server.runs(name)))
     rows = [[piece, p99(parts["high"][piece]), parts["high"][piece]["latency_us"]["p50"] / 1e3, parts["bulk"][piece]["good_per_second"], p99(parts["bulk"][piece])] for piece in ("alone", "with bulk")]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use millrace_core::{CallerId, ClosedBy, Group, Prepared, Priority};
 
 use self::plan::Plan;
+use self::privilege::Privilege;
 use self::punctuality::Punctuality;
 use crate::cost::duration;
 use crate::groups::Groups;
@@ -19,6 +20,7 @@ use crate::{Learned, Sizes, Waiting};
 
 mod deadlines;
 mod plan;
+mod privilege;
 mod punctuality;
 
 /// The least work in a piece of a request whose rows differ in size.
@@ -143,6 +145,7 @@ pub struct BatchFormer<T> {
     ends: VecDeque<Instant>,
     /// For how many more batches modest callers are thought to come back.
     company: usize,
+    privilege: Privilege,
     /// When those who were refused will come again.
     promises: Promises,
     punctuality: Punctuality,
@@ -166,6 +169,7 @@ impl<T> BatchFormer<T> {
             asked: None,
             ends: VecDeque::new(),
             company: 0,
+            privilege: Privilege::default(),
             promises: Promises::default(),
             punctuality: Punctuality::default(),
         }
@@ -553,7 +557,7 @@ impl<T> BatchFormer<T> {
         let run_rows = if is_mixed { usize::MAX } else { plan.run_rows.min(self.config.max_rows).max(1) };
         let padding = if rows <= run_rows && !is_mixed { self.padding(number, rows) } else { 0 };
         let predicted = self.predict_all(number, work, padding, run_rows);
-        self.note(plan);
+        self.note(plan, predicted);
         let key = GroupKey(number);
         self.ends.truncate(self.config.workers.saturating_sub(1));
         self.ends.push_back(now + predicted.unwrap_or_default());

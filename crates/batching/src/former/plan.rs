@@ -28,6 +28,8 @@ pub(super) struct Plan {
     /// Whether a modest caller leads it beside a greedy one.
     pub(super) is_modest: bool,
     pub(super) has_waited: bool,
+    /// Seconds that the others lose because it is small for the sake of urgent items.
+    pub(super) loss: f64,
     /// Until when to wait, and with how many queued rows the waiting ends.
     pub(super) wait: Option<(Instant, usize)>,
 }
@@ -45,9 +47,9 @@ impl<T> BatchFormer<T> {
         let uncut = if cost.runs() == 0 { UNCUT_ROWS } else { 1 };
         if is_alone || !self.config.is_batched {
             let run_rows = if loses { best.min(most) } else { most };
-            return Plan { limit: 0, run_rows, is_modest: false, has_waited: false, wait: None };
+            return Plan { limit: 0, run_rows, is_modest: false, has_waited: false, loss: 0.0, wait: None };
         }
-        let mut trial = None;
+        let (mut trial, mut loss) = (None, 0.0);
         let is_modest = self.order.is_modest(leader);
         // An operator who says how long to wait, or which sizes to run, has the say in how many rows ride together;
         // what was learned then only cuts batches that lose into several runs.
@@ -69,6 +71,7 @@ impl<T> BatchFormer<T> {
                     // Whoever comes while a batch runs waits for it, however urgent.
                     limit = self.groups.fitting(number, limit, goal);
                 }
+                (limit, loss) = self.privileged(group, leader, limit);
                 let room = queued.min(most).min(reach).min(short.max(best.saturating_mul(2)));
                 if limit == best && limit < room {
                     trial = self.groups.get_mut(number).and_then(|known| known.tries_again(limit, room));
@@ -100,11 +103,12 @@ impl<T> BatchFormer<T> {
             Sizes::Preferred(sizes) => preferred(sizes, rows).unwrap_or(limit),
             Sizes::Learned | Sizes::Allowed(_) => limit,
         };
-        Plan { limit, run_rows: run_rows.min(limit).max(uncut.min(most)), is_modest, has_waited, wait }
+        Plan { limit, run_rows: run_rows.min(limit).max(uncut.min(most)), is_modest, has_waited, loss, wait }
     }
 
-    /// Remembers whom a batch that is about to run is for.
-    pub(super) fn note(&mut self, plan: Plan) {
+    /// Remembers whom a batch that is about to run, and takes about so long, is for.
+    pub(super) fn note(&mut self, plan: Plan, predicted: Option<Duration>) {
+        self.privilege.spend(predicted, plan.loss);
         self.company = if plan.is_modest { COMPANY } else { self.company.saturating_sub(1) };
     }
 

@@ -40,7 +40,7 @@ pub(super) fn arrival(group: &Group, rows: usize) -> Arrival<'_> {
     }
 }
 
-fn ms(time: u64) -> Duration {
+pub(super) fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
 }
 
@@ -48,7 +48,7 @@ pub(super) fn take<T>(former: &mut BatchFormer<T>, now: Instant) -> Decision<T> 
     former.take(now, &mut |_| false, &mut Vec::new())
 }
 
-fn run<T>(former: &mut BatchFormer<T>, now: Instant) -> Formed<T> {
+pub(super) fn run<T>(former: &mut BatchFormer<T>, now: Instant) -> Formed<T> {
     match take(former, now) {
         Decision::Run(formed) => formed,
         Decision::Ask(at) => panic!("waits for {:?}", at.saturating_duration_since(now)),
@@ -57,7 +57,12 @@ fn run<T>(former: &mut BatchFormer<T>, now: Instant) -> Formed<T> {
 }
 
 /// Teaches the former what runs of group 0 cost.
-fn teach(former: &mut BatchFormer<usize>, sizes: &[usize], mut price: impl FnMut(usize) -> Duration, now: Instant) {
+pub(super) fn teach(
+    former: &mut BatchFormer<usize>,
+    sizes: &[usize],
+    mut price: impl FnMut(usize) -> Duration,
+    now: Instant,
+) {
     let known = group(0);
     for _ in 0..20 {
         for &rows in sizes {
