@@ -71,7 +71,7 @@ impl<T> BatchFormer<T> {
                     // Whoever comes while a batch runs waits for it, however urgent.
                     limit = self.groups.fitting(number, limit, goal);
                 }
-                (limit, loss) = self.privileged(group, leader, limit);
+                (limit, loss) = self.privileged(group, leader, limit, now);
                 let room = queued.min(most).min(reach).min(short.max(best.saturating_mul(2)));
                 if limit == best && limit < room {
                     trial = self.groups.get_mut(number).and_then(|known| known.tries_again(limit, room));

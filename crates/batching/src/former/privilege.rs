@@ -4,9 +4,9 @@
 //! the sake of throughput. A small batch instead is a loss to the others, of so many seconds as its rows would have taken less
 //! in batches of the best size. They bear that as long as all such losses together stay a small share of the compute time, and
 //! each a part of its own batch: on an engine that needs large batches, small ones would win the urgent little and cost the
-//! others nearly everything.
+//! others nearly everything. Where some will be late anyway, every second lost is an answer lost, and nobody has a privilege.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::BatchFormer;
 use crate::cost::duration;
@@ -19,6 +19,8 @@ const COMPANY_SHARE: f64 = 0.1;
 const SHARE: f64 = 0.05;
 /// Seconds of it that are saved up.
 const MOST: f64 = 0.25;
+/// Somebody may be late where what is queued has less time left, in the mean, than so many times what it takes.
+const PRESSED: f64 = 4.0;
 /// Such a share of its own time may one batch lose.
 const DEAR: f64 = 0.3;
 
@@ -37,11 +39,12 @@ impl Privilege {
 impl<T> BatchFormer<T> {
     /// How many of `limit` rows a batch should have that the entry `leader` of `group` leads, and how many seconds the others
     /// lose by that.
-    pub(super) fn privileged(&self, group: usize, leader: usize, limit: usize) -> (usize, f64) {
+    pub(super) fn privileged(&self, group: usize, leader: usize, limit: usize, now: Instant) -> (usize, f64) {
         let all = (limit, 0.0);
         let Some(leader) = self.order.get(leader) else { return all };
         let urgent = self.order.load_before(leader.priority);
-        if urgent.entries == self.order.load().entries {
+        let is_pressed = || self.order.mean_left(group, now) < PRESSED * self.backlog().as_secs_f64();
+        if urgent.entries == self.order.load().entries || is_pressed() {
             return all;
         }
         let number = group / 2;
@@ -72,16 +75,24 @@ mod tests {
     fn taught(price: impl Fn(usize) -> Duration) -> BatchFormer<usize> {
         let (mut former, start) = (BatchFormer::new(config(64, Waiting::Learned)), clock::now());
         teach(&mut former, &[1, 2, 4, 8, 16, 32, 64], price, start);
-        (0..20).for_each(|_| drop(led_by(&mut former, BULK)));
+        for _ in 0..20 {
+            led_by(&mut former, BULK);
+        }
         former
     }
 
     /// The rows of a batch that someone of `priority` leads with 100 rows of bulk behind. The queue is empty then.
     fn led_by(former: &mut BatchFormer<usize>, priority: Priority) -> usize {
+        led_within(former, priority, None)
+    }
+
+    /// The same where everybody has so long.
+    fn led_within(former: &mut BatchFormer<usize>, priority: Priority, time: Option<Duration>) -> usize {
         let (now, only) = (clock::now(), group(0));
         let bulk = (0..100).map(|_| BULK);
         for priority in std::iter::once(priority).chain(bulk) {
-            former.push(0, Arrival { priority, ..arrival(&only, 1) }, now);
+            let deadline = time.map(|time| now + time);
+            former.push(0, Arrival { priority, deadline, ..arrival(&only, 1) }, now);
         }
         let formed = run(former, now);
         former.complete(formed.key);
@@ -104,6 +115,13 @@ mod tests {
     fn an_engine_that_needs_large_batches_has_them() {
         let mut steep = taught(|rows| ms(20) + Duration::from_micros(10 * rows as u64));
         assert_eq!(led_by(&mut steep, URGENT), led_by(&mut steep, BULK));
+    }
+
+    #[test]
+    fn where_some_will_be_late_no_second_is_lost() {
+        let mut former = taught(|rows| Duration::from_micros(500 + 4000 * rows as u64));
+        assert_eq!(led_within(&mut former, URGENT, Some(ms(10_000))), 1);
+        assert!(led_within(&mut former, URGENT, Some(ms(500))) > 1);
     }
 
     #[test]
