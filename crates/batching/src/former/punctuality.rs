@@ -13,10 +13,11 @@ use crate::order::Forecast;
 
 /// Of those who had to wait for long, one in so many may be given up.
 const FEW: f64 = 200.0;
-/// The step up.
-const STEP: f64 = 0.02;
-/// What is thought at first: that the first overload finds out costs those their time who are let in then.
-const START: f64 = 1.25;
+/// What is thought at first, of newcomers and of those whom newcomers pass: that the first overload finds out costs those their
+/// time who are let in then.
+const START: [f64; 2] = [1.25, 2.5];
+/// The steps up. The second factor has further to go.
+const STEPS: [f64; 2] = [0.02, 0.1];
 /// Whatever happened, nobody of whom nothing waits is thought to wait more than so many times the forecast: a queue need not be
 /// longer than half of what callers wait for, and not shorter.
 const MOST: f64 = 2.0;
@@ -34,7 +35,7 @@ pub(super) struct Punctuality {
 
 impl Default for Punctuality {
     fn default() -> Self {
-        Self { factors: [START; 2], has_refused: false }
+        Self { factors: START, has_refused: false }
     }
 }
 
@@ -65,8 +66,8 @@ impl Punctuality {
     /// Somebody who `had` so long had a turn after `waited`. That tells something where it was not long before the end.
     pub(super) fn kept(&mut self, waited: Duration, had: Duration, forecast: Forecast) {
         if waited >= had / 2 {
-            let factor = &mut self.factors[usize::from(forecast.is_passed)];
-            *factor = (*factor - STEP / (FEW - 1.0)).max(1.0);
+            let which = usize::from(forecast.is_passed);
+            self.factors[which] = (self.factors[which] - STEPS[which] / (FEW - 1.0)).max(1.0);
         }
     }
 
@@ -74,8 +75,8 @@ impl Punctuality {
     pub(super) fn broken(&mut self, waited: Duration, forecast: Forecast) {
         if waited > self.surely(forecast) {
             let most = if forecast.is_passed { MOST_PASSED } else { MOST };
-            let factor = &mut self.factors[usize::from(forecast.is_passed)];
-            *factor = (*factor + STEP).min(most);
+            let which = usize::from(forecast.is_passed);
+            self.factors[which] = (self.factors[which] + STEPS[which]).min(most);
         }
     }
 }
@@ -122,7 +123,7 @@ mod tests {
         let mut punctuality = Punctuality::default();
         // Nothing was near.
         (0..10_000).for_each(|_| punctuality.kept(WAIT, 3 * WAIT, FORECAST));
-        assert_eq!(times(punctuality), START);
+        assert_eq!(times(punctuality), START[0]);
         (0..10_000).for_each(|_| punctuality.kept(WAIT, 2 * WAIT, FORECAST));
         assert_eq!(times(punctuality), 1.0);
         (0..10_000).for_each(|_| punctuality.broken(50 * WAIT, FORECAST));
@@ -139,9 +140,9 @@ mod tests {
     fn whoever_is_given_up_before_the_wait_was_long_tells_nothing() {
         let mut punctuality = Punctuality::default();
         punctuality.broken(WAIT, FORECAST);
-        assert_eq!(times(punctuality), START);
+        assert_eq!(times(punctuality), START[0]);
         punctuality.broken(2 * WAIT, FORECAST);
-        assert!(times(punctuality) > START);
+        assert!(times(punctuality) > START[0]);
     }
 
     #[test]
@@ -159,7 +160,7 @@ mod tests {
     fn that_newcomers_pass_is_held_against_those_alone_whom_they_pass() {
         let (mut punctuality, passed) = (Punctuality::default(), Forecast { is_passed: true, ..FORECAST });
         (0..10_000).for_each(|_| punctuality.broken(50 * WAIT, passed));
-        assert_eq!(times(punctuality), START);
+        assert_eq!(times(punctuality), START[0]);
         assert_eq!(punctuality.surely(passed), WAIT.mul_f64(MOST_PASSED));
     }
 }
