@@ -38,7 +38,7 @@ pub(crate) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Forecast {
     pub(crate) wait: Duration,
-    /// Whether something of the same caller waits already, so that newcomers may pass.
+    /// Whether something of the same caller waits already, and of several others, so that newcomers may pass.
     pub(crate) is_passed: bool,
 }
 

@@ -21,6 +21,8 @@ const KNOWN: u64 = 8;
 const DEAR: f64 = 1.03;
 /// Predictions are not so good that a request is refused for a wait shorter than this.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
+/// Among so many callers nobody is passed by newcomers.
+const FEW_CALLERS: usize = 2;
 /// What waits is counted at its cheapest. In small batches it takes longer, but hardly ever so many times.
 const DEAREST: u32 = 100;
 
@@ -48,8 +50,9 @@ impl<T> BatchFormer<T> {
             return None;
         }
         let (wait, run) = self.answer_in(arrival, now);
-        let (_, own) = self.order.turns(arrival.priority, arrival.caller);
-        (wait >= short).then_some((Forecast { wait, is_passed: own > 0 }, run))
+        // Of few callers nearly all wait already, and the forecast has counted their turns.
+        let (callers, own) = self.order.turns(arrival.priority, arrival.caller);
+        (wait >= short).then_some((Forecast { wait, is_passed: own > 0 && callers > FEW_CALLERS }, run))
     }
 
     /// How long it takes until a worker is free.
