@@ -2,13 +2,14 @@
 """Loads the release binary in turn with a bare hyper or tonic echo of the same bytes, and prints them side by side.
 
   benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--binaries DIR] [--json OUT]
-                  [--against RESULTS]
+                  [--against RESULTS] [--open SHARE ...]
 
 Builds what it needs (or takes millrace, hyper_echo and tonic_echo from --binaries), serves a copy of fixtures/models on loopback, and stops by itself. The server is pinned to core 0
 and the client to core 1, so figures are per core. Throughput at 64 requests in flight comes from `wrk` (HTTP/1.1, 64
 connections) and from `h2load` (gRPC, 4 connections of 16 streams). Latency of a single caller comes from the `loadgen`
 crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is there, else from wrk; for gRPC it is left out
-then. Compare only figures of one run: machines are noisy, so every round measures everything once. What may be compared
+then. With --open each server is also asked at such shares of its own throughput, at random times that do not depend on its
+answers (HTTP/1.1, 64 connections); latencies count from when a request was due. Compare only figures of one run: machines are noisy, so every round measures everything once. What may be compared
 with another run are ratios to the echo on the same kind of machine: where RESULTS (benches/results/load.json) come from
 such a machine, the table has theirs beside. It is for people to read and fails nothing.
 """
@@ -140,6 +141,7 @@ def free_port():
 def build(loadgen):
     # In one go: what they share is then built once, with the same features for both.
     packages = ["-p", "millrace-server", "-p", "millrace-benches", "--bin", "millrace", "--bin", "hyper_echo", "--bin", "tonic_echo"]
+    packages += ["-p", "millrace-traffic", "--bin", "millrace-traffic"]
     subprocess.run(["cargo", "build", "--release", *packages], cwd=ROOT, check=True)
     if not loadgen:
         return None
@@ -219,6 +221,19 @@ def one_caller(loadgen, url, target, body_file, script, seconds):
     return report["latency_us"]
 
 
+def steady(program, port, target, request_file, rate, seconds):
+    """Arrivals at random times, whatever the server does."""
+    with open(request_file, "wb") as out:
+        out.write(f"POST {target.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(target.body)}\r\n".encode())
+        out.writelines(f"{name}: {value}\r\n".encode() for name, value in target.headers.items())
+        out.write(b"\r\n" + target.body)
+    command = ["taskset", "-c", "1", program, "steady", f"127.0.0.1:{port}", request_file, f"{rate:.0f}", str(seconds), "64"]
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if report["refused"] or report["unanswered"]:
+        print(f"{target.name} at {rate:.0f}/s: refused {report['refused']}, unanswered {report['unanswered']}", file=sys.stderr)
+    return {"rate": rate, "good": report["good_per_second"], **report["latency_us"], "lag_p99": report["lag_us"]["p99"]}
+
+
 def measure(target, is_echo, options, loadgen, folder):
     port = free_port()
     if is_echo:
@@ -246,6 +261,10 @@ def measure(target, is_echo, options, loadgen, folder):
         before = cpu_seconds(process.pid)
         many = load(options.seconds)
         cpu = (cpu_seconds(process.pid) - before) / many["requests"] * 1e6
+        shares = [] if target.grpc else options.open
+        program = os.path.join(options.binaries, "millrace-traffic")
+        ask = lambda share: steady(program, port, target, os.path.join(folder, "request"), share * many["rps"], options.seconds)
+        opened = {f"{share:g}": ask(share) for share in shares}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
@@ -254,6 +273,7 @@ def measure(target, is_echo, options, loadgen, folder):
         "cpu_us": cpu,
         "p50_1_us": one.get("p50_us", one.get("p50")),
         "p99_1_us": one.get("p99_us", one.get("p99")),
+        "open": opened,
     }
 
 
@@ -264,6 +284,7 @@ def main():
     parser.add_argument("--only", default="", metavar="WORD", help="only questions whose name holds WORD")
     parser.add_argument("--loadgen", default=os.environ.get("LOADGEN_DIR", os.path.join(ROOT, "../shared/bench/loadgen")))
     parser.add_argument("--binaries", metavar="DIR", help="take the programs that are there and build none")
+    parser.add_argument("--open", type=float, nargs="+", default=[], metavar="SHARE", help="also ask at such shares of each server's throughput, open loop")
     parser.add_argument("--json", help="also write every round's figures here")
     parser.add_argument("--against", default=os.path.join(ROOT, "benches/results/load.json"), help="an earlier run's --json")
     options = parser.parse_args()
@@ -306,6 +327,21 @@ def main():
             f"| {target.name} | {middle('ours', 'rps_64'):.0f}, {middle('echo', 'rps_64'):.0f} | {ratio} | {last} "
             f"| {middle('ours', 'cpu_us'):.1f}, {middle('echo', 'cpu_us'):.1f} | {latency[0]}, {latency[1]} |"
         )
+    if not options.open:
+        return
+    print("\n| question | share of its throughput | requests/s: ours, echo | p50 / p99, µs: ours | echo | generator's lag p99, µs |")
+    print("|---|---|---|---|---|---|")
+    for target in (target for target in targets if not target.grpc):
+        for share in options.open:
+            def middle(kind, key):
+                return statistics.median(each[target.name][kind]["open"][f"{share:g}"][key] for each in rounds)
+
+            latency = [f"{middle(kind, 'p50'):.0f} / {middle(kind, 'p99'):.0f}" for kind in reversed(KINDS)]
+            lag = max(middle(kind, "lag_p99") for kind in KINDS)
+            print(
+                f"| {target.name} | {share:g} | {middle('ours', 'good'):.0f}, {middle('echo', 'good'):.0f} "
+                f"| {latency[0]} | {latency[1]} | {lag:.0f} |"
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 //! Asks a server on this machine as a plan says, and prints what came of it as JSON.
 //!
-//! `millrace-traffic PLAN.json`; [`plan::Plan`] says what stands in the file. One thread, so that one core is enough and
+//! `millrace-traffic PLAN.json`; [`plan::Plan`] says what stands in the file. `millrace-traffic steady …` needs no plan and
+//! far less time for each request (see [`steady`]). One thread, so that one core is enough and
 //! nothing is locked. Arrivals keep to their timetable whatever the server does, and latencies count from it: a server that
 //! stalls cannot hide its stall. `lag` says by how much the timetable itself was missed: there the
 //! generator is the bottleneck, and not the server.
@@ -10,6 +11,7 @@
 mod client;
 mod drive;
 mod plan;
+mod steady;
 mod tally;
 
 use std::error::Error;
@@ -22,8 +24,15 @@ use tokio::task::LocalSet;
 use plan::Plan;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: millrace-traffic PLAN.json")?;
-    let plan: Plan = serde_json::from_slice(&fs::read(&path).map_err(|error| format!("{path}: {error}"))?)
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "steady"
+    {
+        print(&serde_json::to_string(&steady::run(rest)?)?);
+        return Ok(());
+    }
+    let path = arguments.first().ok_or_else(|| format!("usage: millrace-traffic PLAN.json, or {}", steady::USAGE))?;
+    let plan: Plan = serde_json::from_slice(&fs::read(path).map_err(|error| format!("{path}: {error}"))?)
         .map_err(|error| format!("{path}: {error}"))?;
     plan.check()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
