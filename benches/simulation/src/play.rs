@@ -155,6 +155,12 @@ impl Stage {
         }
     }
 
+    /// Whether nothing else happens in this instant. A worker that idles finds all of a burst: to wake it takes longer than to
+    /// queue what has come.
+    fn is_settled(&self, now: f64) -> bool {
+        self.events.peek().is_none_or(|Reverse(At(next, ..))| *next > now)
+    }
+
     /// Idle workers take what the rule gives them.
     fn work(&mut self, decider: &mut dyn Decider, now: f64) {
         while self.idle > 0 {
@@ -218,7 +224,9 @@ fn run(requests: &[Request], cost: Cost, rule: Rule, goal: f64, most_refusals: u
             Event::Done { ids, runs, key } => stage.done(&mut *decider, now, &ids, &runs, key),
             Event::Ask => {}
         }
-        stage.work(&mut *decider, now);
+        if stage.is_settled(now) {
+            stage.work(&mut *decider, now);
+        }
     }
     stage
 }
@@ -278,7 +286,9 @@ pub fn closed_loop(cost: Cost, rule: Rule, clients: usize, count: usize, goal: f
             }
             Event::Ask => {}
         }
-        stage.work(&mut *decider, now);
+        if stage.is_settled(now) {
+            stage.work(&mut *decider, now);
+        }
     }
     stage.length = stage.fates.iter().filter_map(|fate| fate.answered).fold(0.0, f64::max);
     outcome(&requests, &stage)
