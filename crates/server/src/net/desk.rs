@@ -1,8 +1,7 @@
 //! Where an HTTP/1 connection keeps the request that it is answering.
 //!
-//! hyper polls a request only after it has looked for more bytes, and for those it sets a buffer aside. The old one it
-//! could use again, if only the request that lies in it were done. So the connection's task polls the request first, and
-//! hyper finds the answer ready and the buffer free.
+//! The connection's task polls the request before hyper does, and hyper finds the answer ready, and free the part of its read
+//! buffer in which the request lay.
 
 use std::future::Future;
 use std::pin::Pin;
