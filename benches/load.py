@@ -9,7 +9,8 @@ and the client to core 1, so figures are per core. Throughput at 64 requests in 
 connections) and from `h2load` (gRPC, 4 connections of 16 streams). Latency of a single caller comes from the `loadgen`
 crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is there, else from wrk; for gRPC it is left out
 then. With --open each server is also asked at such shares of its own throughput, at random times that do not depend on its
-answers (HTTP/1.1, 64 connections); latencies count from when a request was due. Compare only figures of one run: machines are noisy, so every round measures everything once. What may be compared
+answers (HTTP/1.1, 64 connections); latencies count from when a request was due, and the machine's own pauses are watched, for no
+server can have shorter tails than they make. Compare only figures of one run: machines are noisy, so every round measures everything once. What may be compared
 with another run are ratios to the echo on the same kind of machine: where RESULTS (benches/results/load.json) come from
 such a machine, the table has theirs beside. It is for people to read and fails nothing.
 """
@@ -234,6 +235,13 @@ def steady(program, port, target, request_file, rate, seconds):
     return {"rate": rate, "good": report["good_per_second"], **report["latency_us"], "lag_p99": report["lag_us"]["p99"]}
 
 
+def pauses(program, share, seconds):
+    """What requests would wait on core 0 for nothing but the machine's own pauses, with both cores busy as under load."""
+    commands = [["taskset", "-c", core, program, "pauses", f"{share:g}", str(seconds)] for core in ("1", "0")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    return [json.loads(process.communicate()[0]) for process in processes][1]["wait_us"]
+
+
 def measure(target, is_echo, options, loadgen, folder):
     port = free_port()
     if is_echo:
@@ -264,7 +272,7 @@ def measure(target, is_echo, options, loadgen, folder):
         shares = [] if target.grpc else options.open
         program = os.path.join(options.binaries, "millrace-traffic")
         ask = lambda share: steady(program, port, target, os.path.join(folder, "request"), share * many["rps"], options.seconds)
-        opened = {f"{share:g}": ask(share) for share in shares}
+        opened = {f"{share:g}": {**ask(share), "machine": pauses(program, share, options.seconds)} for share in shares}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
@@ -329,8 +337,8 @@ def main():
         )
     if not options.open:
         return
-    print("\n| question | share of its throughput | requests/s: ours, echo | p50 / p99, µs: ours | echo | generator's lag p99, µs |")
-    print("|---|---|---|---|---|---|")
+    print("\n| question | share of its throughput | requests/s: ours, echo | p50 / p99, µs: ours | echo | the machine alone | generator's lag p99, µs |")
+    print("|---|---|---|---|---|---|---|")
     for target in (target for target in targets if not target.grpc):
         for share in options.open:
             def middle(kind, key):
@@ -338,9 +346,13 @@ def main():
 
             latency = [f"{middle(kind, 'p50'):.0f} / {middle(kind, 'p99'):.0f}" for kind in reversed(KINDS)]
             lag = max(middle(kind, "lag_p99") for kind in KINDS)
+            machine_p = [
+                statistics.median(each[target.name][kind]["open"][f"{share:g}"]["machine"][key] for each in rounds for kind in KINDS)
+                for key in ("p50", "p99")
+            ]
             print(
                 f"| {target.name} | {share:g} | {middle('ours', 'good'):.0f}, {middle('echo', 'good'):.0f} "
-                f"| {latency[0]} | {latency[1]} | {lag:.0f} |"
+                f"| {latency[0]} | {latency[1]} | {machine_p[0]:.0f} / {machine_p[1]:.0f} | {lag:.0f} |"
             )
 
 

@@ -57,7 +57,7 @@ pub(crate) trait Decider {
 }
 
 /// Names a batch to the rule that formed it.
-pub(crate) type Key = Option<millrace_batching::GroupKey>;
+pub(crate) type Key = Option<millrace_batching::BatchKey>;
 
 /// What an idle worker does.
 #[derive(Debug)]

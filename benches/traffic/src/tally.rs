@@ -115,7 +115,7 @@ impl Tally {
 
 impl Quantiles {
     /// `None` of nothing.
-    fn of(mut times: Vec<u32>) -> Option<Self> {
+    pub(crate) fn of(mut times: Vec<u32>) -> Option<Self> {
         times.sort_unstable();
         let last = times.len().checked_sub(1)?;
         // The smallest time that at least so many per mille do not exceed.
