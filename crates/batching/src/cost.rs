@@ -10,6 +10,8 @@ use std::time::Duration;
 const MOST_SAMPLES: usize = 32;
 /// So many runs of one row count are evidence.
 const EVIDENCE: u32 = 3;
+/// So many tell enough to go on from it to larger ones.
+const MUCH_EVIDENCE: u32 = 8;
 /// What a run costs beside the engine's own time, in seconds: forming the batch, changing over to its thread and back, waking
 /// those who wait. A tiny model's rows are cheap apart and yet dear to run apart.
 const PER_RUN: f64 = 4e-6;
@@ -140,7 +142,7 @@ impl CostModel {
             let (high, likely) = (mean * 1.1 + 3.0 * sample.spread, mean + sample.spread);
             return Some(Prediction { mean, high, likely, least });
         }
-        let mut mean = (line.a + line.b * rows as f64).max(self.floor() * rows as f64);
+        let mut mean = self.guess(line, rows as f64);
         if is_prepared {
             mean *= HOPE;
         }
@@ -224,8 +226,21 @@ impl CostModel {
     /// Seconds per row of a size that ran once. That run was cold: the second will tell, and need not cost more than was to be
     /// expected.
     fn warm(&self, sample: &Sample) -> f64 {
-        let expected = self.line.map_or(f64::INFINITY, |line| (line.a / sample.rows + line.b).max(self.floor()));
+        let expected = self.line.map_or(f64::INFINITY, |line| self.guess(line, sample.rows) / sample.rows);
         expected.min(sample.row_seconds())
+    }
+
+    /// Seconds of a run of a size that never ran warm. Beyond the largest that often ran it goes on from there, from as little as
+    /// that surely takes: where the curve is bent the line lies far below it, and a size that seems cheap but never fits a
+    /// deadline would be the best for ever.
+    fn guess(&self, line: Line, rows: f64) -> f64 {
+        let known = self.samples.iter().filter(|sample| sample.count >= MUCH_EVIDENCE && !sample.is_prepared);
+        let largest =
+            known.max_by(|left, right| left.rows.total_cmp(&right.rows)).filter(|largest| largest.rows < rows);
+        let beyond = largest.map_or(0.0, |largest| {
+            largest.mean * (1.0 - largest.doubt(self.wobble())) + line.b * (rows - largest.rows)
+        });
+        (line.a + line.b * rows).max(beyond).max(self.floor() * rows)
     }
 
     /// No run of the line can be cheaper per row than half the cheapest seen: a line with a < 0 would say so.

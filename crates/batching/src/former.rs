@@ -4,11 +4,11 @@
 //! It alone holds what was learned about run times. Who is next is kept by `order`; threads, clocks, tensors and answers
 //! are the driver's.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use millrace_core::{CallerId, ClosedBy, Group, Prepared, Priority};
 
+use self::ends::Ends;
 use self::plan::Plan;
 use self::privilege::Privilege;
 use self::punctuality::Punctuality;
@@ -19,6 +19,7 @@ use crate::promises::Promises;
 use crate::{Learned, Sizes, Waiting};
 
 mod deadlines;
+mod ends;
 mod plan;
 mod privilege;
 mod punctuality;
@@ -107,13 +108,17 @@ pub struct Formed<T> {
     pub deadline: Option<Instant>,
     /// Why the batch is not larger.
     pub closed_by: ClosedBy,
-    /// Names the group in [`BatchFormer::complete`].
-    pub key: GroupKey,
+    /// Names the batch in [`BatchFormer::complete`].
+    pub key: BatchKey,
 }
 
-/// Names a group for as long as a batch of it is under way.
+/// Names a batch that is under way, and its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GroupKey(usize);
+pub struct BatchKey {
+    group: usize,
+    /// Counts batches.
+    number: u64,
+}
 
 /// An item that leaves without a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +146,7 @@ pub struct BatchFormer<T> {
     groups: Groups,
     /// After [`Decision::Ask`]: until when, and how much work of which lane group would end the waiting.
     asked: Option<Asked>,
-    /// When the runs under way should end, in the order in which they began. At most one for each worker.
-    ends: VecDeque<Instant>,
+    ends: Ends,
     /// For how many more batches modest callers are thought to come back.
     company: usize,
     privilege: Privilege,
@@ -167,7 +171,7 @@ impl<T> BatchFormer<T> {
             order: Order::default(),
             groups,
             asked: None,
-            ends: VecDeque::new(),
+            ends: Ends::default(),
             company: 0,
             privilege: Privilege::default(),
             promises: Promises::default(),
@@ -289,18 +293,18 @@ impl<T> BatchFormer<T> {
 
     /// Learns how long a run of `rows` rows, padding included, took. Returns a size that the model should be asked to
     /// prepare for.
-    pub fn observe(&mut self, key: GroupKey, rows: usize, took: Duration) -> Option<usize> {
+    pub fn observe(&mut self, key: BatchKey, rows: usize, took: Duration) -> Option<usize> {
         let may_wish = match &self.config.sizes {
             Sizes::Learned => true,
             Sizes::Allowed(sizes) | Sizes::Preferred(sizes) => sizes.iter().any(|size| size.get() == rows),
         };
-        self.groups.observe(key.0, rows, took.as_secs_f64(), may_wish)
+        self.groups.observe(key.group, rows, took.as_secs_f64(), may_wish)
     }
 
     /// Ends a batch: its group may be forgotten when nobody else uses it.
-    pub fn complete(&mut self, key: GroupKey) {
-        self.ends.pop_front();
-        self.leave(key.0);
+    pub fn complete(&mut self, key: BatchKey) {
+        self.ends.remove(key.number);
+        self.leave(key.group);
     }
 
     fn leave(&mut self, number: usize) {
@@ -316,8 +320,8 @@ impl<T> BatchFormer<T> {
     }
 
     /// The group behind `key`.
-    pub fn group(&self, key: GroupKey) -> Option<&Group> {
-        self.groups.get(key.0).map(crate::groups::Known::group)
+    pub fn group(&self, key: BatchKey) -> Option<&Group> {
+        self.groups.get(key.group).map(crate::groups::Known::group)
     }
 
     /// About how long the workers need for so much work of `group`, at its cheapest; nothing where that is unknown.
@@ -441,8 +445,8 @@ impl<T> BatchFormer<T> {
 
     /// Whether a run of the group behind `key` has ended, so that what is predicted for it rests on the group itself and
     /// not on others, whose requests may be a thousand times smaller.
-    pub fn has_run(&self, key: GroupKey) -> bool {
-        self.groups.get(key.0).is_some_and(|known| known.cost().runs() > 0)
+    pub fn has_run(&self, key: BatchKey) -> bool {
+        self.groups.get(key.group).is_some_and(|known| known.cost().runs() > 0)
     }
 
     /// What was learned, by group.
@@ -558,9 +562,7 @@ impl<T> BatchFormer<T> {
         let padding = if rows <= run_rows && !is_mixed { self.padding(number, rows) } else { 0 };
         let predicted = self.predict_all(number, work, padding, run_rows);
         self.note(plan, predicted);
-        let key = GroupKey(number);
-        self.ends.truncate(self.config.workers.saturating_sub(1));
-        self.ends.push_back(now + predicted.unwrap_or_default());
+        let key = BatchKey { group: number, number: self.ends.add(now + predicted.unwrap_or_default()) };
         Decision::Run(Formed { items, rows, work, padding, run_rows, predicted, deadline, closed_by, key })
     }
 }

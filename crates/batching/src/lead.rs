@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::clock;
 use crate::failure::Failure;
 use crate::fair::Account;
-use crate::former::{Decision, Dropped, Formed, GroupKey};
+use crate::former::{BatchKey, Decision, Dropped, Formed};
 use crate::pool::{Led, Loan, Worker};
 use crate::queue::{Pending, Queue, Rider, State, draining};
 use crate::reply::Piece;
@@ -35,7 +35,7 @@ pub(crate) struct UnderWay {
 /// How one batch is to be run.
 struct Leading {
     ticket: usize,
-    key: GroupKey,
+    key: BatchKey,
     rows: usize,
     work: usize,
     padding: usize,

@@ -40,7 +40,7 @@ mod statistics;
 mod timer;
 
 pub use config::{BatchConfig, Instances, Oversized, PoolConfig, Sizes, Waiting};
-pub use former::{Arrival, BatchFormer, Decision, Dropped, Formed, FormerConfig, GroupKey, Pushed};
+pub use former::{Arrival, BatchFormer, BatchKey, Decision, Dropped, Formed, FormerConfig, Pushed};
 pub use knock::Expected;
 pub use learned::Learned;
 pub use metric::{

@@ -209,3 +209,15 @@ fn batches_grow_where_that_pays_however_cold_the_first_runs_are() {
     assert!(sizes[40..].iter().all(|rows| *rows >= 48), "{:?}", &sizes[40..]);
     assert!(cost.brief_rows() >= 16, "{}", cost.brief_rows());
 }
+
+#[test]
+fn a_size_that_ran_once_is_not_the_best_for_what_a_straight_line_makes_of_a_bent_curve() {
+    let price = |rows: usize| 1e-3 * (1.0 + 0.4 * rows as f64 + 0.02 * (rows * rows) as f64);
+    // Seven rows are the cheapest. Sixteen fit no deadline, so they never run again.
+    let mut cost = trained(&[1, 2, 3, 4, 5, 6, 7, 9, 11, 13], price);
+    cost.observe(16, false, price(16));
+    for _ in 0..16 {
+        cost.observe(13, false, price(13));
+    }
+    assert!((4..=9).contains(&cost.best_rows()), "{}", cost.best_rows());
+}

@@ -23,6 +23,10 @@ const DEAR: f64 = 1.03;
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 /// Among so many callers nobody is passed by newcomers.
 const FEW_CALLERS: usize = 2;
+/// How often a forecast for several workers is made, each time with batches as small as the wait that it found before leaves
+/// time for: there it is many batches that go before, and small ones make the queue long, which makes them small. One worker's
+/// next batch ends so late that the first forecast has seen most of that.
+const LOOKS: usize = 2;
 /// What waits is counted at its cheapest. In small batches it takes longer, but hardly ever so many times.
 const DEAREST: u32 = 100;
 
@@ -57,9 +61,7 @@ impl<T> BatchFormer<T> {
 
     /// How long it takes until a worker is free.
     fn busy(&self, now: Instant) -> Duration {
-        let is_busy = self.ends.len() >= self.config.workers;
-        let first_end = if is_busy { self.ends.iter().min() } else { None };
-        first_end.map_or(Duration::ZERO, |end| end.saturating_duration_since(now))
+        self.ends.free_in(0, Duration::ZERO, self.config.workers, now)
     }
 
     /// How long an item that came now would wait for its run, and how long that would take with all that would ride along.
@@ -80,16 +82,22 @@ impl<T> BatchFormer<T> {
         let all = ahead.saturating_add(arrival.work);
         let Some(together) = run(all.min(most)) else { return (busy.saturating_add(turn), Duration::ZERO) };
         let together = duration(together.likely);
-        let left = arrival.deadline.map(|deadline| deadline.saturating_duration_since(now + busy));
-        if all <= most && left.is_none_or(|left| together <= left) {
+        let left = |wait: Duration| arrival.deadline.map(|deadline| deadline.saturating_duration_since(now + wait));
+        if all <= most && left(busy).is_none_or(|left| together <= left) {
             return (busy, together);
         }
         // Not all ride in the next batch. The largest that this item could lead and be in time is what the batches before
         // it have at least: they are led by others that came earlier.
-        let size = left.map_or(most, |left| self.groups.fitting(number, most, left)).max(arrival.work);
-        let before = (all - 1) / size;
-        let rides = (all - before * size).max(arrival.work);
-        let wait = busy.saturating_add(self.shared(run(size).map_or(0.0, |run| run.mean) * before as f64));
+        let (mut wait, mut rides) = (busy, arrival.work);
+        for _ in 0..if self.config.workers > 1 { LOOKS } else { 1 } {
+            let size = left(wait).map_or(most, |left| self.groups.fitting(number, most, left)).max(arrival.work);
+            let before = (all - 1) / size;
+            rides = (all - before * size).max(arrival.work);
+            let each = run(size).map_or(0.0, |run| run.mean);
+            // When its worker is free; but those that are free soon, after small batches, will then be busy as long as others.
+            let turn = self.ends.free_in(before, duration(each), self.config.workers, now);
+            wait = turn.max(busy.saturating_add(self.shared(each * before as f64)));
+        }
         (wait, run(rides).map_or(together, |run| duration(run.likely)))
     }
 
