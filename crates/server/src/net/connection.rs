@@ -234,7 +234,7 @@ fn http1_builder(limits: &ConnectionLimits) -> http1::Builder {
         // `Timed` also sees that a client has gone, for less (see `gone`).
         .half_close(true)
         .max_header_size(limits.max_header_bytes)
-        .max_buf_size(limits.max_header_bytes.max(LEAST_BUFFER) * 4);
+        .max_buf_size(limits.max_header_bytes.max(LEAST_BUFFER));
     // Any limit but hyper's own makes it allocate its header table for every request.
     if limits.max_headers != 100 {
         builder.max_headers(limits.max_headers);

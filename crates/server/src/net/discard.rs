@@ -15,7 +15,7 @@ use super::socket::Stream;
 /// Elsewhere they are read.
 const THROW_AWAY: i32 = if cfg!(target_os = "linux") { 0x20 } else { 0 };
 /// Bytes that are taken at once: few calls, and the zeros stay in the cache.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 32 << 10;
 
 /// A stream whose bytes can be taken without being looked at.
 pub(super) trait Discard: AsyncRead {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::discard::Discard;
@@ -20,6 +20,9 @@ use super::gone::Watched;
 /// The slowest reading of an answer that still counts as progress, in bytes per second.
 const SLOWEST_READER: u64 = 1024;
 
+/// Bytes that are read at once over HTTP/1. hyper offers twice as much whenever a read fills its buffer, and keeps that while the
+/// connection idles; bodies are put together elsewhere.
+const ROOM: u64 = 16 << 10;
 /// Bytes that are read at once on a connection whose client sends bodies that nobody reads.
 const PIECE: usize = 8 << 10;
 
@@ -333,7 +336,8 @@ impl<S: Discard + Unpin> AsyncRead for Timed<S> {
         let is_real = this.discard.is_none_or(|left| left == 0);
         let read = match this.discard {
             Some(left) if left > 0 || this.activity.is_resting() => this.poll_discard(context, buffer, left),
-            _ => Pin::new(&mut this.stream).poll_read(context, buffer),
+            _ if this.is_http2 => Pin::new(&mut this.stream).poll_read(context, buffer),
+            _ => Pin::new(&mut (&mut this.stream).take(ROOM)).poll_read(context, buffer),
         };
         match read {
             Poll::Pending => {
