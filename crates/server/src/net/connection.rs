@@ -24,8 +24,7 @@ use tokio::time::timeout;
 
 use super::ConnectionLimits;
 use super::carried::{BoxError, Carried};
-use super::desk::Desk;
-use super::drive::{Ahead, Ends, LINGER, Spread, drive};
+use super::drive::{Discarding, Ends, LINGER, Spread, drive};
 use super::gathered::Gathered;
 use super::phase::{Phase, Phases};
 use super::rooms::Rooms;
@@ -112,10 +111,9 @@ pub(crate) async fn serve<A: Answer>(
         let served = http2_builder(&limits, streams.executor()).serve_connection(io, service);
         drive(Spread { streams: &streams, connection: served }, ends).await
     } else {
-        let desk = Desk::new();
-        let service = service_fn(|request| desk.put(|| Begun::new(&connection).answer_http1(request, caller)));
+        let service = service_fn(|request| Begun::new(&connection).answer_http1(request, caller));
         let served = http1_builder(&limits).serve_connection(io, service);
-        drive(Ahead { desk: &desk, unread: &connection.unread, connection: served }, ends).await
+        drive(Discarding { unread: &connection.unread, connection: served }, ends).await
     };
     if let Err(error) = result {
         // The peer's doing, all of it: gone, too slow, or not speaking HTTP.

@@ -13,7 +13,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use tokio::time::{Sleep, sleep};
 
-use super::desk::Desk;
 use super::phase::{Phase, Phases};
 use super::streams::{StreamExecutor, Streams};
 use super::timed::Activity;
@@ -66,19 +65,17 @@ where
     }
 }
 
-/// An HTTP/1 connection whose request is polled ahead of it.
-pub(super) struct Ahead<'d, F: Future, C> {
-    pub(super) desk: &'d Desk<F>,
+/// An HTTP/1 connection, polled again for as long as it throws away what is still sent of refused requests.
+pub(super) struct Discarding<'d, C> {
     pub(super) unread: &'d Unread,
     pub(super) connection: C,
 }
 
-impl<F: Future, C: Graceful + Unpin> Future for Ahead<'_, F, C> {
+impl<C: Graceful + Unpin> Future for Discarding<'_, C> {
     type Output = Result<(), hyper::Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        let Self { desk, unread, connection } = &mut *self;
-        desk.poll(context);
+        let Self { unread, connection } = &mut *self;
         loop {
             if let Poll::Ready(end) = Pin::new(&mut *connection).poll(context) {
                 return Poll::Ready(end);
@@ -90,7 +87,7 @@ impl<F: Future, C: Graceful + Unpin> Future for Ahead<'_, F, C> {
     }
 }
 
-impl<F: Future, C: Graceful + Unpin> Graceful for Ahead<'_, F, C> {
+impl<C: Graceful + Unpin> Graceful for Discarding<'_, C> {
     fn finish(mut self: Pin<&mut Self>) {
         Pin::new(&mut self.connection).finish();
     }

@@ -7,7 +7,6 @@ mod address;
 mod bind;
 mod carried;
 mod connection;
-mod desk;
 mod discard;
 mod drive;
 mod gathered;
