@@ -160,6 +160,18 @@ fn row_36_too_many_or_too_large_headers_are_refused() {
     server.is_well();
 }
 
+/// The room that a head has is that of a connection's buffer, so it is what a smaller buffer would cost.
+#[test]
+fn headers_as_large_as_may_be_are_read_with_the_body_behind_them() {
+    let server = TestServer::double(|_| {});
+    let mut client = server.client();
+    for length in [65_000, 1, 65_000] {
+        let body = [GOOD.as_bytes(), &vec![b' '; 200_000]].concat();
+        client.send(Client::request("POST", DOUBLE, &format!("x: {}\r\n", "y".repeat(length)), &body));
+        assert_eq!(client.reply().status, 200, "{length} bytes");
+    }
+}
+
 /// The status is among `statuses`, unless the reset that follows unread bytes has swallowed it; then it closes.
 #[track_caller]
 fn assert_refused_and_closed(client: &mut Client, statuses: &[u16]) {
