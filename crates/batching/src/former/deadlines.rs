@@ -95,8 +95,8 @@ impl<T> BatchFormer<T> {
             rides = (all - before * size).max(arrival.work);
             let each = run(size).map_or(0.0, |run| run.mean);
             // When its worker is free; but those that are free soon, after small batches, will then be busy as long as others.
-            let turn = self.ends.free_in(before, duration(each), self.config.workers, now);
-            wait = turn.max(busy.saturating_add(self.shared(each * before as f64)));
+            let free = self.ends.free_in(before, duration(each), self.config.workers, now);
+            wait = free.max(busy.saturating_add(self.shared(each * before as f64)));
         }
         (wait, run(rides).map_or(together, |run| duration(run.likely)))
     }
