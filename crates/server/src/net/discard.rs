@@ -1,7 +1,7 @@
-//! Taking bytes from a socket without copying them.
+//! Taking bytes from a socket without looking at them.
 
+use std::cell::RefCell;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,75 +14,71 @@ use super::socket::Stream;
 /// `MSG_TRUNC`: with it TCP on Linux gives how many bytes there were, throws them away and leaves the buffer as it is (tcp(7)).
 /// Elsewhere they are read.
 const THROW_AWAY: i32 = if cfg!(target_os = "linux") { 0x20 } else { 0 };
-/// Bytes that are taken at once: few calls, and the zeros stay in the cache.
-const PIECE: usize = 32 << 10;
+/// Bytes that are taken at once: all that has come, as a rule, so that the peer is told once how much more it may send.
+const MOST: usize = 1 << 20;
+
+thread_local! {
+    /// Room that the system is told of. Where nothing is put there it takes no memory.
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(MOST));
+}
 
 /// A stream whose bytes can be taken without being looked at.
 pub(super) trait Discard: AsyncRead {
-    /// Takes up to `most` bytes and puts as many zeros into `buffer`.
-    fn poll_discard(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-        most: usize,
-    ) -> Poll<io::Result<()>>;
+    /// Takes up to `most` bytes. Returns how many there were; none at the stream's end.
+    fn poll_discard(self: Pin<&mut Self>, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>>;
 }
 
 impl Discard for Stream {
-    fn poll_discard(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-        most: usize,
-    ) -> Poll<io::Result<()>> {
-        let room = most.min(buffer.remaining()).min(PIECE);
-        let mut scratch = [MaybeUninit::uninit(); PIECE];
-        let taken = match self.get_mut() {
-            Self::Tcp(stream) => ready!(poll_discard(stream, context, &mut scratch[..room]))?,
-            Self::Unix(stream) => {
-                let mut read = ReadBuf::uninit(&mut scratch[..room]);
-                ready!(Pin::new(stream).poll_read(context, &mut read))?;
-                read.filled().len()
-            }
-        };
-        buffer.initialize_unfilled_to(taken);
-        buffer.advance(taken);
-        Poll::Ready(Ok(()))
+    fn poll_discard(self: Pin<&mut Self>, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        ROOM.with_borrow_mut(|room| match self.get_mut() {
+            Self::Tcp(stream) => discard_tcp(stream, context, room, most),
+            Self::Unix(stream) => discard_read(stream, context, room, most),
+        })
     }
 }
 
-/// Takes up to as many bytes as `scratch` has. On Linux they are not even copied there.
-fn poll_discard(
+/// On Linux nothing is copied.
+fn discard_tcp(
     stream: &TcpStream,
     context: &mut Context<'_>,
-    scratch: &mut [MaybeUninit<u8>],
+    room: &mut Vec<u8>,
+    most: usize,
 ) -> Poll<io::Result<usize>> {
+    let room = room.spare_capacity_mut();
+    let most = most.min(room.len());
     loop {
         ready!(stream.poll_read_ready(context))?;
-        let taken =
-            stream.try_io(Interest::READABLE, || SockRef::from(stream).recv_with_flags(&mut *scratch, THROW_AWAY));
-        match taken {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            taken => return Poll::Ready(taken),
+        let mut taken = 0;
+        let all = stream.try_io(Interest::READABLE, || {
+            taken = SockRef::from(stream).recv_with_flags(&mut room[..most], THROW_AWAY)?;
+            // All that had come was less: the next to ask need not find that out from the system.
+            if taken > 0 && taken < most { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match all {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+            _ => return Poll::Ready(Ok(taken)),
         }
     }
+}
+
+fn discard_read<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    context: &mut Context<'_>,
+    room: &mut Vec<u8>,
+    most: usize,
+) -> Poll<io::Result<usize>> {
+    let room = room.spare_capacity_mut();
+    let most = most.min(room.len());
+    let mut read = ReadBuf::uninit(&mut room[..most]);
+    ready!(Pin::new(stream).poll_read(context, &mut read))?;
+    Poll::Ready(Ok(read.filled().len()))
 }
 
 /// A stream in memory has nothing to spare.
 #[cfg(test)]
 impl Discard for tokio::io::DuplexStream {
-    fn poll_discard(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-        most: usize,
-    ) -> Poll<io::Result<()>> {
-        let mut bytes = vec![0; most.min(buffer.remaining())];
-        let mut read = ReadBuf::new(&mut bytes);
-        ready!(self.poll_read(context, &mut read))?;
-        let taken = read.filled().len();
-        buffer.initialize_unfilled_to(taken);
-        buffer.advance(taken);
-        Poll::Ready(Ok(()))
+    fn poll_discard(self: Pin<&mut Self>, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
+        ROOM.with_borrow_mut(|room| discard_read(self.get_mut(), context, room, most))
     }
 }

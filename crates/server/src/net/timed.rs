@@ -23,7 +23,8 @@ const SLOWEST_READER: u64 = 1024;
 /// Bytes that are read at once over HTTP/1. hyper offers twice as much whenever a read fills its buffer, and keeps that while the
 /// connection idles; bodies are put together elsewhere.
 const ROOM: u64 = 16 << 10;
-/// Bytes that are read at once on a connection whose client sends bodies that nobody reads.
+/// Bytes that are handed on at once on a connection whose client sends bodies that nobody reads. They fit the least that hyper
+/// offers.
 const PIECE: usize = 8 << 10;
 
 const UNREAD: &str = "the client does not read its answer";
@@ -135,8 +136,10 @@ pub(crate) struct Timed<S> {
     write_timer: Option<Stall>,
     /// Bytes that were read since reading last found nothing while no request was under way.
     handed_on: u64,
-    /// How much of a body that nobody reads is still to come; from the first such body on.
+    /// How much of a body that nobody reads is still to be handed on; from the first such body on.
     discard: Option<u64>,
+    /// How much of that has been taken from the stream.
+    taken: u64,
     /// How often writing went on after a stall.
     resumed: u64,
     /// Bytes written.
@@ -167,6 +170,7 @@ impl<S> Timed<S> {
             take_timer: None,
             handed_on: 0,
             discard: None,
+            taken: 0,
             write_timer: None,
             resumed: 0,
             written: 0,
@@ -289,21 +293,25 @@ impl<S> Timed<S> {
 }
 
 impl<S: Discard + Unpin> Timed<S> {
-    /// Reads where bodies were not read before: what nobody reads is not copied, and of what follows little at once, for it
-    /// may be such a body again. hyper would offer more room with each full read.
+    /// Reads where bodies were not read before: of what nobody reads zeros are handed on, and of what follows little at once, for
+    /// it may be such a body again. hyper would offer more room with each full read.
     fn poll_discard(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<()>> {
+        let room = buffer.remaining().min(PIECE);
         if left == 0 {
             let mut piece = [MaybeUninit::uninit(); PIECE];
-            let mut read = ReadBuf::uninit(&mut piece[..buffer.remaining().min(PIECE)]);
+            let mut read = ReadBuf::uninit(&mut piece[..room]);
             ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
             buffer.put_slice(read.filled());
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        let most = usize::try_from(left).unwrap_or(usize::MAX);
-        ready!(Pin::new(&mut self.stream).poll_discard(context, buffer, most))?;
-        let taken = buffer.filled().len() - before;
-        self.discard = Some(left - taken as u64);
+        if self.taken == 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            self.taken = ready!(Pin::new(&mut self.stream).poll_discard(context, most))? as u64;
+        }
+        let piece = usize::try_from(self.taken).unwrap_or(usize::MAX).min(room);
+        buffer.put_slice(&[0; PIECE][..piece]);
+        self.taken -= piece as u64;
+        self.discard = Some(left - piece as u64);
         Poll::Ready(Ok(()))
     }
 }

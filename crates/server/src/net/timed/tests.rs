@@ -240,3 +240,25 @@ async fn small_answers_that_are_taken_at_once_pass_for_progress() {
     let took = until_timed_out(&mut stream).await;
     assert!(took <= WRITE * 2, "{took:?}");
 }
+
+#[tokio::test]
+async fn zeros_pass_for_a_body_that_nobody_reads_a_piece_at_a_time_and_no_byte_of_the_next_request() {
+    for length in [3, 8 << 10, 20_000, 50_000] {
+        let (server, mut client) = duplex(1 << 16);
+        let activity = Arc::new(Activity::default());
+        let patience = Patience { header: HEADER, idle: IDLE, write: WRITE };
+        let mut stream = Timed::new(server, Vec::new(), false, patience, Arc::clone(&activity));
+        activity.set_unread(length as u64);
+        client.write_all(&[&vec![b'x'; length][..], b"GET"].concat()).await.unwrap();
+        let (mut room, mut got) = ([b'?'; 1 << 16], 0);
+        while got < length {
+            let n = stream.read(&mut room).await.unwrap();
+            assert!((1..=8 << 10).contains(&n), "{n} of {length} at once");
+            assert!(room[..n].iter().all(|byte| *byte == 0), "{length}");
+            got += n;
+        }
+        assert_eq!(got, length);
+        let n = stream.read(&mut room).await.unwrap();
+        assert_eq!(&room[..n], b"GET", "{length}");
+    }
+}
