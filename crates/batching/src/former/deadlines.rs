@@ -19,6 +19,10 @@ const KNOWN: u64 = 8;
 /// A batch that is small for the sake of one deadline may cost so many times as much per row where others would be late
 /// for it: smaller differences are within what predictions are wrong by.
 const DEAR: f64 = 1.03;
+/// While others are refused there is no time to spare: a batch that costs so many times as much per row is not run for one
+/// deadline, though all that is queued could bear it. Those who come would be refused for it, and the queue would stay so
+/// long that the next batches are as small.
+const FAR_TOO_DEAR: f64 = 1.25;
 /// Predictions are not so good that a request is refused for a wait shorter than this.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
 /// Among so many callers nobody is passed by newcomers.
@@ -115,8 +119,8 @@ impl<T> BatchFormer<T> {
     }
 
     /// Whether the entry `id`, which would lead the next batch of `group`, had better be told at once that it is late: it
-    /// would be, even if it ran alone now; or more is queued than can be done in time in batches small enough for it, and
-    /// larger ones would do more.
+    /// would be, even if it ran alone now; or more is queued, or comes, than can be done in time in batches small enough for
+    /// it, and larger ones would do more.
     pub(super) fn is_hopeless(&self, group: usize, id: usize, limit: usize, now: Instant) -> bool {
         let number = group / 2;
         let Some(entry) = self.order.get(id) else { return false };
@@ -152,13 +156,17 @@ impl<T> BatchFormer<T> {
         }
         let Some(detour) = run(fits) else { return false };
         let per_row = whole.mean / size as f64;
-        let is_dear = detour.mean / fits as f64 > per_row * DEAR;
+        let times = detour.mean / fits as f64 / per_row;
+        // The door of several workers foresees small batches, and what comes can bear them.
+        if times > FAR_TOO_DEAR && self.config.workers == 1 && self.punctuality.is_refusing() {
+            return true;
+        }
         // That batch first, then all that is queued in larger ones; or, where those behind it are in as much of a hurry, in
         // more of its kind. Shared among the workers.
         let first = detour.mean + per_row * queued.work as f64;
         let throughout = detour.mean / fits as f64 * queued.work as f64;
         let workers = self.config.workers.max(1) as f64;
         let all = (first.max(throughout) / workers).max(detour.mean);
-        is_dear && self.order.mean_left(group, now) < all
+        times > DEAR && self.order.mean_left(group, now) < all
     }
 }

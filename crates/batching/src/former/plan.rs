@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use super::BatchFormer;
-use crate::cost::duration;
+use crate::cost::{duration, whole};
 use crate::{Sizes, Waiting};
 
 /// Waiting must promise at least this much more throughput per doubling of the batch.
@@ -139,7 +139,16 @@ impl<T> BatchFormer<T> {
         // Somebody's deadline may be nearer than that. The run itself takes time, and so do the threads in between: a
         // quarter of what that request had is kept for them.
         if let Some((deadline, id)) = self.order.first_deadline() {
-            let run = self.groups.predict(number, enough).map_or(Duration::ZERO, |run| duration(run.high));
+            // What was learned about the load tells how many will have come by then.
+            let more = match self.config.waiting {
+                Waiting::Fixed(_) => usize::MAX,
+                Waiting::Learned | Waiting::LearnedWithin(_) => {
+                    let rate = self.groups.get(number).map_or(0.0, |known| known.rows_per_second());
+                    whole(rate * bound.as_secs_f64())
+                }
+            };
+            let size = rows.saturating_add(more).min(enough);
+            let run = self.groups.predict(number, size).map_or(Duration::ZERO, |run| duration(run.high));
             let had =
                 self.order.get(id).map_or(Duration::ZERO, |entry| deadline.saturating_duration_since(entry.queued));
             until = until.min(deadline.checked_sub(run + had / 4).unwrap_or(now));

@@ -55,6 +55,11 @@ impl Punctuality {
         self.has_refused = true;
     }
 
+    /// Whether more comes than can be done: somebody was refused, and no worker has been idle since.
+    pub(super) fn is_refusing(self) -> bool {
+        self.has_refused
+    }
+
     /// A worker found nothing to do. It could have done what was refused.
     pub(super) fn ran_dry(&mut self) {
         if self.has_refused {

@@ -47,6 +47,51 @@ fn one_in_a_hurry_is_served_before_those_who_have_time() {
 }
 
 #[test]
+fn while_others_are_refused_nobody_makes_a_batch_far_dearer() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+    let mut hurried = |is_refusing: bool| {
+        if is_refusing {
+            former.retry_after(&group(0), 1, start);
+        }
+        push_within(&mut former, 5, ms(7), start, start);
+        push_within(&mut former, 200, ms(10_000), start, start);
+        let mut dropped = Vec::new();
+        let Decision::Run(formed) = former.take(start, &mut |_| false, &mut dropped) else { panic!("nothing runs") };
+        former.complete(formed.key);
+        former.drain();
+        // Whoever was refused could be served now.
+        assert_eq!(former.take(start, &mut |_| false, &mut Vec::new()), Decision::Empty);
+        (dropped.len(), formed.rows)
+    };
+    let calm = hurried(false);
+    assert!(calm.0 == 0 && calm.1 <= 30, "{calm:?}");
+    assert_eq!(hurried(true), (5, 200));
+    assert_eq!(hurried(false), calm);
+}
+
+#[test]
+fn a_deadline_leaves_time_to_wait_for_those_who_will_have_come() {
+    let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
+    teach(&mut former, &[1, 8, 32, 64, 128], steep, start);
+    // 2000 rows a second, each with 40 ms: the batch that pays best would take longer than that, those of 4 ms do not.
+    let (only, mut now, mut asks) = (group(0), start + ms(1000), 0);
+    for item in 0..2000 {
+        now += Duration::from_micros(500);
+        former.push(item, Arrival { deadline: Some(now + ms(40)), ..arrival(&only, 1) }, now);
+        match former.take(now, &mut |_| false, &mut Vec::new()) {
+            Decision::Run(formed) => former.complete(formed.key),
+            Decision::Ask(until) => {
+                asks += 1;
+                assert!(until <= now + ms(5), "{:?}", until - now);
+            }
+            Decision::Empty => panic!("it was not empty"),
+        }
+    }
+    assert!(asks > 1000, "{asks}");
+}
+
+#[test]
 fn a_lone_item_runs_though_it_may_be_late() {
     let (mut former, start) = (BatchFormer::new(config(1024, Waiting::Learned)), clock::now());
     teach(&mut former, &[1, 8], steep, start);
