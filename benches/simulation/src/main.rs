@@ -2,7 +2,8 @@
 //!
 //! `--quick` plays millrace's own rule only, `--few` a few fixed settings beside it, `--sweep` all of them; without any of
 //! these the rules of others are played as well. `--engine NAME` keeps to one engine, `--requests N` cuts each load off at so
-//! many requests, `--seed N` draws other numbers, `--json FILE` writes the rows to a file too.
+//! many requests, `--draws N` plays each load with so many seeds and tells the median (1), `--seed N` is the first of them
+//! (11), `--json FILE` writes the rows to a file too.
 
 use std::io::{self, Write as _};
 
@@ -13,11 +14,11 @@ use millrace_simulation::{
 /// How many requests a load is cut off at.
 const REQUESTS: usize = 20_000;
 
-fn rows(cost: Cost, effort: Effort, most: usize, seed: u64) -> Vec<Row> {
+fn rows(cost: Cost, effort: Effort, most: usize, seeds: &[u64]) -> Vec<Row> {
     let cells: Vec<_> = Process::ALL.iter().flat_map(|&process| LOADS.map(|load| (process, load))).collect();
     std::thread::scope(|scope| {
         let play = |part: &[(Process, f64)]| -> Vec<Row> {
-            part.iter().map(|&(process, load)| Row::play(cost, process, load, most, seed, effort)).collect()
+            part.iter().map(|&(process, load)| Row::typical(cost, process, load, most, seeds, effort)).collect()
         };
         let halves = cells.split_at(cells.len() / 2);
         let second = scope.spawn(move || play(halves.1));
@@ -95,7 +96,9 @@ fn main() -> io::Result<()> {
         Effort::All
     };
     let most = after("--requests").and_then(|text| text.parse().ok()).unwrap_or(REQUESTS);
-    let seed = after("--seed").and_then(|text| text.parse().ok()).unwrap_or(11);
+    let seed: u64 = after("--seed").and_then(|text| text.parse().ok()).unwrap_or(11);
+    let draws: usize = after("--draws").and_then(|text| text.parse().ok()).unwrap_or(1).max(1);
+    let seeds: Vec<u64> = (seed..).take(draws).collect();
     let engine = after("--engine");
     let costs: Vec<Cost> = Cost::all().into_iter().filter(|cost| engine.is_none_or(|name| cost.name == name)).collect();
     let mut out = io::stdout().lock();
@@ -108,7 +111,7 @@ fn main() -> io::Result<()> {
     let mut all = Vec::new();
     if !has("--scenes") {
         for cost in costs {
-            let rows = rows(cost, effort, most, seed);
+            let rows = rows(cost, effort, most, &seeds);
             writeln!(out, "{}", markdown(&rows))?;
             let alone = closed_loop(cost, Rule::Auto, 1, 2000, 1.0);
             writeln!(out, "One client waits {:.1} us for its runs.\n", alone.wait * 1e6)?;

@@ -58,28 +58,51 @@ pub struct Row {
     pub tuned: Option<(Rule, Outcome)>,
     /// The shares of answers in time of [`PEERS`].
     pub peers: Vec<f64>,
+    /// [`Row::ratio`] of every draw, ascending.
+    pub ratios: Vec<f64>,
 }
 
 impl Row {
+    /// The draw with the median [`Row::ratio`] of those with `seeds`, each with the fixed setting that was best in it: an
+    /// overload goes on in one of two ways, and which is often luck. The rules of others are played in that draw only.
+    pub fn typical(cost: Cost, process: Process, load: f64, most: usize, seeds: &[u64], effort: Effort) -> Self {
+        let own = if effort == Effort::All { Effort::Sweep } else { effort };
+        let mut rows: Vec<_> = seeds.iter().map(|&seed| Self::play(cost, process, load, most, seed, own)).collect();
+        rows.sort_by(|left, right| left.ratio().total_cmp(&right.ratio()));
+        let ratios: Vec<f64> = rows.iter().map(Self::ratio).collect();
+        let median = rows.swap_remove((rows.len() - 1) / 2);
+        let others = if effort == Effort::All { median.others() } else { (None, Vec::new()) };
+        Self { tuned: others.0, peers: others.1, ratios, ..median }
+    }
+
     /// Plays `process` at `load` on `cost`, cut off at `most` requests, with the numbers of `seed`.
     pub fn play(cost: Cost, process: Process, load: f64, most: usize, seed: u64, effort: Effort) -> Self {
         let given = Play { seed, ..Play::at_load(cost, process, load, SECONDS, most) };
-        let sweep = |rule: fn(usize, f64) -> Rule| {
-            let is_few = effort == Effort::Few;
-            let (sizes, waits) = if is_few { (&FEW_SIZES[..], &FEW_WAITS[..]) } else { (&SIZES[..], &WAITS[..]) };
-            let settings = sizes.iter().flat_map(|&size| waits.iter().map(move |wait| (size, wait * given.goal)));
-            let played = settings.map(|(size, wait)| (rule(size, wait), play(&given, rule(size, wait))));
-            played.max_by(|left, right| left.1.goodput.total_cmp(&right.1.goodput))
+        let is_few = effort == Effort::Few;
+        let (sizes, waits) = if is_few { (&FEW_SIZES[..], &FEW_WAITS[..]) } else { (&SIZES[..], &WAITS[..]) };
+        let fixed = match effort {
+            Effort::Own => None,
+            _ => best(&given, sizes, waits, |size, timeout| Rule::Fixed { size, timeout }),
         };
-        let is = |least: Effort| effort as u8 >= least as u8;
-        Self {
-            given,
-            load,
-            auto: play(&given, Rule::Auto),
-            fixed: if is(Effort::Few) { sweep(|size, timeout| Rule::Fixed { size, timeout }) } else { None },
-            tuned: if is(Effort::All) { sweep(|size, delay| Rule::Queue { size, delay }) } else { None },
-            peers: if is(Effort::All) { peers().map(|rule| play(&given, rule).share).to_vec() } else { Vec::new() },
+        let auto = play(&given, Rule::Auto);
+        let mut row = Self { given, load, auto, fixed, tuned: None, peers: Vec::new(), ratios: Vec::new() };
+        if effort == Effort::All {
+            (row.tuned, row.peers) = row.others();
         }
+        row.ratios = vec![row.ratio()];
+        row
+    }
+
+    /// What the rules of others make of the same load.
+    fn others(&self) -> (Option<(Rule, Outcome)>, Vec<f64>) {
+        let tuned = best(&self.given, &SIZES, &WAITS, |size, delay| Rule::Queue { size, delay });
+        (tuned, peers().map(|rule| play(&self.given, rule).share).to_vec())
+    }
+
+    /// What the row is judged by: answers in time against the best fixed setting where one was sought, or else against the
+    /// engine.
+    pub fn ratio(&self) -> f64 {
+        self.against_fixed().unwrap_or_else(|| self.against_engine())
     }
 
     /// Answers in time as a share of those of the best fixed setting.
@@ -92,6 +115,13 @@ impl Row {
     pub fn against_engine(&self) -> f64 {
         self.auto.goodput / self.given.rate.min(self.given.cost.capacity(self.given.goal / 2.0))
     }
+}
+
+/// The setting of `rule` with the most answers in time.
+fn best(given: &Play, sizes: &[usize], waits: &[f64], rule: fn(usize, f64) -> Rule) -> Option<(Rule, Outcome)> {
+    let settings = sizes.iter().flat_map(|&size| waits.iter().map(move |wait| (size, wait * given.goal)));
+    let played = settings.map(|(size, wait)| (rule(size, wait), play(given, rule(size, wait))));
+    played.max_by(|left, right| left.1.goodput.total_cmp(&right.1.goodput))
 }
 
 /// The rows of one engine as a Markdown table.
@@ -164,6 +194,8 @@ fn json_row(row: &Row) -> String {
     ];
     if let (Some((rule, best)), Some(ratio)) = (row.fixed, row.against_fixed()) {
         fields.push(format!("\"fixed\":{:.4},\"setting\":\"{rule}\",\"ratio\":{ratio:.4}", best.share));
+        let all: Vec<String> = row.ratios.iter().map(|ratio| format!("{ratio:.4}")).collect();
+        fields.push(format!("\"ratios\":[{}]", all.join(",")));
     }
     if let Some((rule, best)) = row.tuned {
         fields.push(format!("\"tuned\":{:.4},\"tuned_setting\":\"{rule}\"", best.share));
