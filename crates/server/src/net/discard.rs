@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -30,29 +31,31 @@ pub(super) trait Discard: AsyncRead {
 
 impl Discard for Stream {
     fn poll_discard(self: Pin<&mut Self>, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        ROOM.with_borrow_mut(|room| match self.get_mut() {
-            Self::Tcp(stream) => discard_tcp(stream, context, room, most),
-            Self::Unix(stream) => discard_read(stream, context, room, most),
+        with_room(most, |room| match self.get_mut() {
+            Self::Tcp(stream) => discard_tcp(stream, context, room),
+            Self::Unix(stream) => discard_read(stream, context, room),
         })
     }
 }
 
+/// Does `work` with this thread's room for up to `most` bytes.
+fn with_room<T>(most: usize, work: impl FnOnce(&mut [MaybeUninit<u8>]) -> T) -> T {
+    ROOM.with_borrow_mut(|room| {
+        let room = room.spare_capacity_mut();
+        let most = most.min(room.len());
+        work(&mut room[..most])
+    })
+}
+
 /// On Linux nothing is copied.
-fn discard_tcp(
-    stream: &TcpStream,
-    context: &mut Context<'_>,
-    room: &mut Vec<u8>,
-    most: usize,
-) -> Poll<io::Result<usize>> {
-    let room = room.spare_capacity_mut();
-    let most = most.min(room.len());
+fn discard_tcp(stream: &TcpStream, context: &mut Context<'_>, room: &mut [MaybeUninit<u8>]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_read_ready(context))?;
         let mut taken = 0;
         let all = stream.try_io(Interest::READABLE, || {
-            taken = SockRef::from(stream).recv_with_flags(&mut room[..most], THROW_AWAY)?;
+            taken = SockRef::from(stream).recv_with_flags(room, THROW_AWAY)?;
             // All that had come was less: the next to ask need not find that out from the system.
-            if taken > 0 && taken < most { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            if taken > 0 && taken < room.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         match all {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken == 0 => {}
@@ -65,12 +68,9 @@ fn discard_tcp(
 fn discard_read<S: AsyncRead + Unpin>(
     stream: &mut S,
     context: &mut Context<'_>,
-    room: &mut Vec<u8>,
-    most: usize,
+    room: &mut [MaybeUninit<u8>],
 ) -> Poll<io::Result<usize>> {
-    let room = room.spare_capacity_mut();
-    let most = most.min(room.len());
-    let mut read = ReadBuf::uninit(&mut room[..most]);
+    let mut read = ReadBuf::uninit(room);
     ready!(Pin::new(stream).poll_read(context, &mut read))?;
     Poll::Ready(Ok(read.filled().len()))
 }
@@ -79,6 +79,6 @@ fn discard_read<S: AsyncRead + Unpin>(
 #[cfg(test)]
 impl Discard for tokio::io::DuplexStream {
     fn poll_discard(self: Pin<&mut Self>, context: &mut Context<'_>, most: usize) -> Poll<io::Result<usize>> {
-        ROOM.with_borrow_mut(|room| discard_read(self.get_mut(), context, room, most))
+        with_room(most, |room| discard_read(self.get_mut(), context, room))
     }
 }
