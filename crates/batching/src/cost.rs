@@ -6,6 +6,10 @@
 
 use std::time::Duration;
 
+use self::level::Level;
+
+mod level;
+
 /// The most row counts with an estimate of their own.
 const MOST_SAMPLES: usize = 32;
 /// So many runs of one row count are evidence.
@@ -60,6 +64,7 @@ pub(crate) struct CostModel {
     most: usize,
     samples: Vec<Sample>,
     runs: u64,
+    level: Level,
     line: Option<Line>,
     best: Best,
 }
@@ -106,7 +111,7 @@ impl Default for Best {
 impl CostModel {
     /// Nothing is known yet about runs of up to `most` rows.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, samples: Vec::new(), runs: 0, line: None, best: Best::default() }
+        Self { most, samples: Vec::new(), runs: 0, level: Level::default(), line: None, best: Best::default() }
     }
 
     /// The most rows that a run may have.
@@ -118,8 +123,13 @@ impl CostModel {
     /// specialised for just that count.
     pub(crate) fn observe(&mut self, rows: usize, is_prepared: bool, seconds: f64) {
         let bucket = if is_prepared { rows } else { bucket(rows) };
-        let known = self.samples.iter_mut().find(|s| s.bucket == bucket && s.is_prepared == is_prepared);
-        match known {
+        let known = |sample: &&mut Sample| sample.bucket == bucket && sample.is_prepared == is_prepared;
+        let surprise = self.samples.iter_mut().find(known).and_then(|sample| sample.surprise(seconds));
+        let shift = surprise.and_then(|(factor, is_surprise)| self.level.observe(bucket, factor, is_surprise));
+        if let Some(factor) = shift {
+            self.samples.iter_mut().filter(|sample| sample.is_evident()).for_each(|sample| sample.shift(factor));
+        }
+        match self.samples.iter_mut().find(known) {
             Some(sample) => sample.observe(rows, seconds),
             None => {
                 self.forget_one();
@@ -262,7 +272,7 @@ impl CostModel {
 
     /// By what share single runs differ from their mean, over all sizes that ran often enough to tell.
     fn wobble(&self) -> f64 {
-        let evident = self.samples.iter().filter(|sample| sample.count >= EVIDENCE);
+        let evident = self.samples.iter().filter(|sample| sample.is_evident());
         let (sum, runs) = evident.fold((0.0, 0.0), |(sum, runs), sample| {
             let count = f64::from(sample.count.min(32));
             (sum + count * sample.spread / sample.mean.max(f64::MIN_POSITIVE), runs + count)
@@ -366,8 +376,29 @@ impl Sample {
         (1.25 * wobble / runs.sqrt()).min(0.5)
     }
 
+    /// Runs that differ by more than this from the mean are surprising.
+    fn usual(&self) -> f64 {
+        4.0 * self.spread.max(self.mean / 10.0)
+    }
+
+    fn is_evident(&self) -> bool {
+        self.count >= EVIDENCE
+    }
+
+    /// How many times its usual time such a run takes, and whether that is a surprise; `None` while it is not known well enough.
+    fn surprise(&self, seconds: f64) -> Option<(f64, bool)> {
+        let is_surprise = (seconds - self.mean).abs() > self.usual();
+        self.is_evident().then(|| (seconds / self.mean.max(f64::MIN_POSITIVE), is_surprise))
+    }
+
+    /// Runs of all sizes take so many times as long from now on. This one's own will soon tell more exactly.
+    fn shift(&mut self, factor: f64) {
+        (self.mean, self.spread, self.least) = (self.mean * factor, self.spread * factor, self.least * factor);
+        (self.count, self.outliers) = (EVIDENCE, 0);
+    }
+
     fn observe(&mut self, rows: usize, seconds: f64) {
-        let limit = self.mean + 4.0 * self.spread.max(self.mean / 10.0);
+        let limit = self.mean + self.usual();
         let mut value = seconds;
         if seconds > limit {
             self.outliers += 1;

@@ -79,6 +79,44 @@ fn one_slow_run_changes_little_and_a_new_level_is_followed() {
 }
 
 #[test]
+fn what_two_sizes_show_holds_for_all() {
+    let price = |rows: usize| 1e-3 + 0.5e-3 * rows as f64;
+    for factor in [2.5, 0.4] {
+        let mut cost = trained(&[1, 4, 8, 16], price);
+        for (step, rows) in [(0, 4), (1, 8), (2, 4), (3, 8)] {
+            cost.observe(rows, false, factor * wobble(price(rows), step));
+        }
+        for rows in [1, 4, 8, 16] {
+            assert_near(mean(&cost, rows), factor * price(rows), 0.15);
+        }
+    }
+}
+
+#[test]
+fn what_one_size_shows_holds_for_that_alone() {
+    let price = |rows: usize| 1e-3 + 0.5e-3 * rows as f64;
+    let mut cost = trained(&[1, 4, 8, 16], price);
+    for step in 0..8 {
+        cost.observe(4, false, 2.5 * wobble(price(4), step));
+    }
+    assert_near(mean(&cost, 4), 2.5 * price(4), 0.15);
+    assert_near(mean(&cost, 16), price(16), 0.1);
+}
+
+#[test]
+fn runs_that_take_long_now_and_then_are_no_new_level() {
+    let price = |rows: usize| 1e-3 + 0.5e-3 * rows as f64;
+    let mut cost = trained(&[1, 4, 8, 16], price);
+    // Three of four.
+    for step in 0..40 {
+        for (rows, factor) in [(1, 1.0), (4, 2.5), (8, 2.5), (1, 2.5)] {
+            cost.observe(rows, false, factor * wobble(price(rows), step));
+        }
+    }
+    assert_near(mean(&cost, 16), price(16), 0.1);
+}
+
+#[test]
 fn a_cold_first_run_is_forgotten_at_the_second() {
     let mut cost = CostModel::new(usize::MAX);
     cost.observe(1, false, 0.5);
