@@ -123,22 +123,21 @@ impl CostModel {
     /// specialised for just that count.
     pub(crate) fn observe(&mut self, rows: usize, is_prepared: bool, seconds: f64) {
         let bucket = if is_prepared { rows } else { bucket(rows) };
-        let known = |sample: &&mut Sample| sample.bucket == bucket && sample.is_prepared == is_prepared;
-        let surprise = self.samples.iter_mut().find(known).and_then(|sample| sample.surprise(seconds));
+        let known = self.samples.iter().position(|s| s.bucket == bucket && s.is_prepared == is_prepared);
+        let surprise = known.and_then(|index| self.samples[index].surprise(seconds));
         let shift = surprise.and_then(|(factor, is_surprise)| self.level.observe(bucket, factor, is_surprise));
         if let Some(factor) = shift {
             self.samples.iter_mut().filter(|sample| sample.is_evident()).for_each(|sample| sample.shift(factor));
         }
-        match self.samples.iter_mut().find(known) {
-            Some(sample) => sample.observe(rows, seconds),
-            None => {
-                self.forget_one();
-                self.samples.push(Sample::new(bucket, is_prepared, rows, seconds));
-            }
+        if let Some(index) = known {
+            self.samples[index].observe(rows, seconds);
+        } else {
+            self.forget_one();
+            self.samples.push(Sample::new(bucket, is_prepared, rows, seconds));
         }
         self.runs += 1;
         // Looking at all samples costs microseconds; a settled model need not pay that for every run.
-        if self.runs < 64 || self.runs.is_multiple_of(16) {
+        if self.runs < 64 || self.runs.is_multiple_of(16) || shift.is_some() {
             self.settle();
         }
     }
