@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Loads the release binary in turn with a bare hyper or tonic echo of the same bytes, and prints them side by side.
 
-  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--loadgen DIR] [--binaries DIR] [--json OUT]
+  benches/load.py [--rounds 3] [--seconds 4] [--only WORD] [--binaries DIR] [--json OUT]
                   [--against RESULTS] [--open SHARE ...]
 
-Builds what it needs (or takes millrace, hyper_echo and tonic_echo from --binaries), serves a copy of fixtures/models on loopback, and stops by itself. The server is pinned to core 0
-and the client to core 1, so figures are per core. Throughput at 64 requests in flight comes from `wrk` (HTTP/1.1, 64
-connections) and from `h2load` (gRPC, 4 connections of 16 streams). Latency of a single caller comes from the `loadgen`
-crate in DIR (default: $LOADGEN_DIR, else ../shared/bench/loadgen) where it is there, else from wrk; for gRPC it is left out
-then. With --open each server is also asked at such shares of its own throughput, at random times that do not depend on its
+Builds what it needs (or takes millrace, hyper_echo, tonic_echo and millrace-traffic from --binaries), serves a copy of
+fixtures/models on loopback, and stops by itself. The server is pinned to core 0 and the client to core 1, so figures are per
+core. Throughput at 64 requests in flight comes from `wrk` (HTTP/1.1, 64 connections) and from `h2load` (gRPC, 4 connections
+of 16 streams); the latency of a single caller from `millrace-traffic`, which also looks at every answer's status.
+With --open each server is also asked at such shares of its own throughput, at random times that do not depend on its
 answers (HTTP/1.1, 64 connections); latencies count from when a request was due, and the machine's own pauses are watched, for no
 server can have shorter tails than they make. Compare only figures of one run: machines are noisy, so every round measures everything once. What may be compared
 with another run are ratios to the echo on the same kind of machine: where RESULTS (benches/results/load.json) come from
@@ -139,18 +139,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def build(loadgen):
+def build():
     # In one go: what they share is then built once, with the same features for both.
     packages = ["-p", "millrace-server", "-p", "millrace-benches", "--bin", "millrace", "--bin", "hyper_echo", "--bin", "tonic_echo"]
     packages += ["-p", "millrace-traffic", "--bin", "millrace-traffic"]
     subprocess.run(["cargo", "build", "--release", *packages], cwd=ROOT, check=True)
-    if not loadgen:
-        return None
-    target = os.path.join(ROOT, "target", "loadgen")
-    manifest = os.path.join(loadgen, "Cargo.toml")
-    command = ["cargo", "build", "--release", "--manifest-path", manifest, "--target-dir", target, "--bin", "loadgen"]
-    subprocess.run(command, check=True)
-    return os.path.join(target, "release", "loadgen")
 
 
 def start(command, port):
@@ -179,25 +172,18 @@ def cpu_seconds(pid):
 
 
 def wrk(url, script, connections, seconds):
-    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, url]
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, url]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         sys.exit(f"errors under load:\n{text}")
-    scale = {"us": 1.0, "ms": 1e3, "s": 1e6}
-    micros = lambda share: next(float(n) * scale[u] for n, u in re.findall(share + r"%\s+([\d.]+)(us|ms|s)", text))
     return {
         "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)),
         "requests": int(re.search(r"(\d+) requests in", text).group(1)),
-        "p50_us": micros("50"),
-        "p99_us": micros("99"),
     }
 
 
 def h2load(url, target, body_file, seconds):
-    with open(body_file, "rb") as raw, open(body_file + ".framed", "wb") as framed:
-        message = raw.read()
-        framed.write(b"\0" + len(message).to_bytes(4, "big") + message)
-    command = ["taskset", "-c", "1", "h2load", "-c4", "-m16", "-t1", f"-D{seconds}", "-d", body_file + ".framed"]
+    command = ["taskset", "-c", "1", "h2load", "-c4", "-m16", "-t1", f"-D{seconds}", "-d", body_file]
     for name, value in target.headers.items():
         command += ["-H", f"{name}: {value}"]
     text = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
@@ -207,18 +193,18 @@ def h2load(url, target, body_file, seconds):
     return {"rps": float(re.search(r"([\d.]+) req/s", text).group(1)), "requests": int(done)}
 
 
-def one_caller(loadgen, url, target, body_file, script, seconds):
-    if not loadgen:
-        return None if target.grpc else wrk(url, script, 1, seconds)
-    command = ["taskset", "-c", "1", loadgen, "--url", url, "--body", body_file, "--conns", "1", "--duration", str(seconds)]
-    if target.grpc:
-        command.append("--grpc")
-    else:
-        for name, value in target.headers.items():
-            command += ["--header", f"{name}: {value}"]
-    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    if report.get("errors"):
-        sys.exit(f"errors under load: {report['errors']}")
+def one_caller(program, port, target, body_file, seconds):
+    """Who asks again as soon as the answer is there."""
+    stream = {"name": "one", "path": target.path, "body": body_file, "headers": target.headers, "in_flight": 1}
+    stream |= {"load": {"callers": [1]}, "http2": 1 if target.grpc else None}
+    plan = {"address": f"127.0.0.1:{port}", "pieces": [{"name": "all", "seconds": seconds}], "streams": [stream]}
+    plan_file = body_file + ".plan"
+    with open(plan_file, "w") as out:
+        json.dump(plan, out)
+    command = ["taskset", "-c", "1", program, plan_file]
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["streams"]["one"][0]
+    if report["refused"] or report["broken"] or report["unanswered"]:
+        sys.exit(f"{target.name}: errors of one caller: {report}")
     return report["latency_us"]
 
 
@@ -242,7 +228,7 @@ def pauses(program, share, seconds):
     return [json.loads(process.communicate()[0]) for process in processes][1]["wait_us"]
 
 
-def measure(target, is_echo, options, loadgen, folder):
+def measure(target, is_echo, options, folder):
     port = free_port()
     if is_echo:
         echo = "tonic_echo" if target.grpc else "hyper_echo"
@@ -252,7 +238,8 @@ def measure(target, is_echo, options, loadgen, folder):
         command += ["--listen", f"127.0.0.1:{port}", "--admin", "off", "--state-dir", os.path.join(folder, "state")]
     body_file, script = os.path.join(folder, "body"), os.path.join(folder, "post.lua")
     with open(body_file, "wb") as out:
-        out.write(target.body)
+        # Before a gRPC message stand whether it is compressed, and its length.
+        out.write(b"\0" + len(target.body).to_bytes(4, "big") + target.body if target.grpc else target.body)
     with open(script, "w") as out:
         out.write(f"local file = io.open('{body_file}', 'rb')\nwrk.method = 'POST'\nwrk.body = file:read('*a')\n")
         out.writelines(f"wrk.headers['{name}'] = '{value}'\n" for name, value in target.headers.items())
@@ -264,13 +251,13 @@ def measure(target, is_echo, options, loadgen, folder):
         else:
             load = lambda seconds: wrk(url, script, 64, seconds)
         load(1)  # warm
+        program = os.path.join(options.binaries, "millrace-traffic")
         # First, for it looks at every answer's status.
-        one = one_caller(loadgen, url, target, body_file, script, options.seconds) or {}
+        one = one_caller(program, port, target, body_file, options.seconds)
         before = cpu_seconds(process.pid)
         many = load(options.seconds)
         cpu = (cpu_seconds(process.pid) - before) / many["requests"] * 1e6
         shares = [] if target.grpc else options.open
-        program = os.path.join(options.binaries, "millrace-traffic")
         ask = lambda share: steady(program, port, target, os.path.join(folder, "request"), share * many["rps"], options.seconds)
         opened = {f"{share:g}": {**ask(share), "machine": pauses(program, share, options.seconds)} for share in shares}
     finally:
@@ -279,8 +266,8 @@ def measure(target, is_echo, options, loadgen, folder):
     return {
         "rps_64": many["rps"],
         "cpu_us": cpu,
-        "p50_1_us": one.get("p50_us", one.get("p50")),
-        "p99_1_us": one.get("p99_us", one.get("p99")),
+        "p50_1_us": one["p50"],
+        "p99_1_us": one["p99"],
         "open": opened,
     }
 
@@ -290,7 +277,6 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--only", default="", metavar="WORD", help="only questions whose name holds WORD")
-    parser.add_argument("--loadgen", default=os.environ.get("LOADGEN_DIR", os.path.join(ROOT, "../shared/bench/loadgen")))
     parser.add_argument("--binaries", metavar="DIR", help="take the programs that are there and build none")
     parser.add_argument("--open", type=float, nargs="+", default=[], metavar="SHARE", help="also ask at such shares of each server's throughput, open loop")
     parser.add_argument("--json", help="also write every round's figures here")
@@ -300,22 +286,16 @@ def main():
         sys.exit("wrk is not installed (Debian: apt-get install wrk)")
     if not shutil.which("h2load"):
         sys.exit("h2load is not installed (Debian: apt-get install nghttp2-client)")
-    loadgen = options.loadgen if os.path.exists(os.path.join(options.loadgen, "Cargo.toml")) else None
-    if not loadgen:
-        print("loadgen is not at hand: latency at one connection comes from wrk", file=sys.stderr)
-    if options.binaries:
-        built = os.path.join(ROOT, "target", "loadgen", "release", "loadgen")
-        loadgen = built if os.path.exists(built) else None
-    else:
+    if not options.binaries:
         options.binaries = os.path.join(ROOT, "target/release")
-        loadgen = build(loadgen)
+        build()
     targets = [target for target in TARGETS if options.only in target.name]
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(os.path.join(ROOT, "fixtures/models"), os.path.join(folder, "models"))
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-            both = lambda target: {kind: measure(target, kind == "echo", options, loadgen, folder) for kind in KINDS}
+            both = lambda target: {kind: measure(target, kind == "echo", options, folder) for kind in KINDS}
             rounds.append({target.name: both(target) for target in targets})
     before = earlier(options.against)
     if options.json:
@@ -325,7 +305,7 @@ def main():
     print("|---|---|---|---|---|---|")
     for target in targets:
         def middle(kind, key):
-            return statistics.median(each[target.name][kind][key] or 0 for each in rounds)
+            return statistics.median(each[target.name][kind][key] for each in rounds)
 
         own = ratios(rounds, target.name)
         ratio = f"{statistics.median(own):.2f} ({min(own):.2f} to {max(own):.2f})"
