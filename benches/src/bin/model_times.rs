@@ -3,7 +3,7 @@
 //!
 //! `model_times MODEL.onnx` answers each line of sizes, such as `8 3 24 24` for the model's one `FP32` input, with the
 //! microseconds that one run took. `prepare 8 3 24 24` makes a plan for exactly these sizes first and answers with the
-//! time of that.
+//! time of that; `threads 2` lends runs from then on a second thread, and answers nothing.
 
 #![forbid(unsafe_code)]
 
@@ -27,8 +27,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(answers, "{}", micros(took))?;
     answers.flush()?;
     let mut instance = model.instance()?;
+    let mut context = RunContext::plain();
     for line in io::stdin().lock().lines() {
         let line = line?;
+        if let Some(threads) = line.strip_prefix("threads ") {
+            context.threads = threads.parse()?;
+            continue;
+        }
         let (prepare, sizes) = line.strip_prefix("prepare ").map_or((false, line.as_str()), |sizes| (true, sizes));
         let sizes = sizes.split_whitespace().map(str::parse).collect::<Result<Vec<usize>, _>>()?;
         let inputs: TensorList = [noise(&sizes)?].into_iter().collect();
@@ -40,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             took
         } else {
             let batch = Batch::new(vec![Part { inputs, rows: admission.rows }], 0);
-            let (outcome, took) = timed(|| instance.run(&batch, &RunContext::plain()));
+            let (outcome, took) = timed(|| instance.run(&batch, &context));
             outcome?;
             took
         };

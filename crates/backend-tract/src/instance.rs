@@ -112,12 +112,16 @@ impl TractInstance {
             return Err(RunError::Cancelled);
         }
         let mut state = self.take_state(plan)?;
-        let outcome = guarded(|| state.run(inputs));
+        let outcome = guarded(|| match context.threads {
+            0 | 1 => Ok(state.run(inputs)),
+            several => millrace_threads::within(several, || state.run(inputs)),
+        });
         let values = match outcome {
             // A state after a panic, or after an error in the midst of a run, may hold half a run: it is dropped.
             Err(panicked) => return Err(RunError::Failed(Box::new(panicked))),
-            Ok(Err(error)) => return Err(RunError::Failed(error.into())),
-            Ok(Ok(values)) => values,
+            Ok(Err(no_threads)) => return Err(RunError::Failed(Box::new(no_threads))),
+            Ok(Ok(Err(error))) => return Err(RunError::Failed(error.into())),
+            Ok(Ok(Ok(values))) => values,
         };
         // Recurrent operators keep their last hidden value in the state and would begin the next run with it, which is
         // somebody else's: such a state is used once.

@@ -48,6 +48,11 @@ impl Model for TractModel {
         self.0.plans.prepare(group, rows)
     }
 
+    /// The convolutions of [`crate::rewrite`] divide their channels.
+    fn uses_threads(&self) -> bool {
+        self.0.plans.divide_work()
+    }
+
     fn facts(&self) -> ModelFacts {
         self.0.facts.clone()
     }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use tract_onnx::prelude::{Symbol, TDim, TractResult, TypedModel, TypedSimplePlan};
 use tract_onnx::tract_core::ops::konst::Const;
 
-use crate::rewrite::{held_bytes, is_mostly_ours};
+use crate::rewrite::{divides_work, held_bytes, is_mostly_ours};
 
 /// A plan that several threads run at once, each with its own state.
 pub(crate) type Plan = Arc<TypedSimplePlan>;
@@ -40,6 +40,7 @@ pub(crate) struct Plans {
     limit: usize,
     /// Whether a plan for exact sizes is faster than the symbolic one.
     special_pays: bool,
+    divides_work: bool,
     looks: AtomicU64,
     generation: AtomicU64,
 }
@@ -57,6 +58,7 @@ impl Plans {
         let batch = signature.batch_symbol().map(find).transpose()?;
         let symbols = signature.symbols().iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let special_is_idle = is_mostly_ours(&model);
+        let divides_work = special_is_idle && divides_work(&model);
         let symbolic = plan(model.clone());
         let mut plans = Self {
             model,
@@ -66,6 +68,7 @@ impl Plans {
             special: RwLock::default(),
             limit: limit.max(1),
             special_pays: symbolic.is_err() || !special_is_idle,
+            divides_work,
             looks: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         };
@@ -151,6 +154,11 @@ impl Plans {
     /// Whether rows are as fast one after the other as together.
     pub(crate) fn may_run_apart(&self) -> bool {
         !self.special_pays
+    }
+
+    /// Whether runs are shorter with more threads.
+    pub(crate) fn divide_work(&self) -> bool {
+        self.divides_work
     }
 
     /// Bytes that the plans hold beside the model's own weights.

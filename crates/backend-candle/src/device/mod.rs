@@ -10,7 +10,6 @@ mod cuda;
 mod groups;
 mod memory;
 mod options;
-mod pools;
 mod staging;
 mod streams;
 #[cfg(test)]
@@ -168,7 +167,7 @@ impl Place {
     /// When the system gives no further threads.
     pub(crate) fn run<T: Send>(&self, threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, PlaceError> {
         // What a card computes does not come by rayon.
-        if self.is_cpu() { pools::within(threads, work) } else { Ok(work()) }
+        if self.is_cpu() { Ok(millrace_threads::within(threads, work)?) } else { Ok(work()) }
     }
 }
 

@@ -13,6 +13,7 @@ mod memory;
 mod pointwise;
 mod pool;
 mod residual;
+mod share;
 mod softmax;
 mod steps;
 #[cfg(test)]
@@ -75,6 +76,11 @@ pub(crate) fn is_mostly_ours(model: &TypedModel) -> bool {
         }
     }
     ours > 0 && ours / 4 >= all / 5
+}
+
+/// Whether any operator of the model divides its work among the threads of its run.
+pub(crate) fn divides_work(model: &TypedModel) -> bool {
+    model.nodes().iter().any(blocked::is_conv)
 }
 
 /// Puts `op` in the place of the convolution `conv` and of `last`, which is all that becomes of it.

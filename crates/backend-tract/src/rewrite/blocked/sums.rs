@@ -4,8 +4,11 @@
 //! sum over channels. Padding and strides are brought into one form, places next to each other, by copying the picture
 //! into a frame of zeros, one part per stride phase; a depthwise convolution leaves out the taps outside instead.
 
+use std::ops::Range;
+
 use super::kernel::{self, Cell, Dense, Depthwise, LANES, Run, Tap};
 use crate::rewrite::direct::{After, Axis, Geometry, Isa};
+use crate::rewrite::share::share;
 
 /// Where the input's numbers lie.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +80,17 @@ pub(super) fn dense(
     if answer == 0 {
         return;
     }
+    let per_block = plane * LANES * weights.packed.len() / geometry.outputs.div_ceil(LANES);
     let mut frame = Frame::new(geometry, input);
     let is_plain = matches!(input, Pictures::Blocks(_)) && geometry.y.is_plain() && geometry.x.is_plain();
     for (image, output) in output.chunks_exact_mut(answer).take(geometry.batch).enumerate() {
         let residual = residual.map(|residual| &residual[image * answer..][..answer]);
-        let work = Work { isa, geometry, weights, residual };
+        let sums = |source: Source<'_>, output: &mut [Cell]| {
+            share(output, plane, per_block, |first, output| {
+                let blocks = first..first + output.len() / plane;
+                Work { isa, geometry, weights, residual, blocks }.picture(source, output);
+            });
+        };
         match input {
             Pictures::Blocks(cells) if is_plain => {
                 let picture = geometry.inputs.div_ceil(LANES) * geometry.y.input * geometry.x.input;
@@ -91,14 +100,14 @@ pub(super) fn dense(
                     pitch: geometry.x.input,
                     runs: &runs(geometry, LANES, |block, y, x| (block * geometry.y.input + y) * geometry.x.input + x),
                 };
-                work.picture(source, output);
+                sums(source, output);
             }
             Pictures::Blocks(_) | Pictures::Planes(_) => {
                 frame.fill(geometry, input, image);
                 let runs = runs(geometry, frame.cell, |block, y, x| place_of_tap(geometry, block, y, x));
                 let source =
                     Source { numbers: &frame.numbers, cell: frame.cell, pitch: geometry.x.phase(), runs: &runs };
-                work.picture(source, output);
+                sums(source, output);
             }
         }
     }
@@ -130,12 +139,14 @@ struct Source<'a> {
 }
 
 /// A convolution under way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Work<'a> {
     isa: Isa,
     geometry: &'a Geometry,
     weights: Weights<'a>,
     residual: Option<&'a [Cell]>,
+    /// Of output channels: those that are done here, one after another.
+    blocks: Range<usize>,
 }
 
 /// Numbers of the input that are done for all outputs before the next ones: they stay in a second-level cache.
@@ -165,44 +176,38 @@ impl Work<'_> {
     }
 
     /// All output channels of the places `places` of the rows `rows`.
-    fn part(
-        &self,
-        source: Source<'_>,
-        rows: std::ops::Range<usize>,
-        places: std::ops::Range<usize>,
-        output: &mut [Cell],
-    ) {
+    fn part(&self, source: Source<'_>, rows: Range<usize>, places: Range<usize>, output: &mut [Cell]) {
         let plane = self.geometry.y.output * self.geometry.x.output;
         let groups = self.weights.groups;
-        let blocks = self.geometry.outputs.div_ceil(LANES) / groups;
+        let in_group = self.geometry.outputs.div_ceil(LANES) / groups;
         let taps: usize = source.runs.iter().map(|run| run.channels).sum::<usize>() / groups;
         let runs = source.runs.len() / groups;
         let tiles = places.len().div_ceil(kernel::places(self.isa)).max(1);
-        for group in 0..groups {
-            let runs = &source.runs[group * runs..][..runs];
-            for block in (0..blocks).step_by(kernel::blocks(self.isa)) {
-                let count = kernel::blocks(self.isa).min(blocks - block);
-                let block = group * blocks + block;
-                for row in rows.clone() {
-                    for tile in 0..tiles {
-                        let from = places.start + tile * places.len() / tiles;
-                        let to = places.start + (tile + 1) * places.len() / tiles;
-                        let place = block * plane + row * self.geometry.x.output + from;
-                        let job = Dense {
-                            input: source.numbers,
-                            cell: source.cell,
-                            at: (row * source.pitch + from) * source.cell,
-                            runs,
-                            places: to - from,
-                            weights: &self.weights.packed[block * taps..][..count * taps],
-                            bias: &self.weights.bias[block..][..count],
-                            after: self.weights.after.of(block * LANES, count * LANES),
-                            residual: self.residual.map(|residual| &residual[place..]),
-                        };
-                        kernel::dense(self.isa, &job, &mut output[place..], plane);
-                    }
+        let mut block = self.blocks.start;
+        while block < self.blocks.end {
+            let group = block / in_group;
+            let end = self.blocks.end.min((group + 1) * in_group);
+            let count = kernel::blocks(self.isa).min(end - block);
+            for row in rows.clone() {
+                for tile in 0..tiles {
+                    let from = places.start + tile * places.len() / tiles;
+                    let to = places.start + (tile + 1) * places.len() / tiles;
+                    let place = row * self.geometry.x.output + from;
+                    let job = Dense {
+                        input: source.numbers,
+                        cell: source.cell,
+                        at: (row * source.pitch + from) * source.cell,
+                        runs: &source.runs[group * runs..][..runs],
+                        places: to - from,
+                        weights: &self.weights.packed[block * taps..][..count * taps],
+                        bias: &self.weights.bias[block..][..count],
+                        after: self.weights.after.of(block * LANES, count * LANES),
+                        residual: self.residual.map(|residual| &residual[block * plane + place..]),
+                    };
+                    kernel::dense(self.isa, &job, &mut output[(block - self.blocks.start) * plane + place..], plane);
                 }
             }
+            block += count;
         }
     }
 }
@@ -282,22 +287,25 @@ pub(super) fn depthwise(isa: Isa, geometry: &Geometry, weights: Weights<'_>, inp
     let taps = y.kernel * x.kernel;
     let spans = spans(geometry, kernel::places(isa));
     let blocks = geometry.outputs.div_ceil(LANES);
-    for (index, output) in output.chunks_exact_mut(plane).take(geometry.batch * blocks).enumerate() {
-        let block = index % blocks;
-        let input = &input[index * picture..][..picture];
-        for span in &spans {
-            let job = Depthwise {
-                input,
-                stride: if span.places == 1 { 1 } else { x.stride },
-                taps: &span.taps,
-                places: span.places,
-                weights: &weights.packed[block * taps..][..taps],
-                bias: &weights.bias[block],
-                after: weights.after.of(block * LANES, LANES),
-            };
-            kernel::depthwise(isa, &job, &mut output[span.at..]);
+    let blocks_of_all = geometry.batch * blocks;
+    share(&mut output[..blocks_of_all * plane], plane, 4 * plane * taps * LANES, |first, output| {
+        for (index, output) in (first..).zip(output.chunks_exact_mut(plane)) {
+            let block = index % blocks;
+            let input = &input[index * picture..][..picture];
+            for span in &spans {
+                let job = Depthwise {
+                    input,
+                    stride: if span.places == 1 { 1 } else { x.stride },
+                    taps: &span.taps,
+                    places: span.places,
+                    weights: &weights.packed[block * taps..][..taps],
+                    bias: &weights.bias[block],
+                    after: weights.after.of(block * LANES, LANES),
+                };
+                kernel::depthwise(isa, &job, &mut output[span.at..]);
+            }
         }
-    }
+    });
 }
 
 /// Output places next to each other that see the same taps.

@@ -177,6 +177,42 @@ fn the_shapes_of_large_networks_are_right() {
 }
 
 #[test]
+fn several_threads_give_the_same_bits_as_one() {
+    let side = axis(24, 3, 1, 1, (1, 1));
+    let geometry = |channels| Geometry { batch: 2, inputs: channels, outputs: channels, y: side, x: side };
+    let plane = side.input * side.input;
+    for (channels, groups) in [(80, 1), (96, 2), (800, 800)] {
+        let geometry = geometry(channels);
+        let weights = noise(channels * channels / groups * 9, 1);
+        let (input, residual) = (noise(2 * channels * plane, 2), noise(2 * channels * plane, 3));
+        let (input, added) = (into_blocks(&input, channels, plane), into_blocks(&residual, channels, plane));
+        let bias = sums::pack_channels(&noise(channels, 4));
+        let with = |threads| {
+            let work = || {
+                let mut output = vec![[f32::NAN; LANES]; input.len()];
+                if groups == channels {
+                    let packed = sums::pack_depthwise(&weights, channels, 9);
+                    let constants = Weights { groups: 1, packed: &packed, bias: &bias, after: After::Relu };
+                    sums::depthwise(Isa::best(), &geometry, constants, &input, &mut output);
+                } else {
+                    let packed = sums::pack(&weights, channels, channels / groups, 9);
+                    let constants = Weights { groups, packed: &packed, bias: &bias, after: After::Relu };
+                    let pictures = Pictures::Blocks(&input);
+                    sums::dense(Isa::best(), &geometry, constants, pictures, Some(&added), &mut output);
+                }
+                output
+            };
+            millrace_threads::within(threads, work).unwrap()
+        };
+        let alone = with(1);
+        assert!(alone.as_flattened().iter().all(|number| number.is_finite()));
+        for threads in [2, 3, 4, 16] {
+            assert!(with(threads) == alone, "{channels} channels, {groups} groups, {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn parts_of_a_picture_have_places_however_many_channels_there_are() {
     for (per_place, most, len, long) in
         [(64, 14, 100, 100), (64, 14, 2000, 1036), (70_000, 14, 4, 4), (70_000, 14, 100, 14)]
