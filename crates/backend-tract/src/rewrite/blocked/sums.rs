@@ -230,16 +230,16 @@ impl Frame {
 
     fn fill(&mut self, geometry: &Geometry, input: Pictures<'_>, image: usize) {
         let (y, x) = (geometry.y, geometry.x);
-        let blocks = geometry.inputs.div_ceil(self.cell);
-        let len = blocks * y.stride * x.stride * y.phase() * x.phase() * self.cell;
-        self.numbers.resize(len, 0.0);
-        for block in 0..blocks {
+        let (cell, blocks) = (self.cell, geometry.inputs.div_ceil(self.cell));
+        let of_block = y.stride * x.stride * y.phase() * x.phase() * cell;
+        self.numbers.resize(blocks * of_block, 0.0);
+        let fill_block = |block: usize, frame: &mut [f32]| {
             for row in (0..y.input).filter(|row| is_read(&y, row + y.pad_before)) {
                 for shift in (0..x.stride.min(x.input)).filter(|shift| is_read(&x, shift + x.pad_before)) {
                     // The places of one phase lie next to each other.
-                    let at = place_of_tap(geometry, block, row + y.pad_before, shift + x.pad_before) * self.cell;
+                    let at = place_of_tap(geometry, 0, row + y.pad_before, shift + x.pad_before) * cell;
                     let count = (x.input - shift).div_ceil(x.stride);
-                    let places = &mut self.numbers[at..at + count * self.cell];
+                    let places = &mut frame[at..at + count * cell];
                     match input {
                         Pictures::Blocks(cells) => {
                             let first = ((image * blocks + block) * y.input + row) * x.input + shift;
@@ -247,18 +247,24 @@ impl Frame {
                             places.as_chunks_mut::<LANES>().0.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
                         }
                         Pictures::Planes(numbers) => {
-                            let channels = self.cell.min(geometry.inputs - block * self.cell);
+                            let channels = cell.min(geometry.inputs - block * cell);
                             for lane in 0..channels {
-                                let plane = image * geometry.inputs + block * self.cell + lane;
+                                let plane = image * geometry.inputs + block * cell + lane;
                                 let from = &numbers[(plane * y.input + row) * x.input..][..x.input];
-                                let to = places[lane..].iter_mut().step_by(self.cell);
+                                let to = places[lane..].iter_mut().step_by(cell);
                                 to.zip(from[shift..].iter().step_by(x.stride)).for_each(|(to, from)| *to = *from);
                             }
                         }
                     }
                 }
             }
-        }
+        };
+        // A number that is copied takes about as long as a product.
+        share(&mut self.numbers, of_block, of_block, |first, frames| {
+            for (block, frame) in (first..).zip(frames.chunks_exact_mut(of_block.max(1))) {
+                fill_block(block, frame);
+            }
+        });
     }
 }
 
@@ -285,7 +291,7 @@ pub(super) fn depthwise(isa: Isa, geometry: &Geometry, weights: Weights<'_>, inp
         return;
     }
     let taps = y.kernel * x.kernel;
-    let spans = spans(geometry, kernel::places(isa));
+    let (spans, taps_of_spans) = spans(geometry, kernel::places(isa));
     let blocks = geometry.outputs.div_ceil(LANES);
     let blocks_of_all = geometry.batch * blocks;
     share(&mut output[..blocks_of_all * plane], plane, 4 * plane * taps * LANES, |first, output| {
@@ -296,7 +302,7 @@ pub(super) fn depthwise(isa: Isa, geometry: &Geometry, weights: Weights<'_>, inp
                 let job = Depthwise {
                     input,
                     stride: if span.places == 1 { 1 } else { x.stride },
-                    taps: &span.taps,
+                    taps: &taps_of_spans[span.taps.clone()],
                     places: span.places,
                     weights: &weights.packed[block * taps..][..taps],
                     bias: &weights.bias[block],
@@ -313,10 +319,12 @@ pub(super) fn depthwise(isa: Isa, geometry: &Geometry, weights: Weights<'_>, inp
 struct Span {
     at: usize,
     places: usize,
-    taps: Vec<Tap>,
+    /// Which of the taps.
+    taps: Range<usize>,
 }
 
-fn spans(geometry: &Geometry, most: usize) -> Vec<Span> {
+/// The spans of a plane, and their taps one after another.
+fn spans(geometry: &Geometry, most: usize) -> (Vec<Span>, Vec<Tap>) {
     let (y, x) = (geometry.y, geometry.x);
     let inside = |axis: &Axis, output: usize, tap: usize| {
         (output * axis.stride + tap * axis.dilation).checked_sub(axis.pad_before).filter(|place| *place < axis.input)
@@ -334,10 +342,11 @@ fn spans(geometry: &Geometry, most: usize) -> Vec<Span> {
     });
     let columns: Vec<(usize, usize)> =
         (0..from).map(|column| (column, 1)).chain(middle).chain((to..x.output).map(|column| (column, 1))).collect();
-    let mut spans = Vec::with_capacity(y.output * columns.len());
+    let count = y.output * columns.len();
+    let (mut spans, mut taps) = (Vec::with_capacity(count), Vec::with_capacity(count * y.kernel * x.kernel));
     for row in 0..y.output {
         for &(column, places) in &columns {
-            let mut taps = Vec::with_capacity(y.kernel * x.kernel);
+            let first = taps.len();
             for ky in 0..y.kernel {
                 for kx in 0..x.kernel {
                     if let (Some(top), Some(left)) = (inside(&y, row, ky), inside(&x, column, kx)) {
@@ -345,10 +354,10 @@ fn spans(geometry: &Geometry, most: usize) -> Vec<Span> {
                     }
                 }
             }
-            spans.push(Span { at: row * x.output + column, places, taps });
+            spans.push(Span { at: row * x.output + column, places, taps: first..taps.len() });
         }
     }
-    spans
+    (spans, taps)
 }
 
 /// The largest number in each window of each channel, `input` and `output` being `[planes, y, x]` of cells; NaN counts as
