@@ -105,23 +105,27 @@ impl TractInstance {
     fn run_once(
         &mut self,
         plan: &Plan,
-        inputs: TVec<TValue>,
+        mut inputs: TVec<TValue>,
         context: &RunContext<'_>,
     ) -> Result<BatchOutputs, RunError> {
         if (context.cancelled)() {
             return Err(RunError::Cancelled);
         }
         let mut state = self.take_state(plan)?;
+        let mut run = || state.run(std::mem::take(&mut inputs));
         let outcome = guarded(|| match context.threads {
-            0 | 1 => Ok(state.run(inputs)),
-            several => millrace_threads::within(several, || state.run(inputs)),
+            0 | 1 => run(),
+            several => millrace_threads::within(several, &mut run).unwrap_or_else(|error| {
+                // More threads would only have made it shorter.
+                tracing::debug!(%error, "no threads to lend; the run stays on its own");
+                run()
+            }),
         });
         let values = match outcome {
             // A state after a panic, or after an error in the midst of a run, may hold half a run: it is dropped.
             Err(panicked) => return Err(RunError::Failed(Box::new(panicked))),
-            Ok(Err(no_threads)) => return Err(RunError::Failed(Box::new(no_threads))),
-            Ok(Ok(Err(error))) => return Err(RunError::Failed(error.into())),
-            Ok(Ok(Ok(values))) => values,
+            Ok(Err(error)) => return Err(RunError::Failed(error.into())),
+            Ok(Ok(values)) => values,
         };
         // Recurrent operators keep their last hidden value in the state and would begin the next run with it, which is
         // somebody else's: such a state is used once.

@@ -40,7 +40,6 @@ pub(crate) struct Plans {
     limit: usize,
     /// Whether a plan for exact sizes is faster than the symbolic one.
     special_pays: bool,
-    divides_work: bool,
     looks: AtomicU64,
     generation: AtomicU64,
 }
@@ -58,7 +57,6 @@ impl Plans {
         let batch = signature.batch_symbol().map(find).transpose()?;
         let symbols = signature.symbols().iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let special_is_idle = is_mostly_ours(&model);
-        let divides_work = special_is_idle && divides_work(&model);
         let symbolic = plan(model.clone());
         let mut plans = Self {
             model,
@@ -68,7 +66,6 @@ impl Plans {
             special: RwLock::default(),
             limit: limit.max(1),
             special_pays: symbolic.is_err() || !special_is_idle,
-            divides_work,
             looks: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         };
@@ -158,7 +155,7 @@ impl Plans {
 
     /// Whether runs are shorter with more threads.
     pub(crate) fn divide_work(&self) -> bool {
-        self.divides_work
+        self.may_run_apart() && divides_work(&self.model)
     }
 
     /// Bytes that the plans hold beside the model's own weights.
